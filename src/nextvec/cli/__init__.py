@@ -1,0 +1,1 @@
+"""The command line: one module per command, found by file name; heavy imports stay inside the commands."""

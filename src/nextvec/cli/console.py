@@ -1,0 +1,95 @@
+"""What every command shares: JSON or text out, progress, and errors as one line with an exit code.
+
+Exit codes: 0 done; 1 the work could not be done (bad input, missing file, full disk, no network);
+2 the command line itself was wrong; 130 interrupted with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from nextvec.types import Progress
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+
+
+def emit(document: Any, *, as_json: bool, text: str | None = None) -> None:
+    """Print ``document`` as JSON, or ``text`` for people (``text=None``: nothing for people)."""
+    if as_json:
+        print(json.dumps(document, ensure_ascii=False, indent=2, default=str))
+    elif text is not None:
+        print(text)
+
+
+def note(message: str) -> None:
+    """A line about what is going on: standard error, so that standard output stays machine-readable."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def table(headers: list[str], rows: list[list[str]], *, right: tuple[int, ...] = ()) -> str:
+    """A plain aligned table; ``right`` names the columns that are aligned to the right."""
+    widths = [max(len(str(row[i])) for row in [headers, *rows]) for i in range(len(headers))]
+
+    def line(row: list[str]) -> str:
+        cells = [
+            str(cell).rjust(width) if i in right else str(cell).ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "  ".join(cells).rstrip()
+
+    return "\n".join([line(headers), line(["-" * width for width in widths]), *(line(row) for row in rows)])
+
+
+@contextmanager
+def progress(label: str, *, quiet: bool = False) -> Iterator[Progress]:
+    """A progress bar in a terminal, a plain line every few seconds elsewhere, nothing when ``quiet``.
+
+    Yields a ``Progress`` callable, ``(done, total)``; both go to standard error.
+    """
+    if quiet:
+        yield lambda done, total: None
+    elif sys.stderr.isatty():
+        with _rich_bar(label) as report:
+            yield report
+    else:
+        with _plain_lines(label) as report:
+            yield report
+
+
+@contextmanager
+def _rich_bar(label: str) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _plain_lines(label: str, *, every: float = 3.0) -> Iterator[Progress]:
+    state = {"said": time.monotonic(), "done": -1, "total": None, "shown": -1}
+
+    def say() -> None:
+        total = f"/{state['total']}" if state["total"] else ""
+        note(f"{label}: {state['done']}{total}")
+        state["shown"] = state["done"]
+
+    def report(done: int, total: int | None) -> None:
+        state["done"], state["total"] = done, total
+        if time.monotonic() - float(state["said"] or 0) >= every:
+            state["said"] = time.monotonic()
+            say()
+
+    yield report
+    if state["done"] != state["shown"]:
+        say()

@@ -1,0 +1,3 @@
+"""``nextvec doctor``: placeholder."""
+def command() -> None:
+    """What is installed."""

@@ -1,0 +1,78 @@
+"""``nextvec``: the command line's entrance. Every module of this folder with an ``app`` or ``command`` joins it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nextvec.types import NextvecError
+
+_NOT_COMMANDS = {"__init__", "main", "console"}
+
+
+def _version(value: bool) -> None:
+    if value:
+        from nextvec import __version__
+
+        print(f"nextvec {__version__}")
+        raise typer.Exit
+
+
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Embeddings end to end, and a paper-discovery site on top.
+
+    Exit codes: 0 done, 1 could not be done, 2 wrong usage, 130 interrupted.
+    """
+
+
+def build() -> typer.Typer:
+    """The whole command tree, from the files of this folder in alphabetical order."""
+    top = typer.Typer(name="nextvec", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+    top.callback()(_top)
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        if path.stem in _NOT_COMMANDS:
+            continue
+        module = import_module(f"nextvec.cli.{path.stem}")
+        if hasattr(module, "app"):
+            top.add_typer(module.app, name=path.stem)
+        else:
+            top.command(name=path.stem)(module.command)
+    return top
+
+
+def _fail(error: NextvecError) -> int:
+    if "--json" in sys.argv:
+        print(json.dumps({"error": {"type": type(error).__name__, "message": str(error)}}))
+    else:
+        print(f"nextvec: {error}", file=sys.stderr)
+    return 1
+
+
+def main() -> None:
+    """Run the command line and exit with the documented code."""
+    try:
+        code = build()(standalone_mode=True)
+    except NextvecError as error:
+        code = _fail(error)
+    except KeyboardInterrupt:
+        print("nextvec: interrupted; what was acknowledged is kept, run the command again to go on", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        # The reader (head, less) went away: not an error, and Python must not complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

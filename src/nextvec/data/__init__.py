@@ -1,0 +1,1 @@
+"""What comes in: readers, and the catalogue of real data sets."""

@@ -1,0 +1,38 @@
+"""Optional dependencies: which extra holds which module, and one clear line where one is absent."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from nextvec.types import MissingExtraError
+
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "hf": ("torch", "transformers"),
+    "papers": ("fastapi", "uvicorn", "jinja2", "sqlalchemy", "bm25s"),
+    "peers": ("sentence_transformers", "faiss"),
+}
+PURPOSES = {
+    "hf": "encode with Hugging Face and sentence-transformers models; train",
+    "papers": "the paper-discovery site",
+    "peers": "compare with other libraries (tests and benchmarks)",
+}
+
+
+def available(module: str) -> bool:
+    """Whether ``module`` can be imported, without importing it."""
+    return find_spec(module) is not None
+
+
+def require(module: str, *, why: str) -> Any:
+    """Import and return ``module``; MissingExtraError (one line that names the extra) where it is absent."""
+    top = module.partition(".")[0]
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.partition(".")[0] != top:
+            raise
+        extra = next((name for name, modules in EXTRAS.items() if top in modules), None)
+        hint = f"pip install 'nextvec[{extra}]'" if extra else f"pip install {top}"
+        raise MissingExtraError(f"{why} needs {top!r}, which is not installed: {hint}") from error

@@ -1,0 +1,106 @@
+"""Files: where data lie, atomic writes, checksums, and errors of the disk told in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from nextvec.types import InputError, StorageError
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full: free some space and run the command again",
+    errno.EDQUOT: "the disk quota is used up: free some space and run the command again",
+    errno.EROFS: "the file system is read-only: choose another folder",
+    errno.EACCES: "permission denied: choose another folder or change its permissions",
+    errno.EPERM: "permission denied: choose another folder or change its permissions",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EISDIR: "it is a folder, not a file",
+    errno.ENOENT: "no such file or folder",
+}
+
+
+def data_home() -> Path:
+    """The folder for what nextvec makes (site, indexes): $NEXTVEC_HOME, else ~/.local/share/nextvec."""
+    base = os.environ.get("NEXTVEC_HOME")
+    if base:
+        return Path(base).expanduser()
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "nextvec"
+
+
+def cache_home() -> Path:
+    """The folder for what can be fetched again: $NEXTVEC_CACHE, else ~/.cache/nextvec."""
+    base = os.environ.get("NEXTVEC_CACHE")
+    if base:
+        return Path(base).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nextvec"
+
+
+def storage_error(error: OSError, path: str | os.PathLike[str]) -> StorageError:
+    """The one-line, user-facing form of an OSError at ``path``."""
+    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+    return StorageError(f"cannot use {os.fspath(path)!r}: {reason}")
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:  # type: ignore[type-arg]
+    """Open a temporary file beside ``path`` that replaces it only when the block ends without an error.
+
+    The data are flushed to the device before the rename: after a crash the old file or the new one is there,
+    never a torn one. Raises StorageError when the disk refuses.
+    """
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        encoding = None if "b" in mode else "utf-8"
+        with tempfile.NamedTemporaryFile(
+            mode, dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False, encoding=encoding
+        ) as stream:
+            temporary = stream.name
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        # A temporary file is private (0600); what it becomes gets the permissions any new file would.
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(temporary).chmod(0o666 & ~mask)
+        Path(temporary).replace(path)
+    except BaseException as error:
+        if temporary:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+        if isinstance(error, OSError) and not isinstance(error, StorageError):
+            raise storage_error(error, path) from error
+        raise
+
+
+def sha256(path: Path, *, block: int = 1 << 20) -> str:
+    """The SHA-256 of a file as a hex string, read in blocks of ``block`` bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(block):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def inside(folder: Path, name: str) -> Path:
+    """``folder / name``, refused when the result would leave ``folder`` (absolute, ``..``, or a link out)."""
+    root = folder.resolve()
+    target = (root / name).resolve()
+    if not target.is_relative_to(root):
+        raise InputError(f"path {name!r} leaves the folder {str(folder)!r}: refused")
+    return target
+
+
+def human_bytes(size: float) -> str:
+    """``83_506_384 -> '83.5 MB'`` (decimal units)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

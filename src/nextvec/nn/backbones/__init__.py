@@ -1,0 +1,1 @@
+"""Backbones: vectors (or token ids) to hidden states."""

@@ -1,0 +1,1 @@
+"""Pooling: hidden states and mask to one vector."""

@@ -1,0 +1,1 @@
+"""Objectives: tensors to a Term. They never see a model."""

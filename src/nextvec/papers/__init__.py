@@ -1,0 +1,1 @@
+"""The paper-discovery site, built on the library."""

@@ -1,0 +1,1 @@
+"""Recipes: whole training runs that compose data, parts, objectives, evaluation and export."""

@@ -1,0 +1,1 @@
+"""Search: the durable collection, its filters and its indexes. Nothing here imports torch."""
