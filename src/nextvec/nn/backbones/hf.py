@@ -1,0 +1,155 @@
+"""Any Hugging Face or sentence-transformers checkpoint as a backbone: token ids to hidden states, texts end to end.
+
+BERT-shaped models on the CPU go through the padding-free pass of ``bert_packed``; every other architecture through
+its own ``transformers`` class on padded batches. Only safetensors are read, and never a model's own code.
+
+Legend: N tokens, B texts, T longest text, D width.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nextvec.extras import require
+from nextvec.nn.layout import read_json, require_safetensors
+from nextvec.types import InputError, NextvecError
+
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+def fast_bf16(device: str) -> bool:
+    """Whether ``device`` multiplies bfloat16 in hardware: AMX or AVX512-BF16 on a CPU, Ampere or newer on a GPU."""
+    torch = require("torch", why="asking for CPU features")
+    if device.startswith("cuda"):
+        return bool(torch.cuda.is_bf16_supported())
+    if device != "cpu":
+        return False
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def pick_device(device: str) -> str:
+    """``auto`` becomes "cuda" where there is one, else "cpu"; anything else is returned as it is."""
+    torch = require("torch", why="choosing a device")
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class HFBackbone:
+    """A transformer checkpoint with its tokenizer."""
+
+    def __init__(self, model: Any, tokenizer: Any, *, max_length: int, device: str, lower_case: bool = False) -> None:
+        """model: a ``transformers`` model; tokenizer: its fast tokenizer; max_length: tokens kept per text."""
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.device = device
+        self.lower_case = lower_case
+        self._passes: dict[str, Any] = {}
+
+    @property
+    def dim(self) -> int:
+        """The width D of a hidden state."""
+        return int(self.model.config.hidden_size)
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str, max_length: int | None, lower_case: bool = False) -> HFBackbone:
+        """Load the checkpoint in ``folder`` in float32."""
+        transformers = require("transformers", why=f"loading {folder.name!r}")
+        read_json(folder / "config.json")
+        require_safetensors(folder)
+        quiet = transformers.utils.logging
+        bars, level = quiet.is_progress_bar_enabled(), quiet.get_verbosity()
+        quiet.disable_progress_bar()
+        quiet.set_verbosity_error()
+        try:
+            options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
+            model = transformers.AutoModel.from_pretrained(folder, use_safetensors=True, dtype="float32", **options)
+        except NextvecError:
+            raise
+        except Exception as error:  # transformers raises every kind for a folder that is damaged or unknown
+            first = str(error).strip().split("\n")[0][:300]
+            raise InputError(f"{str(folder)!r} cannot be loaded as a Hugging Face model: {first}") from error
+        finally:
+            quiet.set_verbosity(level)
+            if bars:
+                quiet.enable_progress_bar()
+        if not getattr(tokenizer, "is_fast", False):
+            raise InputError(f"{str(folder)!r} has no fast tokenizer (tokenizer.json), which is needed")
+        length = _max_length(model.config, tokenizer, max_length)
+        return cls(model.to(device), tokenizer, max_length=length, device=device, lower_case=lower_case)
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text with the model's special tokens, cut to ``max_length``."""
+        fast = self.tokenizer._tokenizer
+        fast.no_padding()
+        fast.enable_truncation(self.max_length)
+        if self.lower_case:
+            texts = [text.lower() for text in texts]
+        return [encoding.ids for encoding in fast.encode_batch_fast(list(texts))]
+
+    def prompt_tokens(self, prompt: str) -> int:
+        """How many leading tokens the prompt takes (special tokens in front included, at its end not)."""
+        ids = self.tokenize([prompt])[0]
+        return len(ids) - bool(ids and ids[-1] in self.tokenizer.all_special_ids)
+
+    def hidden(self, ids: Sequence[Sequence[int]], *, precision: str) -> tuple[Any, Any]:
+        """Last hidden states of a batch: ([N, D], lengths int64 [B]), in the precision's dtype.
+
+        precision: "fp32", "bf16", or "auto" (bf16 where the hardware multiplies it, else fp32).
+        """
+        import torch
+
+        lengths = [len(text) for text in ids]
+        run = self._pass(precision)
+        flat = torch.tensor([token for text in ids for token in text], dtype=torch.long, device=self.device)
+        return run(flat, lengths), torch.tensor(lengths, dtype=torch.long, device=self.device)
+
+    def _pass(self, precision: str) -> Any:
+        import torch
+
+        if precision not in PRECISIONS:
+            raise InputError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}")
+        if precision == "auto":
+            precision = "bf16" if fast_bf16(self.device) else "fp32"
+        if precision not in self._passes:
+            dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+            self._passes[precision] = self._build(dtype)
+        return self._passes[precision]
+
+    def _build(self, dtype: Any) -> Any:
+        from nextvec.nn.backbones.bert_packed import PackedBert, supports
+
+        if self.device == "cpu" and supports(self.model.config):
+            return PackedBert(self.model, dtype=dtype)
+        model = self.model if next(self.model.parameters()).dtype == dtype else copy.deepcopy(self.model).to(dtype)
+        return _Padded(model)
+
+
+class _Padded:
+    """The model's own forward pass on a right-padded batch, its padding removed again."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def __call__(self, flat: Any, lengths: list[int]) -> Any:
+        import torch
+
+        with torch.inference_mode():
+            counts = torch.tensor(lengths, device=flat.device)
+            mask = torch.arange(max(lengths), device=flat.device)[None, :] < counts[:, None]
+            ids = torch.zeros(mask.shape, dtype=torch.long, device=flat.device)
+            ids[mask] = flat
+            options = {"use_cache": False} if getattr(self.model.config, "use_cache", None) is not None else {}
+            return self.model(input_ids=ids, attention_mask=mask.long(), **options).last_hidden_state[mask]
+
+
+def _max_length(config: Any, tokenizer: Any, asked: int | None) -> int:
+    """The length limit: as asked, else the smaller of what positions and tokenizer allow (as transformers does)."""
+    limits = [n for n in (getattr(config, "max_position_embeddings", None), tokenizer.model_max_length) if n]
+    known = min((int(n) for n in limits if n < 1_000_000), default=512)
+    return min(asked, known) if asked else known
