@@ -1,0 +1,112 @@
+"""From a snapshot to its exact index: takes over, extends or remakes the derived files."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from pathlib import Path
+
+import numpy as np
+from filelock import Timeout
+from numpy.typing import NDArray
+
+from nextvec.search.indexes.exact import ExactIndex
+from nextvec.search.indexes.rows import RowFiles, Rows, in_memory
+from nextvec.search.schema import Schema
+from nextvec.search.snapshot import Snapshot
+
+_GARBAGE_SHARE = 0.5  # of dead rows, above which the files are made anew
+_GARBAGE_ROWS = 10_000
+
+
+class Placed:
+    """An exact index and where a snapshot's rows lie in it (``places`` is None where they are the same)."""
+
+    def __init__(self, index: ExactIndex, snapshot: Snapshot) -> None:
+        self.index = index
+        self.version = snapshot.version
+        self.places: NDArray[np.int64] | None = None
+        sequence = index.rows.sequence
+        if not np.array_equal(sequence, snapshot.sequence):
+            self.places = np.searchsorted(sequence, snapshot.sequence)
+
+    def to_index(self, rows: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+        """Row numbers of the snapshot (None: all) as row numbers of the index."""
+        if self.places is None:
+            return rows
+        return self.places if rows is None else self.places[rows]
+
+    def to_snapshot(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The way back."""
+        return rows if self.places is None else np.searchsorted(self.places, rows)
+
+
+class Derived:
+    """Keeps the index of the last snapshot asked for. Safe to share between threads.
+
+    ``shared``: whether the files may be changed; a handle pinned to an old version leaves them to the others.
+    """
+
+    def __init__(self, path: Path, schema: Schema, *, shared: bool) -> None:
+        self._dim = schema.dim
+        self._files = RowFiles(path / "derived", schema.dim)
+        self._shared = shared
+        self._lock = threading.Lock()
+        self._last: Placed | None = None
+
+    def index(self, snapshot: Snapshot) -> Placed:
+        """The exact index of ``snapshot``."""
+        with self._lock:
+            if self._last is None or self._last.version != snapshot.version:
+                before = self._last.index if self._last else None
+                rows = before.rows if before and self._serves(before.rows, snapshot) else self._rows(snapshot)
+                index = before if before and rows is before.rows else ExactIndex(rows, before)
+                self._last = Placed(index, snapshot)
+            return self._last
+
+    def remake(self, snapshot: Snapshot) -> Placed:
+        """Do without the present files, for they are damaged: make new ones from the table."""
+        with self._lock:
+            self._last = Placed(ExactIndex(self._rows(snapshot, damaged=True)), snapshot)
+            return self._last
+
+    def _rows(self, snapshot: Snapshot, *, damaged: bool = False) -> Rows:
+        present = None if damaged else self._files.open()
+        if present is not None and self._serves(present, snapshot):
+            return present
+        if self._shared:
+            # A read-only or full disk, or a lock that never comes free, keeps nobody from searching.
+            with contextlib.suppress(OSError, Timeout), self._files.writing():
+                rows = self._extended(snapshot, None if damaged else self._files.open())
+                if rows is not None:
+                    return rows
+        return in_memory(snapshot.vectors_after(-1), self._dim)
+
+    def _extended(self, snapshot: Snapshot, present: Rows | None) -> Rows | None:
+        """The files with the snapshot's rows in them; None where it is older than rows they have left behind."""
+        if present is None or _wasteful(present, snapshot):
+            return self._files.append(None, snapshot.vectors_after(-1))
+        missing = _missing(present, snapshot)
+        if len(missing) == 0:
+            return present
+        last = int(present.sequence[-1]) if len(present) else -1
+        return self._files.append(present, snapshot.vectors_after(last)) if missing[0] > last else None
+
+    def _serves(self, rows: Rows, snapshot: Snapshot) -> bool:
+        return not (self._shared and _wasteful(rows, snapshot)) and len(_missing(rows, snapshot)) == 0
+
+
+def _missing(rows: Rows, snapshot: Snapshot) -> NDArray[np.int64]:
+    """The snapshot's sequence numbers that the rows lack, ascending."""
+    if np.array_equal(rows.sequence, snapshot.sequence):
+        return np.zeros(0, np.int64)
+    place = np.searchsorted(rows.sequence, snapshot.sequence)
+    there = np.zeros(snapshot.rows, np.bool_)
+    inside = place < len(rows)
+    there[inside] = rows.sequence[place[inside]] == snapshot.sequence[inside]
+    return snapshot.sequence[~there]
+
+
+def _wasteful(rows: Rows, snapshot: Snapshot) -> bool:
+    dead = len(rows) - snapshot.rows
+    return dead > _GARBAGE_ROWS and dead > _GARBAGE_SHARE * len(rows)

@@ -1,0 +1,297 @@
+"""Exact search: a scan in low precision rules rows out, what is left is scored in float64.
+
+1. Scan int8 codes (float32 rows where there are no integer kernels). Every scan score is within a known error of the
+   true one; with L the k-th best lower bound, a row whose upper bound is under L cannot be among the k best.
+2. Too many rows left (near ties): the same again in float32.
+3. Score the rest in float64, round to float32, order by score, then by insertion.
+
+Shapes: Q queries, D dimensions, N rows, M rows allowed by the filter.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextvec.search.indexes import codes as kernels
+from nextvec.search.indexes.rows import Damaged, Rows, row_check
+
+Int64 = NDArray[np.int64]
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+
+DIRECT = 256  # rows; fewer matches than this are scored in float64 at once
+GATHER_SHARE = 0.25  # of all rows; under it the matching rows are gathered, above it everything is scanned
+BLOCK = 16_384  # rows scanned or gathered in one piece
+RERANK = 4_096  # rows left after the codes; above it a float32 pass comes between
+_QUERIES = 64  # queries scanned together
+_CHUNK = 8_192  # rows turned into float64 in one piece
+_UNIT = 2.0**-24  # float32 rounding
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The best rows of one query, best first; ``reranked`` rows were scored in float64."""
+
+    rows: Int64
+    scores: Float32
+    plan: str
+    reranked: int
+
+
+class Scorer(Protocol):
+    """Scan scores of Q queries, in a unit of its own for each query, and how far they may be off."""
+
+    name: str
+    widest: Float32  # [Q] the largest error of any row
+
+    def scan(self, start: int, stop: int) -> Float32: ...  # [Q, stop - start]
+    def gather(self, rows: Int64) -> Float32: ...  # [Q, len(rows)]
+    def errors(self, query: int, rows: Int64) -> Float32: ...  # [len(rows)]
+
+
+class ExactIndex:
+    """Exact top k over ``rows``. Safe to share between threads; ``previous`` lends its packed blocks."""
+
+    def __init__(self, rows: Rows, previous: ExactIndex | None = None) -> None:
+        self.rows = rows
+        self._packs: dict[int, Any] = {}
+        self._codes_verified = False
+        if previous is not None and previous.rows.name == rows.name:
+            full = len(previous.rows) // BLOCK
+            self._packs = {block: pack for block, pack in previous._packs.items() if block < full}
+            self._codes_verified = previous._codes_verified and len(previous.rows) == len(rows)
+
+    def search(self, queries: Float32, k: int, allowed: Int64 | None = None) -> list[Found]:
+        """The min(k, M) best rows for each of float32 [Q, D]. ``allowed``: ascending row numbers (None: all).
+
+        Scores are float32 dot products, computed in float64; equal scores are in row order. Raises ``Damaged`` where
+        the derived rows are not what was written.
+        """
+        matches = len(self.rows) if allowed is None else len(allowed)
+        if matches <= DIRECT or k * 4 >= matches:
+            every = np.arange(len(self.rows)) if allowed is None else allowed
+            return [self._score(query, every, k, "direct") for query in queries]
+        found: list[Found] = []
+        for start in range(0, len(queries), _QUERIES):
+            found += self._pruned(queries[start : start + _QUERIES], k, allowed, matches)
+        return found
+
+    def _pruned(self, queries: Float32, k: int, allowed: Int64 | None, matches: int) -> list[Found]:
+        scorer: Scorer
+        if kernels.available():
+            self._verify_codes()
+            scorer = _CodeScorer(self.rows, self._pack, queries)
+        else:
+            scorer = _FloatScorer(self.rows, queries)
+        survey = _Survey(scorer, k, len(queries))
+        if allowed is not None and matches < GATHER_SHARE * len(self.rows):
+            plan = f"gather {scorer.name}"
+            pieces = [allowed[start : start + BLOCK // 2] for start in range(0, matches, BLOCK // 2)]
+            parts = list(_pool().map(survey.gather, pieces)) if len(pieces) > 1 else [survey.gather(pieces[0])]
+        else:
+            plan = f"scan {scorer.name}"
+            bitmap = None
+            if allowed is not None and matches < len(self.rows):
+                bitmap = np.zeros(len(self.rows), np.bool_)
+                bitmap[allowed] = True
+            step = BLOCK if len(queries) >= kernels.PACK_FROM else _even_step(len(self.rows))
+            spans = [(start, min(start + step, len(self.rows))) for start in range(0, len(self.rows), step)]
+            parts = list(_pool().map(lambda span: survey.scan(span[0], span[1], bitmap), spans))
+        left = survey.left(parts)
+        finish = functools.partial(self._finish, queries, k, plan)
+        if len(queries) == 1:
+            return [finish(0, left[0])]
+        return list(_pool().map(finish, range(len(queries)), left))
+
+    def _finish(self, queries: Float32, k: int, plan: str, number: int, left: Int64) -> Found:
+        query = queries[number]
+        if len(left) > RERANK:
+            survey = _Survey(_FloatScorer(self.rows, query[None]), k, 1)
+            parts = [survey.gather(left[start : start + _CHUNK]) for start in range(0, len(left), _CHUNK)]
+            left = survey.left(parts)[0]
+            plan += ", near ties in float32"
+        return self._score(query, left, k, plan)
+
+    def _score(self, query: Float32, rows: Int64, k: int, plan: str) -> Found:
+        """The k best of these rows, by float64 scores rounded to float32, ties in row order."""
+        wide = query.astype(np.float64)
+        scores = np.empty(len(rows), np.float32)
+        for start in range(0, len(rows), _CHUNK):
+            part = rows[start : start + _CHUNK]
+            vectors = self.rows.vectors[part]
+            if not np.array_equal(row_check(vectors), self.rows.check[part]):
+                raise Damaged("rows differ from what was written")
+            # Not BLAS: each row is summed in the same order wherever it stands, so that equal rows tie exactly.
+            scores[start : start + len(part)] = np.einsum("ij,j->i", vectors.astype(np.float64), wide)
+        if k < len(rows):
+            threshold = np.partition(scores, -k)[-k]
+            keep = np.flatnonzero(scores >= threshold)
+        else:
+            keep = np.arange(len(rows))
+        best = keep[np.argsort(-scores[keep], kind="stable")[:k]]
+        return Found(rows[best], scores[best], plan, len(rows))
+
+    def _pack(self, block: int) -> Any:
+        if block not in self._packs:
+            self._packs[block] = kernels.pack(self.rows.codes[block * BLOCK : (block + 1) * BLOCK])
+        return self._packs[block]
+
+    def _verify_codes(self) -> None:
+        if not self._codes_verified:
+            for start in range(0, len(self.rows), BLOCK):
+                part = slice(start, start + BLOCK)
+                if not np.array_equal(row_check(self.rows.codes[part]), self.rows.codes_check[part]):
+                    raise Damaged("codes differ from what was written")
+            self._codes_verified = True
+
+
+class _Survey:
+    """Which rows could be among the k best: keeps a threshold per query that rises from block to block."""
+
+    def __init__(self, scorer: Scorer, k: int, queries: int) -> None:
+        self.scorer = scorer
+        self.k = k
+        self.best = np.full(queries, -np.inf, np.float32)  # the k-th best scan score so far
+
+    def scan(self, start: int, stop: int, bitmap: NDArray[np.bool_] | None) -> tuple[Int64, Int64, Float32]:
+        """(query, row, scan score) of what a contiguous block leaves."""
+        scores = self.scorer.scan(start, stop)
+        mask = None if bitmap is None else bitmap[start:stop]
+        query, place, kept = self._keep(scores, mask)
+        return query, place + start, kept
+
+    def gather(self, rows: Int64) -> tuple[Int64, Int64, Float32]:
+        """The same for chosen rows."""
+        query, place, kept = self._keep(self.scorer.gather(rows), None)
+        return query, rows[place], kept
+
+    def _keep(self, scores: Float32, mask: NDArray[np.bool_] | None) -> tuple[Int64, Int64, Float32]:
+        if np.isneginf(self.best).any():
+            self._start(scores if mask is None else scores[:, mask])
+        keep = scores >= (self.best - 2 * self.scorer.widest)[:, None]
+        if mask is not None:
+            keep &= mask
+        query, place = np.nonzero(keep)
+        kept = scores[query, place]
+        if len(kept) > 8 * self.k * len(scores):
+            bounds = np.searchsorted(query, np.arange(len(scores) + 1))
+            for i in range(len(scores)):
+                self._raise(i, kept[bounds[i] : bounds[i + 1]])
+            sure = kept >= (self.best - 2 * self.scorer.widest)[query]
+            query, place, kept = query[sure], place[sure], kept[sure]
+        return query, place, kept
+
+    def _start(self, scores: Float32) -> None:
+        if scores.shape[1] >= self.k:
+            kth = np.partition(scores, -self.k, axis=1)[:, -self.k]
+            np.maximum(self.best, kth, out=self.best)
+
+    def _raise(self, query: int, scores: Float32) -> None:
+        if len(scores) >= self.k:
+            self.best[query] = max(self.best[query], np.partition(scores, -self.k)[-self.k])
+
+    def left(self, parts: list[tuple[Int64, Int64, Float32]]) -> list[Int64]:
+        """For each query the rows, ascending, whose upper bound reaches the k-th best lower bound."""
+        query = np.concatenate([part[0] for part in parts])
+        rows = np.concatenate([part[1] for part in parts])
+        scores = np.concatenate([part[2] for part in parts])
+        if len(self.best) > 1:
+            order = np.argsort(query, kind="stable")
+            query, rows, scores = query[order], rows[order], scores[order]
+        bounds = np.searchsorted(query, np.arange(len(self.best) + 1))
+        return [self._sure(i, rows[a:b], scores[a:b]) for i, (a, b) in enumerate(itertools.pairwise(bounds))]
+
+    def _sure(self, query: int, rows: Int64, scores: Float32) -> Int64:
+        if len(rows) <= self.k:
+            return rows
+        self._raise(query, scores)
+        near = scores >= self.best[query] - 2 * self.scorer.widest[query]
+        rows, scores = rows[near], scores[near]
+        errors = self.scorer.errors(query, rows)
+        lower = scores - errors
+        kth = np.partition(lower, -self.k)[-self.k]
+        return np.sort(rows[scores + errors >= kth])
+
+
+class _CodeScorer:
+    """Integer dot products of int8 codes. The unit of query i is ``query.scale[i]``."""
+
+    name = "int8"
+
+    def __init__(self, rows: Rows, pack: Callable[[int], Any], queries: Float32) -> None:
+        self.rows = rows
+        self.pack = pack
+        self.query = kernels.quantise(queries)
+        unit = np.maximum(self.query.scale, np.finfo(np.float32).tiny)
+        # |q~| <= |q| + |dq|; the last term covers float32 rounding of the scan score, of the bounds and of the result.
+        reach = self.query.norm + self.query.error
+        self._row_error = (reach / unit).astype(np.float32)
+        self._row_norm = ((self.query.error + reach * np.float32(16 * _UNIT)) / unit).astype(np.float32)
+        self.widest = self._row_error * rows.widest_error + self._row_norm * rows.widest_norm
+
+    def scan(self, start: int, stop: int) -> Float32:
+        if len(self.query.codes) < kernels.PACK_FROM:
+            whole = kernels.dots(self.query.codes, self.rows.codes[start:stop])
+        else:
+            whole = kernels.packed_dots(self.query.codes, self.pack(start // BLOCK))
+        return _times(whole, self.rows.scale[start:stop])
+
+    def gather(self, rows: Int64) -> Float32:
+        return _times(kernels.dots(self.query.codes, np.take(self.rows.codes, rows, axis=0)), self.rows.scale[rows])
+
+    def errors(self, query: int, rows: Int64) -> Float32:
+        errors: Float32 = self._row_error[query] * self.rows.error[rows] + self._row_norm[query] * self.rows.norm[rows]
+        return errors
+
+
+class _FloatScorer:
+    """Float32 dot products by BLAS; the error is that of summing D products in float32."""
+
+    name = "float32"
+
+    def __init__(self, rows: Rows, queries: Float32) -> None:
+        self.rows = rows
+        self.queries = queries
+        norms = np.sqrt(np.einsum("ij,ij->i", queries, queries, dtype=np.float64, casting="safe"))
+        self._row_norm = (norms * ((queries.shape[1] + 16) * _UNIT * 1.01)).astype(np.float32)
+        self.widest = self._row_norm * rows.widest_norm
+
+    def scan(self, start: int, stop: int) -> Float32:
+        scores: Float32 = np.matmul(self.queries, self.rows.vectors[start:stop].T)
+        return scores
+
+    def gather(self, rows: Int64) -> Float32:
+        scores: Float32 = np.matmul(self.queries, np.take(self.rows.vectors, rows, axis=0).T)
+        return scores
+
+    def errors(self, query: int, rows: Int64) -> Float32:
+        errors: Float32 = self._row_norm[query] * self.rows.norm[rows]
+        return errors
+
+
+def _times(whole: NDArray[np.int32], scale: Float32) -> Float32:
+    result: Float32 = np.multiply(whole, scale, dtype=np.float32, casting="unsafe")
+    return result
+
+
+def _even_step(rows: int) -> int:
+    """Rows for each thread, where one query is scanned."""
+    return min(max(-(-rows // _workers()), BLOCK), 16 * BLOCK)
+
+
+def _workers() -> int:
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_workers(), thread_name_prefix="nextvec-scan")

@@ -1,0 +1,119 @@
+"""What a collection holds: dimension, metric and typed attributes, and how they are written down."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from nextvec.files import atomic_write, storage_error
+from nextvec.types import InputError, StorageError, did_you_mean
+
+FORMAT = 1
+HEADER = "collection.json"
+MAX_DIM = 65_536  # int8 dot products then fit an int32 with room to spare
+
+Metric = Literal["cosine", "dot"]
+
+ARROW_TYPES: dict[str, pa.DataType] = {
+    "string": pa.string(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "bool": pa.bool_(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+    "list[string]": pa.list_(pa.string()),
+}
+RESERVED = ("id", "vector")
+SEQUENCE = "_seq"
+"""Row number given at the door, never used twice: insertion order, and the key of every derived file."""
+
+_NAME = re.compile(r"[^\W\d_][\w \-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """``attributes`` maps each attribute to one of the keys of ``ARROW_TYPES``."""
+
+    dim: int
+    metric: Metric
+    attributes: Mapping[str, str]
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """What a filter may name: ``id`` and the attributes, with their types."""
+        return {"id": "string", **self.attributes}
+
+    def arrow(self) -> pa.Schema:
+        """The schema of the table on disk."""
+        return pa.schema(
+            [
+                pa.field(SEQUENCE, pa.int64(), nullable=False),
+                pa.field("id", pa.string(), nullable=False),
+                *(pa.field(name, ARROW_TYPES[kind]) for name, kind in self.attributes.items()),
+                pa.field("vector", pa.list_(pa.float32(), self.dim), nullable=False),
+            ]
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write ``collection.json`` atomically."""
+        document = {
+            "format": FORMAT,
+            "dim": self.dim,
+            "metric": self.metric,
+            "schema": dict(self.attributes),
+        }
+        with atomic_write(folder / HEADER, "w") as stream:
+            json.dump(document, stream, indent=2, ensure_ascii=False)
+
+    @classmethod
+    def read(cls, folder: Path) -> Schema:
+        """Read ``collection.json``; StorageError where it is damaged or of another format."""
+        path = folder / HEADER
+        try:
+            document = json.loads(path.read_bytes())
+        except OSError as error:
+            raise storage_error(error, path) from error
+        except ValueError as error:
+            raise StorageError(f"{str(path)!r} is damaged ({error}): restore it from a copy") from error
+        try:
+            if document["format"] != FORMAT:
+                raise StorageError(
+                    f"{str(path)!r} has format {document['format']!r}, this nextvec reads {FORMAT}: upgrade nextvec"
+                )
+            return check_schema(document["dim"], document["metric"], document["schema"])
+        except (KeyError, TypeError, InputError) as error:
+            raise StorageError(f"{str(path)!r} is damaged ({error}): restore it from a copy") from error
+
+
+def check_schema(dim: Any, metric: Any, attributes: Mapping[str, str] | None) -> Schema:
+    """The schema, with every name and type checked. Raises InputError."""
+    if isinstance(dim, bool) or not isinstance(dim, int) or not 1 <= dim <= MAX_DIM:
+        raise InputError(f"dim is {dim!r}: expected a whole number from 1 to {MAX_DIM}")
+    if metric not in ("cosine", "dot"):
+        raise InputError(f"metric is {metric!r}: expected 'cosine' or 'dot'")
+    if attributes is not None and not isinstance(attributes, Mapping):
+        raise InputError(f"schema is a {type(attributes).__name__}: expected a mapping of attribute to type")
+    checked: dict[str, str] = {}
+    for name, kind in (attributes or {}).items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise InputError(
+                f"attribute name {name!r} is not usable: expected a letter, then up to 63 letters, digits, "
+                "spaces, '_' or '-'"
+            )
+        if name.lower() in RESERVED:
+            raise InputError(f"attribute name {name!r} is reserved: choose another name")
+        if name.lower() in {known.lower() for known in checked}:
+            raise InputError(f"attribute name {name!r} differs from another one only by case: choose another name")
+        if kind not in ARROW_TYPES:
+            known = ", ".join(ARROW_TYPES)
+            raise InputError(
+                f"attribute {name!r} has type {kind!r}: expected one of {known}{did_you_mean(str(kind), ARROW_TYPES)}"
+            )
+        checked[name] = kind
+    return Schema(dim, metric, checked)

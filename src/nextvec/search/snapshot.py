@@ -1,0 +1,183 @@
+"""One version of a collection in memory: its columns, loaded when first needed, and the filters answered so far."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from nextvec.search import filters
+from nextvec.search.schema import SEQUENCE, Schema
+from nextvec.search.store import told
+
+_MASKS = 32
+_BATCH = 8_192
+_SMALL_KINDS = {"int", "float", "bool", "date", "timestamp"}
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """A run of rows that never changes: a Lance fragment with one state of its deletions."""
+
+    number: int
+    deletions: str | None
+    rows: int
+
+
+class Snapshot:
+    """Rows are numbered 0 .. rows - 1 in insertion order. Safe to share between threads.
+
+    ``previous`` is an older snapshot: the columns of fragments that both have are taken over, so that after a small
+    write only the new rows are read.
+    """
+
+    def __init__(self, dataset: Any, schema: Schema, path: Path, previous: Snapshot | None = None) -> None:
+        self.dataset = dataset
+        self.schema = schema
+        self.path = path
+        self.version = int(dataset.version)
+        with told(path):
+            self.fragments = [
+                Fragment(fragment.fragment_id, fragment.deletion_file(), fragment.metadata.num_rows)
+                for fragment in dataset.get_fragments()
+            ]
+        self.rows = sum(fragment.rows for fragment in self.fragments)
+        self._pieces: dict[tuple[Fragment, str], pa.Array] = {}
+        if previous is not None:
+            known = set(self.fragments)
+            self._pieces = {key: piece for key, piece in previous._pieces.items() if key[0] in known}
+        self._columns: dict[str, pa.Array] = {}
+        self._masks: OrderedDict[filters.Filter, NDArray[np.int64]] = OrderedDict()
+        self._lock = threading.RLock()
+        self._order: NDArray[np.int64] | None = None
+        self._sequence: NDArray[np.int64] | None = None
+
+    @property
+    def sequence(self) -> NDArray[np.int64]:
+        """Sequence numbers, ascending: int64 [rows]."""
+        with self._lock:
+            if self._sequence is None:
+                sequence = self._read(SEQUENCE).to_numpy()
+                if np.any(sequence[1:] <= sequence[:-1]):
+                    # Only a foreign tool that rewrote the table can get here.
+                    self._order = np.argsort(sequence, kind="stable")
+                    sequence = sequence[self._order]
+                self._sequence = sequence
+            return self._sequence
+
+    def _disk_order(self) -> NDArray[np.int64] | None:
+        """Where each row is in the table; None where the table is in insertion order, as this library writes it."""
+        assert len(self.sequence) == self.rows
+        return self._order
+
+    def column(self, name: str) -> pa.Array:
+        """All values of ``id`` or of an attribute, in insertion order."""
+        with self._lock:
+            if name not in self._columns:
+                array = self._read(name)
+                order = self._disk_order()
+                self._columns[name] = array if order is None else array.take(pa.array(order))
+            return self._columns[name]
+
+    def _read(self, name: str) -> pa.Array:
+        missing = [fragment for fragment in self.fragments if (fragment, name) not in self._pieces]
+        if missing:
+            numbers = {fragment.number for fragment in missing}
+            with told(self.path):
+                chosen = [part for part in self.dataset.get_fragments() if part.fragment_id in numbers]
+                read = self.dataset.scanner(columns=[name], fragments=chosen).to_table().column(0).combine_chunks()
+            start = 0
+            for fragment in missing:
+                self._pieces[fragment, name] = read.slice(start, fragment.rows)
+                start += fragment.rows
+        pieces = [self._pieces[fragment, name] for fragment in self.fragments]
+        if not pieces:
+            return pa.array([], self.schema.arrow().field(name).type)
+        return pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
+
+    def matching(self, tree: filters.Filter) -> NDArray[np.int64]:
+        """The rows that satisfy the filter, ascending: int64 [matches]. The last 32 answers are kept."""
+        with self._lock:
+            if tree in self._masks:
+                self._masks.move_to_end(tree)
+                return self._masks[tree]
+        rows = np.flatnonzero(filters.mask(tree, self.column))
+        with self._lock:
+            self._masks[tree] = rows
+            if len(self._masks) > _MASKS:
+                self._masks.popitem(last=False)
+        return rows
+
+    def rows_of(self, ids: pa.Array) -> NDArray[np.int64]:
+        """The row of each id, -1 where there is none: int64 [len(ids)]."""
+        column = self.column("id")
+        if len(ids) == 1:
+            return np.array([pc.index(column, ids[0]).as_py()], np.int64)
+        rows = np.flatnonzero(pc.is_in(column, value_set=ids).to_numpy(zero_copy_only=False))
+        found = column.take(pa.array(rows))
+        place = pc.index_in(ids, value_set=found)
+        place = pc.fill_null(place, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+        return np.where(place >= 0, rows[place] if len(rows) else -1, -1)
+
+    def values(self, rows: NDArray[np.int64], names: list[str]) -> list[Mapping[str, Any]]:
+        """The attributes ``names`` of these rows, as Python values; an empty list where none are asked for."""
+        if not names or not len(rows):
+            return []
+        columns: dict[str, list[Any]] = {}
+        distant = []
+        for name in names:
+            # Small types are worth keeping whole; texts are fetched row by row unless a filter loaded them.
+            if name in self._columns or name == "id" or self.schema.attributes[name] in _SMALL_KINDS:
+                columns[name] = self.column(name).take(pa.array(rows)).to_pylist()
+            else:
+                distant.append(name)
+        if distant:
+            table = self.take(rows, distant)
+            columns.update({name: table.column(name).to_pylist() for name in distant})
+        return [{name: columns[name][i] for name in names} for i in range(len(rows))]
+
+    def take(self, rows: NDArray[np.int64], names: list[str]) -> pa.Table:
+        """These rows of the table, read from disk."""
+        order = self._disk_order()
+        physical = rows if order is None else order[rows]
+        with told(self.path):
+            return self.dataset.take(physical.tolist(), columns=names)
+
+    def take_vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """float32 [len(rows), D], read from disk."""
+        return _matrix(self.take(rows, ["vector"]).column(0))
+
+    def vectors_after(self, last: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """(sequence numbers [n], vectors [n, D]) of the rows with a number above ``last``, in insertion order."""
+        if self._disk_order() is not None:
+            rows = np.flatnonzero(self.sequence > last)
+            for start in range(0, len(rows), _BATCH):
+                part = rows[start : start + _BATCH]
+                yield self.sequence[part], self.take_vectors(part)
+            return
+        starts = np.cumsum([0, *(fragment.rows for fragment in self.fragments)])
+        first = int(np.searchsorted(self.sequence, last, side="right"))
+        numbers = {fragment.number for fragment, end in zip(self.fragments, starts[1:], strict=True) if end > first}
+        if not numbers:
+            return
+        chosen = [part for part in self.dataset.get_fragments() if part.fragment_id in numbers]
+        scanner = self.dataset.scanner(columns=[SEQUENCE, "vector"], fragments=chosen, batch_size=_BATCH)
+        for batch in scanner.to_batches():
+            sequence = batch.column(0).to_numpy()
+            new = int(np.searchsorted(sequence, last, side="right"))
+            yield sequence[new:], _matrix(batch.column(1))[new:]
+
+
+def _matrix(column: Any) -> NDArray[np.float32]:
+    """A fixed-size list column as float32 [n, D]."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    width = array.type.list_size
+    return np.ascontiguousarray(array.flatten().to_numpy(zero_copy_only=False).reshape(-1, width))
