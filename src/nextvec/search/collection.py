@@ -198,7 +198,7 @@ class Collection:
         """Merge small pieces and drop deleted rows and versions older than an hour. Done by itself when needed."""
         self._refuse_pinned()
         with self._store.writing():
-            self._store.tidy(force=True)
+            self._store.compact()
 
     # Reading
 

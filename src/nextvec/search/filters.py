@@ -8,6 +8,7 @@ has checked every name and type, so that neither can meet a value of the wrong k
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -143,7 +144,7 @@ def evaluate(tree: Filter, columns: Columns) -> pa.BooleanArray:
         case In(column, values):
             return _is_in(columns(column.name), column, values)
         case Like(column, pattern):
-            return pc.match_like(columns(column.name), pattern)
+            return _like(columns(column.name), pattern)
         case Contains(column, value):
             return _contains(columns(column.name), value)
 
@@ -182,6 +183,16 @@ def _contains(array: pa.Array, value: str) -> pa.BooleanArray:
     equal = pc.equal(array.flatten(), value).to_numpy(zero_copy_only=False)
     found[pc.list_parent_indices(array).to_numpy()[equal]] = True
     return pa.array(found, mask=array.is_null().to_numpy(zero_copy_only=False))
+
+
+def _like(array: pa.Array, pattern: str) -> pa.BooleanArray:
+    if "\\" not in pattern:
+        return pc.match_like(array, pattern)
+    # Arrow's match_like takes escapes wrongly beside a leading or trailing %.
+    pieces = re.findall(r"\\(.)|([%_])|([^\\%_]+)", pattern, re.DOTALL)
+    wild = {"%": ".*", "_": "."}
+    expression = "".join(wild[w] if w else re.escape(escaped or text) for escaped, w, text in pieces)
+    return pc.match_substring_regex(array, f"(?s)^{expression}$")
 
 
 def to_sql(tree: Filter) -> str:

@@ -30,7 +30,10 @@ def check_ids(ids: Any) -> pa.Array:
         raise InputError(f"ids is a single {type(ids).__name__}: expected a list of strings")
     if isinstance(ids, pa.ChunkedArray):
         ids = ids.combine_chunks()
-    if not isinstance(ids, pa.Array):
+    if isinstance(ids, pa.Array):
+        if ids.type not in (pa.string(), pa.large_string(), pa.string_view()):
+            raise InputError(f"ids has type {ids.type}: expected strings")
+    else:
         ids = list(ids)
         for i, identifier in enumerate(ids):
             if not isinstance(identifier, str):
@@ -208,7 +211,7 @@ def _float(value: Any) -> float:
         raise TypeError
     if math.isnan(value):
         raise ValueError("use None for a missing value")
-    return float(value)
+    return float(value) + 0.0  # -0.0 becomes 0.0: engines differ on whether the two are equal
 
 
 def _bool(value: Any) -> bool:

@@ -168,12 +168,13 @@ class Snapshot:
         numbers = {fragment.number for fragment, end in zip(self.fragments, starts[1:], strict=True) if end > first}
         if not numbers:
             return
-        chosen = [part for part in self.dataset.get_fragments() if part.fragment_id in numbers]
-        scanner = self.dataset.scanner(columns=[SEQUENCE, "vector"], fragments=chosen, batch_size=_BATCH)
-        for batch in scanner.to_batches():
-            sequence = batch.column(0).to_numpy()
-            new = int(np.searchsorted(sequence, last, side="right"))
-            yield sequence[new:], _matrix(batch.column(1))[new:]
+        with told(self.path):
+            chosen = [part for part in self.dataset.get_fragments() if part.fragment_id in numbers]
+            scanner = self.dataset.scanner(columns=[SEQUENCE, "vector"], fragments=chosen, batch_size=_BATCH)
+            for batch in scanner.to_batches():
+                sequence = batch.column(0).to_numpy()
+                new = int(np.searchsorted(sequence, last, side="right"))
+                yield sequence[new:], _matrix(batch.column(1))[new:]
 
 
 def _matrix(column: Any) -> NDArray[np.float32]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from nextvec.files import storage_error
 from nextvec.search.schema import HEADER, SEQUENCE, Schema
-from nextvec.types import ConflictError, InputError, NextvecError, NotFoundError, StorageError
+from nextvec.types import ConflictError, NextvecError, NotFoundError, StorageError
 
 LOCK_TIMEOUT = 30.0  # seconds a writer waits for the other writers
 RETENTION = dt.timedelta(hours=1)  # how long a version outlives the one that follows it
@@ -136,15 +136,22 @@ class Store:
         """One commit that drops the rows with these sequence numbers. Hold the write lock."""
         self._commit(lambda dataset: self._replace(dataset, gone, None, None))
 
-    def tidy(self, *, force: bool = False) -> None:
-        """Merge small fragments where there are many, then drop what old versions alone need. Hold the lock."""
+    def tidy(self) -> None:
+        """``compact`` where there are many small fragments. Hold the write lock. Comes after a write that is
+        already durable, so that a failure here (a full disk) must not be told as if the write had failed.
+        """
+        fragments = self._newest.get_fragments()
+        if sum(fragment.metadata.num_rows < SMALL_FRAGMENT for fragment in fragments) > MAX_SMALL_FRAGMENTS:
+            with contextlib.suppress(StorageError):
+                self.compact()
+
+    def compact(self) -> None:
+        """Merge small fragments, then drop what only versions older than ``RETENTION`` need. Hold the lock."""
         with told(self.path):
             dataset = self.dataset()
-            small = sum(fragment.metadata.num_rows < SMALL_FRAGMENT for fragment in dataset.get_fragments())
-            if force or small > MAX_SMALL_FRAGMENTS:
-                dataset.optimize.compact_files(target_rows_per_fragment=SMALL_FRAGMENT)
-                dataset.cleanup_old_versions(older_than=RETENTION, error_if_tagged_old_versions=False)
-                self._newest = lance.dataset(self.uri)
+            dataset.optimize.compact_files(target_rows_per_fragment=SMALL_FRAGMENT)
+            dataset.cleanup_old_versions(older_than=RETENTION, error_if_tagged_old_versions=False)
+            self._newest = lance.dataset(self.uri)
 
     def _commit(self, write: Callable[[Any], None]) -> None:
         """Run ``write`` on the newest version, again where a writer that does not know our lock came between."""
@@ -221,7 +228,9 @@ def _held(lock: FileLock, path: Path) -> Iterator[None]:
             f"another process has been writing to collection {str(path)!r} for over {lock.timeout:.0f} s: try again"
         ) from error
     except NotImplementedError as error:
-        raise InputError(f"the file system of {str(path)!r} has no locks: choose another folder") from error
+        raise StorageError(f"the file system of {str(path)!r} has no locks: choose another folder") from error
+    except OSError as error:
+        raise storage_error(error, path) from error
     try:
         yield
     finally:

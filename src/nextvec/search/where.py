@@ -200,7 +200,7 @@ class _Parser:
         if self.accept("IN"):
             tree: Filter = self._in(column, token)
         elif self.accept("BETWEEN"):
-            low = self.literal(column)
+            low = self._ordered(column, ">=", self.literal(column), token)
             self.expect("AND", "between the two bounds")
             tree = And((Compare(column, ">=", low), Compare(column, "<=", self.literal(column))))
         elif self.accept("LIKE"):
@@ -369,10 +369,10 @@ class _Parser:
             "timestamp": isinstance(value, dt.datetime),
         }[kind]
         if not fits:
-            self.fail(f"{column.name!r} is {kind}, it cannot be compared with {literal.shown}", literal.position)
-        return float(cast(float, value)) if kind == "float" else value
+            self.fail(f"{column.name!r} is {kind}, so it cannot be compared with {literal.shown}", literal.position)
+        return float(cast(float, value)) + 0.0 if kind == "float" else value
 
     def _ordered(self, column: Column, operator: Operator, value: Value, token: _Token) -> Value:
         if column.kind == "bool" and operator not in ("=", "!="):
-            self.fail(f"{column.name!r} is bool: only = and != apply", token.position)
+            self.fail(f"{column.name!r} is bool: only = and != apply to it", token.position)
         return value

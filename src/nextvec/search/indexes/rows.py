@@ -160,42 +160,50 @@ class RowFiles:
 
     def append(self, present: Rows | None, chunks: Iterable[Chunk]) -> Rows:
         """Write the chunks after ``present`` (None: a new generation) and publish them. Hold the lock."""
-        on_disk = present is not None and present.name.startswith("exact-")
-        name = present.name if present is not None and on_disk else f"exact-{secrets.token_hex(4)}"
-        start = len(present) if present is not None and on_disk else 0
-        count, crc = start, zlib.crc32(present.stats.tobytes()) if present is not None and on_disk else 0
+        old = present if present is not None and present.name.startswith("exact-") else None
+        name = old.name if old is not None else f"exact-{secrets.token_hex(4)}"
+        try:
+            count, crc = self._write(name, old, chunks)
+            header = {"format": FORMAT, "dim": self.dim, "name": name, "rows": count, "stats_crc": crc}
+            with atomic_write(self.folder / _HEADER, "w") as stream:
+                json.dump(header, stream)
+        except BaseException:
+            self._forget(f"{name}.*" if old is None else "")
+            raise
+        if old is None:
+            self._forget("exact-*.*", but=name)
+        opened = self.open()
+        if opened is None:
+            raise OSError(f"derived files in {str(self.folder)!r} could not be read back")
+        return opened
+
+    def _write(self, name: str, old: Rows | None, chunks: Iterable[Chunk]) -> tuple[int, int]:
+        """Put the chunks behind the rows of ``old``: (rows, checksum of the stats) after that."""
+        count, crc = (0, 0) if old is None else (len(old), zlib.crc32(old.stats.tobytes()))
         with contextlib.ExitStack() as stack:
             streams = []
             for part, width in (("rows", 4 * self.dim), ("codes", self.dim), ("stats", STATS.itemsize)):
                 path = self._path(name, part)
                 path.touch()
                 stream = stack.enter_context(path.open("r+b"))
-                stream.seek(start * width)
+                stream.seek(count * width)
                 stream.truncate()  # what a process left that was killed before it could publish
                 streams.append(stream)
             for chunk in chunks:
                 codes, stats = describe(chunk)
                 for stream, array in zip(streams, (chunk[1], codes, stats), strict=True):
-                    stream.write(np.ascontiguousarray(array).view(np.uint8).data)
+                    stream.write(np.ascontiguousarray(array).data)
                 count += len(stats)
                 crc = zlib.crc32(stats.tobytes(), crc)
-        header = {"format": FORMAT, "dim": self.dim, "name": name, "rows": count, "stats_crc": crc}
-        with atomic_write(self.folder / _HEADER, "w") as published:
-            json.dump(header, published)
-        if start == 0:
-            self._forget_others(name)
-        opened = self.open()
-        if opened is None:
-            raise OSError(f"derived files in {str(self.folder)!r} could not be read back")
-        return opened
+        return count, crc
 
     def _path(self, name: str, part: str) -> Path:
         if Path(name).name != name:
             raise ValueError(f"unsafe name {name!r}")
         return self.folder / f"{name}.{part}"
 
-    def _forget_others(self, name: str) -> None:
-        for path in self.folder.glob("exact-*.*"):
-            if not path.name.startswith(f"{name}."):
+    def _forget(self, pattern: str, *, but: str = "") -> None:
+        for path in self.folder.glob(pattern) if pattern else ():
+            if not (but and path.name.startswith(f"{but}.")):
                 with contextlib.suppress(OSError):
                     path.unlink()
