@@ -1,0 +1,431 @@
+"""The site's database: every read and every write goes through ``Database``, nothing else in papers/ knows SQL.
+
+SQLite (WAL: readers never wait for the writer) in a file, or any database SQLAlchemy reaches by URL.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DatabaseError, OperationalError
+
+from nextvec.files import storage_error
+from nextvec.papers.migrations import migrate
+from nextvec.papers.records import Paper
+from nextvec.types import ConflictError, NextvecError, StorageError
+
+__all__ = ["NO_VECTOR", "Database", "Filters", "Order", "Pending", "Stored"]
+
+Order = Literal["votes", "newest"]
+
+NO_VECTOR = "-"
+"""The emblem of a paper whose text has no token the encoder knows: it is found by its words only."""
+
+_METADATA = sa.MetaData()
+PAPERS = sa.Table(
+    "papers",
+    _METADATA,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("title", sa.Text),
+    sa.Column("summary", sa.Text),
+    sa.Column("authors", sa.JSON),
+    sa.Column("upvotes", sa.Integer),
+    sa.Column("num_comments", sa.Integer),
+    sa.Column("published_at", sa.DateTime),
+    sa.Column("listed_at", sa.DateTime),
+    sa.Column("daily_date", sa.Date),
+    sa.Column("submitted_by", sa.Text),
+    sa.Column("github_repo", sa.Text),
+    sa.Column("github_stars", sa.Integer),
+    sa.Column("project_page", sa.Text),
+    sa.Column("organization", sa.Text),
+    sa.Column("source", sa.Text),
+    sa.Column("text_hash", sa.String(24)),
+    sa.Column("facet_hash", sa.String(24)),
+    sa.Column("indexed_text", sa.String(24)),
+    sa.Column("indexed_facets", sa.String(24)),
+    sa.Column("mark", sa.String(24)),
+)
+FACTS = sa.Table("facts", _METADATA, sa.Column("name", sa.String(64), primary_key=True), sa.Column("value", sa.Text))
+_CONTENT = [column.name for column in PAPERS.columns if not column.name.startswith("indexed") and column.name != "mark"]
+_P = PAPERS.c
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """What narrows a feed or a search. ``start`` and ``end`` are feed days, both included."""
+
+    start: date | None = None
+    end: date | None = None
+    organization: str | None = None
+    votes: int | None = None
+    code: bool = False
+
+    def __bool__(self) -> bool:
+        return self != Filters()
+
+    def conditions(self) -> list[sa.ColumnElement[bool]]:
+        """The same filter as SQL."""
+        found: list[sa.ColumnElement[bool]] = []
+        if self.start is not None:
+            found.append(_P.daily_date >= self.start)
+        if self.end is not None:
+            found.append(_P.daily_date <= self.end)
+        if self.organization is not None:
+            found.append(_P.organization == self.organization)
+        if self.votes is not None:
+            found.append(_P.upvotes >= self.votes)
+        if self.code:
+            found.append(_P.github_repo.is_not(None))
+        return found
+
+    def where(self) -> str | None:
+        """The same filter in the language of ``Collection.search``; None when there is nothing to filter."""
+        parts = []
+        if self.start is not None:
+            parts.append(f"daily_date >= date '{self.start.isoformat()}'")
+        if self.end is not None:
+            parts.append(f"daily_date <= date '{self.end.isoformat()}'")
+        if self.organization is not None:
+            parts.append("organization = '{}'".format(self.organization.replace("'", "''")))
+        if self.votes is not None:
+            parts.append(f"upvotes >= {self.votes}")
+        if self.code:
+            parts.append("has_code = true")
+        return " AND ".join(parts) or None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A paper as it lies in the database. ``mark`` is its emblem, drawn from its embedding (None: not indexed)."""
+
+    paper: Paper
+    mark: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A paper that the vector collection does not hold yet, or holds in an older state."""
+
+    paper: Paper
+    text_changed: bool
+
+
+class Database:
+    """Open with ``Database(url_or_path)``; close with ``close`` or use it as a context manager."""
+
+    def __init__(self, location: str | Path, *, read_only: bool = False) -> None:
+        """Open and migrate. Raises StorageError where the file cannot be used or is damaged.
+
+        ``read_only`` opens a SQLite file as it is, without migrating; a folder that cannot be written (a
+        read-only disk) is read as an unchanging snapshot.
+        """
+        self.location = str(location)
+        self.read_only = read_only
+        self._engine = _engine(self.location, read_only=read_only)
+        if not read_only:
+            if isinstance(location, Path):
+                try:
+                    location.parent.mkdir(parents=True, exist_ok=True)
+                except OSError as error:
+                    raise storage_error(error, location.parent) from error
+            with self.write() as connection:
+                migrate(connection)
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A snapshot; database errors come out as StorageError."""
+        with _errors_told(self.location), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """One transaction: all of it or nothing."""
+        engine = self._engine.execution_options(nextvec_write=True)
+        with _errors_told(self.location), engine.begin() as connection:
+            yield connection
+
+    # -- papers ----------------------------------------------------------------------------------------------
+    def upsert(self, papers: Sequence[Paper]) -> int:
+        """Insert or replace by id, in one transaction; how many rows were new or changed."""
+        rows = [_row(paper) for paper in {paper.id: paper for paper in papers}.values()]
+        if not rows:
+            return 0
+        with self.write() as connection:
+            before = {
+                row.id: row
+                for row in connection.execute(
+                    sa.select(*(_P[name] for name in _CONTENT)).where(_P.id.in_([row["id"] for row in rows]))
+                )
+            }
+            changed = [row for row in rows if row["id"] not in before or row != dict(before[row["id"]]._mapping)]
+            if changed:
+                connection.execute(_upsert_statement(connection, PAPERS, "id", _CONTENT[1:]), changed)
+                generation = connection.execute(sa.select(FACTS.c.value).where(FACTS.c.name == "generation")).scalar()
+                connection.execute(
+                    _upsert_statement(connection, FACTS, "name", ["value"]),
+                    {"name": "generation", "value": str(int(generation or 0) + 1)},
+                )
+        return len(changed)
+
+    def get(self, identifier: str) -> Stored | None:
+        """One paper, or None."""
+        return next(iter(self.get_many([identifier])), None)
+
+    def get_many(self, identifiers: Sequence[str]) -> list[Stored]:
+        """The papers with these ids that exist, in the order of ``identifiers``."""
+        if not identifiers:
+            return []
+        with self.read() as connection:
+            rows = connection.execute(sa.select(PAPERS).where(_P.id.in_(identifiers))).all()
+        found = {row.id: _stored(row) for row in rows}
+        return [found[identifier] for identifier in identifiers if identifier in found]
+
+    def select(self, filters: Filters, *, order: Order = "votes", limit: int, offset: int = 0) -> list[Stored]:
+        """Papers by votes or newest first."""
+        query = sa.select(PAPERS).where(*filters.conditions()).order_by(*_order(order)).limit(limit).offset(offset)
+        with self.read() as connection:
+            return [_stored(row) for row in connection.execute(query)]
+
+    def ids(self, filters: Filters) -> set[str]:
+        """The ids of all papers that satisfy the filter."""
+        with self.read() as connection:
+            return set(connection.execute(sa.select(_P.id).where(*filters.conditions())).scalars().all())
+
+    def count(self, filters: Filters | None = None) -> int:
+        """How many papers satisfy the filter."""
+        query = sa.select(sa.func.count()).select_from(PAPERS).where(*(filters or Filters()).conditions())
+        with self.read() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def summary(self, filters: Filters) -> dict[str, int]:
+        """Totals of a feed page: papers, votes, with_code, organizations."""
+        query = sa.select(
+            sa.func.count().label("papers"),
+            sa.func.coalesce(sa.func.sum(_P.upvotes), 0).label("votes"),
+            sa.func.count(_P.github_repo).label("with_code"),
+            sa.func.count(sa.distinct(_P.organization)).label("organizations"),
+        ).where(*filters.conditions())
+        with self.read() as connection:
+            return {name: int(value) for name, value in connection.execute(query).one()._mapping.items()}
+
+    def day_counts(self) -> dict[date, int]:
+        """How many papers each feed day has, oldest first."""
+        query = sa.select(_P.daily_date, sa.func.count()).where(_P.daily_date.is_not(None))
+        with self.read() as connection:
+            rows = connection.execute(query.group_by(_P.daily_date).order_by(_P.daily_date)).all()
+        return {day: int(count) for day, count in rows}
+
+    def organizations(self, filters: Filters | None = None, *, limit: int = 1000) -> list[tuple[str, int]]:
+        """(organisation, papers), the most papers first."""
+        query = sa.select(_P.organization, sa.func.count()).where(
+            _P.organization.is_not(None), *(filters or Filters()).conditions()
+        )
+        query = query.group_by(_P.organization).order_by(sa.func.count().desc(), _P.organization).limit(limit)
+        with self.read() as connection:
+            return [(name, int(count)) for name, count in connection.execute(query)]
+
+    def find_organization(self, name: str) -> str | None:
+        """The organisation of this name as the papers spell it (case does not matter), or None."""
+        query = sa.select(_P.organization).where(sa.func.lower(_P.organization) == name.lower()).limit(1)
+        with self.read() as connection:
+            return connection.execute(query).scalar()
+
+    def close_organization(self, name: str) -> str | None:
+        """A known organisation whose name is close to ``name``, or None."""
+        known = {organization.lower(): organization for organization, _ in self.organizations()}
+        part = next((whole for folded, whole in known.items() if name.lower() in folded), None)
+        close = difflib.get_close_matches(name.lower(), list(known), n=1)
+        return part or (known[close[0]] if close else None)
+
+    def votes_since(self, start: date) -> list[tuple[str, int, Any, date]]:
+        """(id, votes, listed_at, daily_date) of the feed papers from ``start`` on, for ranking."""
+        query = sa.select(_P.id, _P.upvotes, _P.listed_at, _P.daily_date).where(_P.daily_date >= start)
+        with self.read() as connection:
+            return [tuple(row) for row in connection.execute(query)]
+
+    def neighbours(self, stored: Stored) -> tuple[Stored | None, Stored | None]:
+        """The papers before and after this one in its day's feed, by votes."""
+        day = stored.paper.daily_date
+        if day is None:
+            return None, None
+        query = sa.select(_P.id).where(_P.daily_date == day).order_by(*_order("votes"))
+        with self.read() as connection:
+            ids = list(connection.execute(query).scalars())
+        place = ids.index(stored.paper.id)
+        before = self.get(ids[place - 1]) if place > 0 else None
+        after = self.get(ids[place + 1]) if place + 1 < len(ids) else None
+        return before, after
+
+    # -- what the search indexes hold --------------------------------------------------------------------------
+    def pending(self, limit: int, after: str = "") -> list[Pending]:
+        """Papers whose indexed state is behind, ordered by id, from the one after ``after`` on."""
+        behind = sa.or_(_P.indexed_text.is_(None), _P.indexed_text != _P.text_hash, _P.indexed_facets != _P.facet_hash)
+        query = sa.select(PAPERS).where(behind, _P.id > after).order_by(_P.id).limit(limit)
+        with self.read() as connection:
+            rows = connection.execute(query).all()
+        return [Pending(_stored(row).paper, row.indexed_text != row.text_hash) for row in rows]
+
+    def pending_count(self) -> int:
+        """How many papers ``pending`` would give in all."""
+        behind = sa.or_(_P.indexed_text.is_(None), _P.indexed_text != _P.text_hash, _P.indexed_facets != _P.facet_hash)
+        with self.read() as connection:
+            return int(connection.execute(sa.select(sa.func.count()).select_from(PAPERS).where(behind)).scalar_one())
+
+    def mark_indexed(self, papers: Sequence[Paper], marks: Sequence[str | None]) -> None:
+        """Record that the collection now holds these papers in this state (``marks`` None: keep the emblem)."""
+        rows = [
+            {"key": paper.id, "text": paper.text_hash(), "facets": paper.facet_hash(), "drawn": mark}
+            for paper, mark in zip(papers, marks, strict=True)
+        ]
+        statement = PAPERS.update().where(_P.id == sa.bindparam("key"))
+        statement = statement.values(
+            indexed_text=sa.bindparam("text"),
+            indexed_facets=sa.bindparam("facets"),
+            mark=sa.func.coalesce(sa.bindparam("drawn", type_=sa.String), _P.mark),
+        )
+        with self.write() as connection:
+            connection.execute(statement, rows)
+
+    def forget_indexed(self) -> None:
+        """Everything has to be indexed anew (another encoder, a lost collection)."""
+        with self.write() as connection:
+            connection.execute(PAPERS.update().values(indexed_text=None, indexed_facets=None))
+
+    def indexed_count(self) -> int:
+        """How many papers the collection should hold (those without any embeddable token are not in it)."""
+        query = sa.select(sa.func.count()).select_from(PAPERS)
+        query = query.where(_P.indexed_text.is_not(None), sa.func.coalesce(_P.mark, "") != NO_VECTOR)
+        with self.read() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def lexical_rows(self) -> Iterator[tuple[str, str, str, list[str], str | None]]:
+        """(id, title, summary, authors, organisation) of every paper, ordered by id, for the word index."""
+        query = sa.select(_P.id, _P.title, _P.summary, _P.authors, _P.organization).order_by(_P.id)
+        with self.read() as connection:
+            for row in connection.execute(query):
+                yield row.id, row.title, row.summary, row.authors, row.organization
+
+    # -- facts -------------------------------------------------------------------------------------------------
+    def fact(self, name: str) -> str | None:
+        """A fact about the site (encoder, generation, source), or None."""
+        with self.read() as connection:
+            return connection.execute(sa.select(FACTS.c.value).where(FACTS.c.name == name)).scalar()
+
+    def set_facts(self, **facts: str) -> None:
+        """Store facts, in one transaction."""
+        with self.write() as connection:
+            statement = _upsert_statement(connection, FACTS, "name", ["value"])
+            connection.execute(statement, [{"name": name, "value": value} for name, value in facts.items()])
+
+
+def _engine(location: str, *, read_only: bool) -> sa.Engine:
+    if "://" in location:
+        return sa.create_engine(location)
+    path = Path(location).resolve()
+    address = f"file:{_quoted(path)}"
+    if read_only:
+        # WAL needs to create files beside the database; where that is impossible nobody writes either.
+        address += "?mode=ro" if os.access(path.parent, os.W_OK) else "?mode=ro&immutable=1"
+    engine = sa.create_engine("sqlite://", creator=lambda: _connect(address), poolclass=sa.pool.QueuePool)
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        # The driver's own transactions would leave DDL outside; IMMEDIATE lets two writers wait, not fail.
+        writing = connection.get_execution_options().get("nextvec_write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    return engine
+
+
+def _connect(address: str) -> Any:
+    import sqlite3
+
+    connection = sqlite3.connect(
+        address + ("&" if "?" in address else "?") + "cache=private",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=30.0,
+    )
+    if "mode=ro" not in address:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("PRAGMA cache_size=-32000")
+    return connection
+
+
+def _quoted(path: Path) -> str:
+    from urllib.parse import quote
+
+    return quote(str(path))
+
+
+@contextmanager
+def _errors_told(location: str) -> Iterator[None]:
+    try:
+        yield
+    except NextvecError:
+        raise
+    except (DatabaseError, sa.exc.TimeoutError, _driver_error()) as error:
+        cause = str(getattr(error, "orig", None) or error)
+        if "locked" in cause:
+            raise ConflictError(f"the paper database {location!r} is busy with another writer: try again") from error
+        if any(word in cause for word in ("not a database", "malformed", "no such table", "no such column")):
+            raise StorageError(
+                f"the paper database {location!r} is damaged ({cause}): move it away and ingest the papers again"
+            ) from error
+        if isinstance(error, OperationalError) or "sqlite" in type(error).__module__:
+            hint = {"readonly": "it is read-only", "full": "the disk is full", "unable to open": "it cannot be opened"}
+            reason = next((text for word, text in hint.items() if word in cause), cause)
+            raise StorageError(f"cannot use the paper database {location!r}: {reason}") from error
+        raise
+
+
+def _driver_error() -> type[Exception]:
+    import sqlite3
+
+    return sqlite3.Error
+
+
+def _order(order: Order) -> list[sa.ColumnElement[Any]]:
+    newest = [sa.func.coalesce(_P.listed_at, _P.published_at).desc(), _P.id.desc()]
+    if order == "newest":
+        return [_P.daily_date.desc().nulls_last(), *newest]
+    return [_P.upvotes.desc(), *newest]
+
+
+def _row(paper: Paper) -> dict[str, Any]:
+    row = {name: getattr(paper, name) for name in _CONTENT if name not in ("text_hash", "facet_hash")}
+    return row | {"authors": list(paper.authors), "text_hash": paper.text_hash(), "facet_hash": paper.facet_hash()}
+
+
+def _stored(row: sa.Row[Any]) -> Stored:
+    values = {name: getattr(row, name) for name in _CONTENT if name not in ("text_hash", "facet_hash")}
+    return Stored(Paper(**(values | {"authors": tuple(row.authors)})), row.mark)
+
+
+def _upsert_statement(connection: sa.Connection, table: sa.Table, key: str, columns: Sequence[str]) -> Any:
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(table)
+    return statement.on_conflict_do_update(
+        index_elements=[table.c[key]], set_={name: statement.excluded[name] for name in columns}
+    )

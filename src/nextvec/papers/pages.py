@@ -1,0 +1,122 @@
+"""The environment of the templates: filters that turn values into what people read, and the static files' names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import date, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from nextvec.papers import lexical, markup
+from nextvec.papers.emblem import draw
+from nextvec.papers.records import Paper
+
+__all__ = ["STATIC", "environment"]
+
+_HERE = Path(__file__).parent
+STATIC = _HERE / "static"
+
+
+def environment() -> Environment:
+    """Jinja with escaping on for everything and errors for names that do not exist."""
+    jinja = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    jinja.filters |= {
+        "rich": _rich,
+        "plain": markup.plain,
+        "teaser": _teaser,
+        "number": number,
+        "compact": compact,
+        "dayname": dayname,
+        "host": host,
+        "plural": plural,
+    }
+    jinja.globals |= {"static": static_address, "emblem": draw, "meter": meter, "snippet": snippet, "links": links}
+    return jinja
+
+
+@lru_cache(maxsize=20_000)
+def _rich(text: str, mark: Callable[[str], Markup] | None = None) -> Markup:
+    return markup.html(text, mark=mark)
+
+
+@lru_cache(maxsize=20_000)
+def _teaser(text: str, length: int = 280) -> str:
+    return markup.teaser(text, length)
+
+
+def snippet(query: str, text: str, mark: Callable[[str], Markup] | None) -> Markup:
+    """The part of an abstract that holds the query's words, highlighted."""
+    part, from_start = lexical.snippet(query, text)
+    shown = markup.html(part[:420].rsplit(" ", 1)[0] + " …" if len(part) > 420 else part, mark=mark)
+    return shown if from_start else Markup("… {}").format(shown)
+
+
+def number(value: int) -> str:
+    """9877 -> 9,877."""
+    return f"{value:,}"
+
+
+def compact(value: int) -> str:
+    """12345 -> 12.3k."""
+    if value < 1_000:
+        return str(value)
+    return f"{value / 1000:.1f}k".replace(".0k", "k") if value < 999_500 else f"{value / 1e6:.1f}M"
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """(1, "paper") -> 1 paper; (2, "paper") -> 2 papers."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def dayname(value: date | datetime) -> str:
+    """28 Feb 2025."""
+    return f"{value.day} {value:%b %Y}"
+
+
+def host(address: str) -> str:
+    """https://github.com/a/b -> github.com/a/b, cut to 48 characters."""
+    text = address.split("://", 1)[-1].removeprefix("www.").rstrip("/")
+    return text if len(text) <= 48 else text[:47] + "…"
+
+
+def meter(share: float, kind: str = "") -> Markup:
+    """A small bar, ``share`` of 0 to 1 full. Drawn as SVG: no style attribute, no layout of its own."""
+    width = round(100 * min(max(share, 0.0), 1.0))
+    return Markup(
+        '<svg class="meter {}" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true">'
+        '<rect class="track" width="100" height="6" rx="3"/><rect class="fill" width="{}" height="6" rx="3"/></svg>'
+    ).format(kind, width)
+
+
+def links(paper: Paper) -> list[tuple[str, str, str]]:
+    """(name, address, what is shown) of everything a paper points to."""
+    found = []
+    if paper.is_arxiv:
+        found.append(("arXiv", f"https://arxiv.org/abs/{paper.id}", f"arxiv.org/abs/{paper.id}"))
+        found.append(("PDF", f"https://arxiv.org/pdf/{paper.id}", f"arxiv.org/pdf/{paper.id}"))
+    if paper.github_repo:
+        found.append(("Code", paper.github_repo, host(paper.github_repo)))
+    if paper.project_page:
+        found.append(("Project", paper.project_page, host(paper.project_page)))
+    return found
+
+
+@lru_cache(maxsize=100)
+def static_address(name: str) -> str:
+    """``/static/name?v=...``: the address changes with the content, so browsers may keep it for ever."""
+    digest = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:10]
+    return f"/static/{name}?v={digest}"
+
+
+Context = dict[str, Any]

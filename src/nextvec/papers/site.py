@@ -1,0 +1,196 @@
+"""A site's home folder and what lies in it: database, vector collection, word index, and the encoder that ties them.
+
+home/papers.sqlite     the papers (the truth)
+home/vectors/          Collection: one embedding and the facets of each paper (rebuilt from the truth)
+home/words/            BM25 index (rebuilt from the truth)
+home/ingest.lock       held by the one process that writes
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextvec.files import storage_error
+from nextvec.papers.db import Database, Stored
+from nextvec.papers.lexical import LexicalIndex
+from nextvec.papers.records import FACETS
+from nextvec.types import ConflictError, NextvecError, NotFoundError, StorageError
+
+if TYPE_CHECKING:
+    from nextvec.search.collection import Collection
+
+__all__ = ["DEFAULT_ENCODER", "Site", "TextEncoder"]
+
+DEFAULT_ENCODER = "nextvec-mini"
+
+
+class TextEncoder(Protocol):
+    """The part of ``nextvec.encoder.Encoder`` that the site uses."""
+
+    name: str
+
+    @property
+    def dim(self) -> int: ...
+    def fingerprint(self) -> str: ...
+    def encode_query(self, inputs: Any) -> NDArray[Any]: ...
+    def encode_document(self, inputs: Any) -> NDArray[Any]: ...
+
+
+class Site:
+    """Everything under one home folder. Parts are opened at their first use."""
+
+    def __init__(self, home: Path, *, encoder: str | TextEncoder = DEFAULT_ENCODER, must_exist: bool = False) -> None:
+        """``must_exist``: NotFoundError where nothing was ingested yet; otherwise an empty database is made.
+
+        A home on a read-only disk can be searched and served.
+        """
+        self.home = home
+        self._encoder = encoder
+        self._lock = threading.Lock()
+        self._words: tuple[tuple[int, int], LexicalIndex] | None = None
+        path = home / "papers.sqlite"
+        if must_exist and not path.exists():
+            raise NotFoundError(
+                f"there is no paper site in {str(home)!r}: make one with `nextvec papers ingest --source daily_papers`"
+            )
+        self.db = Database(path, read_only=path.exists() and not os.access(home, os.W_OK))
+
+    def close(self) -> None:
+        self.db.close()
+
+    @cached_property
+    def encoder(self) -> TextEncoder:
+        if not isinstance(self._encoder, str):
+            return self._encoder
+        from nextvec.encoder import Encoder
+
+        return Encoder.load(self._encoder)
+
+    @cached_property
+    def encoder_state(self) -> str:
+        """Name, width and fingerprint: vectors of another state cannot be compared with this encoder's."""
+        return f"{self.encoder.name} {self.encoder.dim} {self.encoder.fingerprint()}"
+
+    # -- vectors -----------------------------------------------------------------------------------------------
+    @property
+    def vectors_path(self) -> Path:
+        return self.home / "vectors"
+
+    @cached_property
+    def collection(self) -> Collection:
+        """The vectors. NotFoundError or StorageError where they are missing or damaged."""
+        from nextvec.search.collection import Collection
+
+        return Collection.open(self.vectors_path)
+
+    def new_collection(self) -> Collection:
+        """Start the vectors anew, empty."""
+        from nextvec.search.collection import Collection
+
+        self.__dict__.pop("collection", None)
+        remove_folder(self.vectors_path)
+        self.collection = Collection.create(self.vectors_path, dim=self.encoder.dim, schema=FACETS)
+        return self.collection
+
+    def usable_collection(self) -> Collection | None:
+        """The collection when it holds exactly what the database says, made by this encoder; else None."""
+        try:
+            if self.db.fact("encoder") != self.encoder_state:
+                return None
+            collection = self.collection
+            return collection if collection.count() == self.db.indexed_count() else None
+        except NextvecError:
+            return None
+
+    def query_vector(self, text: str) -> NDArray[np.float32] | None:
+        """float32 [D], or None where the encoder finds no token it knows."""
+        vector = np.asarray(self.encoder.encode_query([text])[0], np.float32)
+        return vector if np.isfinite(vector).all() and np.any(vector) else None
+
+    def similar(self, identifier: str, k: int = 6) -> list[tuple[Stored, float]]:
+        """The ``k`` nearest other papers with their cosine; none for a paper without a vector."""
+        row = self.collection.get([identifier], vectors=True)[0]
+        if row is None:
+            return []
+        hits = self.collection.search(row["vector"], k + 1)
+        scores = {hit.id: hit.score for hit in hits if hit.id != identifier}
+        return [(other, scores[other.paper.id]) for other in self.db.get_many(list(scores))][:k]
+
+    # -- words -------------------------------------------------------------------------------------------------
+    @property
+    def words_path(self) -> Path:
+        return self.home / "words"
+
+    @property
+    def stamp(self) -> str:
+        """Which state of the database this is; every change of a paper makes a new one."""
+        return self.db.fact("generation") or "0"
+
+    def words(self) -> LexicalIndex:
+        """The word index: read from disk when it is new there, built in memory where disk has none to give."""
+        with self._lock:
+            version = self._words_version()
+            if self._words is None or (version != self._words[0] and version != (0, 0)):
+                try:
+                    index = LexicalIndex.load(self.words_path)
+                    if index.stamp != self.stamp and self._words is None:
+                        raise StorageError("the word index is older than the papers")
+                except StorageError:
+                    index = LexicalIndex.build(self.db.lexical_rows(), stamp=self.stamp)
+                self._words = (version, index)
+            return self._words[1]
+
+    def _words_version(self) -> tuple[int, int]:
+        try:
+            stat = (self.words_path / "index.json").stat()
+        except OSError:
+            return (0, 0)
+        return (stat.st_mtime_ns, stat.st_size)
+
+    # -- writing -----------------------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Only one process writes a home at a time; ConflictError for the second."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.home / "ingest.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise ConflictError(
+                f"another process is writing to {str(self.home)!r}: wait for it to end, then run this again"
+            ) from error
+        except OSError as error:
+            raise storage_error(error, self.home) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def remove_folder(folder: Path) -> None:
+    """Take ``folder`` away in one step, then empty it: a crash leaves no half of it under its name."""
+    if not folder.exists():
+        return
+    aside = folder.with_name(f".{folder.name}.old.{time.time_ns()}")
+    try:
+        folder.rename(aside)
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def encode_documents(encoder: TextEncoder, texts: Sequence[str]) -> NDArray[np.float32]:
+    """float32 [n, D]."""
+    return np.asarray(encoder.encode_document(list(texts)), np.float32)

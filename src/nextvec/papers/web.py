@@ -1,0 +1,392 @@
+"""The site over HTTP: FastAPI, server-rendered pages that need no JavaScript, strict headers.
+
+Every page is made from a ``Site`` by plain functions (``feed``, ``trending``, ``search``); this file only reads
+addresses, calls them and fills templates.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
+
+from nextvec.papers import feed, lexical, trending
+from nextvec.papers.bibtex import bibtex
+from nextvec.papers.db import Filters, Order
+from nextvec.papers.markdown import markdown
+from nextvec.papers.pages import STATIC, dayname, environment
+from nextvec.papers.params import SearchForm, check_page, flag, read_filters, read_page
+from nextvec.papers.records import ID_PATTERN
+from nextvec.papers.search import MAX_QUERY, MODES, check_mode, check_query, loosened, paper_id, search, without_each
+from nextvec.papers.site import Site
+from nextvec.types import InputError, NextvecError, NotFoundError
+
+__all__ = ["create_app"]
+
+PAGE_SIZE = 40
+SEARCH_SIZE = 20
+EXAMPLES = (
+    "a model that thinks in latent space instead of words",
+    "making small language models reason better",
+    "video generation that obeys physics",
+    "robots that learn from human videos",
+    "is my benchmark contaminated?",
+    "GUI agents",
+)
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+_GET = ["GET", "HEAD"]
+_log = logging.getLogger("nextvec.papers")
+router = APIRouter()
+
+
+def create_app(site: Site) -> FastAPI:
+    """The application over an open ``site``."""
+    app = FastAPI(title="nextvec papers", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.site = site
+    app.state.jinja = environment()
+    app.add_middleware(GZipMiddleware, minimum_size=600)
+    app.middleware("http")(_with_headers)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.include_router(router)
+    app.add_exception_handler(NextvecError, _on_error)
+    app.add_exception_handler(HTTPException, _on_error)
+    app.add_exception_handler(Exception, _on_crash)
+    return app
+
+
+async def _with_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    response = await call_next(request)
+    _add_headers(response)
+    if request.url.path.startswith("/static/") and "v" in request.query_params:
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+    return response
+
+
+def _add_headers(response: Response) -> None:
+    for name, value in _HEADERS.items():
+        response.headers[name] = value
+
+
+# -- pages ---------------------------------------------------------------------------------------------------------
+def _site(request: Request) -> Site:
+    return cast(Site, request.app.state.site)
+
+
+def _page(request: Request, template: str, context: dict[str, Any], *, status: int = 200) -> HTMLResponse:
+    theme = request.cookies.get("theme")
+    address = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    base = {
+        "theme": theme if theme in ("light", "dark") else None,
+        "here": address if len(address) < 2_000 else "/",
+        "max_query": MAX_QUERY,
+        "active": "",
+        "query": "",
+    }
+    html = request.app.state.jinja.get_template(template).render(base | context)
+    return HTMLResponse(html, status_code=status, headers={"Vary": "Cookie", "Cache-Control": "no-cache"})
+
+
+def _feed_page(request: Request, period: feed.Period, *, canonical: str) -> HTMLResponse:
+    site = _site(request)
+    counts = site.db.day_counts()
+    order = request.query_params.get("sort", "votes")
+    if order not in ("votes", "newest"):
+        raise InputError(f"sort is {order[:40]!r}; expected votes or newest")
+    page = read_page(request.query_params.get("page"))
+    everything = Filters(start=period.start, end=period.end)
+    code = flag(request.query_params.get("code"), "code")
+    filters = Filters(start=period.start, end=period.end, code=code)
+    summary = site.db.summary(everything)
+    total = site.db.count(filters)
+    pages = max(1, -(-total // PAGE_SIZE))
+    check_page(page, pages)
+    papers = site.db.select(filters, order=cast(Order, order), limit=PAGE_SIZE, offset=(page - 1) * PAGE_SIZE)
+    before, after = feed.walk(period, counts)
+    anchor = max((day for day in counts if period.start <= day <= period.end), default=period.start)
+    context = {
+        "active": period.kind,
+        "period": period,
+        "canonical": canonical,
+        "papers": papers,
+        "summary": summary,
+        "total": total,
+        "before": before,
+        "after": after,
+        "order": order,
+        "code": code,
+        "page": page,
+        "pages": pages,
+        "most": max((stored.paper.upvotes for stored in papers), default=0),
+        "tabs": [feed.period_of(kind, anchor) for kind in ("day", "week", "month")],
+        "calendar": feed.calendar(anchor, counts),
+        "calendar_month": feed.month(anchor),
+        "calendar_walk": feed.walk(feed.month(anchor), counts),
+        "strip": _strip(anchor, counts),
+        "organizations": site.db.organizations(everything, limit=10),
+    }
+    return _page(request, "feed.html", context)
+
+
+def _strip(anchor: Any, counts: dict[Any, int]) -> list[tuple[feed.Period, int]]:
+    """The feed days around ``anchor``, newest first: on a narrow screen the first ones are seen."""
+    days = list(counts)
+    later = [day for day in days if day > anchor][:2]
+    earlier = [day for day in days if day <= anchor][-(10 - len(later)) :]
+    return [(feed.day(day), counts[day]) for day in reversed(earlier + later)]
+
+
+@router.api_route("/", methods=_GET)
+def home(request: Request) -> Response:
+    """The newest day."""
+    counts = _site(request).db.day_counts()
+    if not counts:
+        return _page(request, "empty.html", {"papers": _site(request).db.count()})
+    period = feed.day(max(counts))
+    return _feed_page(request, period, canonical=period.path)
+
+
+@router.api_route("/papers", methods=_GET)
+def papers(request: Request) -> Response:
+    return RedirectResponse("/", status_code=307)
+
+
+@router.api_route("/papers/date/{key}", methods=_GET)
+def by_day(request: Request, key: str) -> Response:
+    return _period_page(request, "day", key)
+
+
+@router.api_route("/papers/week/{key}", methods=_GET)
+def by_week(request: Request, key: str) -> Response:
+    return _period_page(request, "week", key)
+
+
+@router.api_route("/papers/month/{key}", methods=_GET)
+def by_month(request: Request, key: str) -> Response:
+    return _period_page(request, "month", key)
+
+
+def _period_page(request: Request, kind: feed.Kind, key: str) -> Response:
+    period = feed.parse_period(kind, key)
+    return _feed_page(request, period, canonical=period.path)
+
+
+@router.api_route("/papers/trending", methods=_GET)
+def trending_page(request: Request) -> Response:
+    site = _site(request)
+    word = request.query_params.get("half", "2")
+    if word not in trending.HALF_LIVES:
+        raise InputError(f"half is {word[:40]!r}; expected one of {', '.join(trending.HALF_LIVES)} (days)")
+    half_life = trending.HALF_LIVES[word]
+    page = read_page(request.query_params.get("page"))
+    counts = site.db.day_counts()
+    now = datetime.now(UTC).replace(tzinfo=None)
+    at = trending.reference(max(counts), now) if counts else now
+    ranked = trending.rank(site.db.votes_since(trending.horizon(at, half_life)), at=at, half_life=half_life)
+    ranked = ranked[: 5 * PAGE_SIZE]
+    pages = max(1, -(-len(ranked) // PAGE_SIZE))
+    check_page(page, pages)
+    chosen = ranked[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
+    found = {stored.paper.id: stored for stored in site.db.get_many([trend.id for trend in chosen])}
+    context = {
+        "active": "trending",
+        "trends": [(trend, found[trend.id]) for trend in chosen if trend.id in found],
+        "first": (page - 1) * PAGE_SIZE + 1,
+        "best": ranked[0].score if ranked else 0.0,
+        "half": word,
+        "half_lives": trending.HALF_LIVES,
+        "at": at,
+        "live": at == now,
+        "page": page,
+        "pages": pages,
+    }
+    return _page(request, "trending.html", context)
+
+
+@router.api_route("/search", methods=_GET)
+def search_page(request: Request) -> Response:
+    site = _site(request)
+    values = request.query_params
+    query = check_query(values.get("q", ""))
+    mode = check_mode(values.get("mode") or "hybrid")
+    filters, suggestion = read_filters(values, site.db)
+    form = SearchForm(query, filters, mode, suggestion)
+    page = read_page(values.get("page"))
+    identifier = paper_id(query)
+    if identifier and site.db.get(identifier):
+        return RedirectResponse(f"/papers/{identifier}", status_code=303)
+    organizations = site.db.organizations(limit=300)
+    context: dict[str, Any] = {
+        "active": "search",
+        "form": form,
+        "query": query,
+        "modes": MODES,
+        "examples": EXAMPLES,
+        "unknown_id": identifier,
+        "known_organizations": [name for name, _ in organizations],
+        "top_organizations": organizations[:24],
+        "papers": site.db.count(),
+        "page": page,
+        "pages": 1,
+        "results": None,
+        "listed": [],
+        "listed_total": 0,
+        "mark": None,
+        "options": (True, []),
+        "without": without_each(filters),
+        "named": filter_names(filters),
+    }
+    if query:
+        results = search(site, query, filters, mode=mode, page=page, size=SEARCH_SIZE)
+        check_page(page, results.pages)
+        options = loosened(site, filters) if not results.total else (True, [])
+        context |= {
+            "results": results,
+            "pages": results.pages,
+            "mark": lexical.highlighter(query),
+            "options": options,
+        }
+    elif filters:
+        total = site.db.count(filters)
+        context["pages"] = max(1, -(-total // SEARCH_SIZE))
+        check_page(page, context["pages"])
+        context["listed"] = site.db.select(filters, limit=SEARCH_SIZE, offset=(page - 1) * SEARCH_SIZE)
+        context["listed_total"] = total
+        context["options"] = loosened(site, filters) if not total else (True, [])
+    return _page(request, "search.html", context)
+
+
+def filter_names(filters: Filters) -> dict[str, str]:
+    """What people call each part of a filter, by the part's name."""
+    return {
+        "start": f"from {dayname(filters.start)}" if filters.start else "",
+        "end": f"to {dayname(filters.end)}" if filters.end else "",
+        "org": filters.organization or "",
+        "votes": f"{filters.votes or 0:,}+ votes",
+        "code": "has code",
+    }
+
+
+@router.api_route("/about", methods=_GET)
+def about(request: Request) -> Response:
+    site = _site(request)
+    counts = site.db.day_counts()
+    context = {
+        "active": "about",
+        "papers": site.db.count(),
+        "days": len(counts),
+        "first": min(counts, default=None),
+        "last": max(counts, default=None),
+        "encoder": site.encoder.name,
+        "dim": site.encoder.dim,
+    }
+    return _page(request, "about.html", context)
+
+
+@router.api_route("/papers/{identifier:path}", methods=_GET)
+def paper_page(request: Request, identifier: str) -> Response:
+    site = _site(request)
+    wants_markdown = identifier.endswith(".md")
+    identifier = identifier.removesuffix(".md")
+    stored = site.db.get(identifier) if ID_PATTERN.fullmatch(identifier) else None
+    if stored is None:
+        versionless = paper_id(identifier)
+        if versionless and versionless != identifier and site.db.get(versionless):
+            return RedirectResponse(f"/papers/{versionless}", status_code=301)
+        raise NotFoundError(f"there is no paper {identifier[:80]!r} in this collection")
+    similar = site.similar(identifier, 8)
+    if wants_markdown or "text/markdown" in request.headers.get("accept", ""):
+        text = markdown(stored.paper, similar, base=str(request.base_url).rstrip("/"))
+        return PlainTextResponse(text, media_type="text/markdown", headers={"Vary": "Accept"})
+    before, after = site.db.neighbours(stored)
+    context = {
+        "stored": stored,
+        "paper": stored.paper,
+        "similar": similar,
+        "before": before,
+        "after": after,
+        "day": feed.day(stored.paper.daily_date) if stored.paper.daily_date else None,
+        "bibtex": bibtex(stored.paper),
+    }
+    return _page(request, "paper.html", context)
+
+
+@router.post("/theme")
+def theme(request: Request) -> Response:
+    """Remember light, dark or what the system says, and go back to the page."""
+    target = request.query_params.get("next", "/")
+    parts = urlsplit(target)
+    if parts.scheme or parts.netloc or not target.startswith("/") or target[1:2] in ("/", "\\") or "\n" in target:
+        target = "/"
+    response = RedirectResponse(target, status_code=303)
+    choice = request.query_params.get("to")
+    if choice in ("light", "dark"):
+        response.set_cookie("theme", choice, max_age=31_536_000, samesite="lax", httponly=True)
+    else:
+        response.delete_cookie("theme")
+    return response
+
+
+@router.api_route("/healthz", methods=_GET)
+def healthz(request: Request) -> Response:
+    """For monitors: 200 when the papers can be read."""
+    return JSONResponse({"status": "ok", "papers": _site(request).db.count()})
+
+
+@router.api_route("/robots.txt", methods=_GET)
+def robots() -> Response:
+    return PlainTextResponse("User-agent: *\nDisallow: /search\nAllow: /\n")
+
+
+@router.api_route("/favicon.ico", methods=_GET)
+def favicon() -> Response:
+    return Response((STATIC / "favicon.svg").read_bytes(), media_type="image/svg+xml")
+
+
+# -- errors --------------------------------------------------------------------------------------------------------
+_TITLES = {
+    400: "That address does not work",
+    404: "Not here",
+    405: "Not that way",
+    503: "The site cannot read its data",
+}
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        status = error.status_code
+        message = "There is no page at this address." if status == 404 else str(error.detail)
+    else:
+        status = 400 if isinstance(error, InputError) else 404 if isinstance(error, NotFoundError) else 503
+        message = str(error)
+        if status == 503:
+            _log.error("%s: %s", request.url.path, error)
+    return _error_page(request, status, message)
+
+
+async def _on_crash(request: Request, error: Exception) -> Response:
+    _log.exception("%s failed", request.url.path, exc_info=error)
+    response = _error_page(request, 500, "Something went wrong on our side. The page may work again in a moment.")
+    _add_headers(response)
+    return response
+
+
+def _error_page(request: Request, status: int, message: str) -> Response:
+    message = message[:1].upper() + message[1:]
+    context = {"status": status, "title": _TITLES.get(status, "That did not work"), "message": message}
+    return _page(request, "error.html", context, status=status)
