@@ -132,7 +132,7 @@ class Encoder:
         *,
         role: Role | None = None,
         prompt: str | None = None,
-        batch_tokens: int = 4096,
+        batch_tokens: int = 2048,
         dim: int | None = None,
         precision: str = "auto",
         normalize: bool = True,
@@ -143,11 +143,12 @@ class Encoder:
         """Embed texts.
 
         inputs: one text (gives [d]) or many (gives [n, d]); role: "query" or "document" picks the model's prompt of
-        that name; prompt: a prompt text, instead; batch_tokens: upper bound of tokens computed at once (memory);
-        dim: width d, the first d values are kept; precision: arithmetic of a transformer, "fp32", "bf16" or "auto"
-        (bf16 where the hardware has it); normalize: to unit length; dtype: of the result, "float32", "float16",
-        "int8" (127 * value of unit vectors, rounded) or "binary" (signs, 8 to a byte, [n, ceil(d/8)]);
-        out: a .npy file that is written as it goes and resumed when run again, returned memory-mapped.
+        that name; prompt: a prompt text, instead; batch_tokens: upper bound of tokens in one batch (on a CPU each
+        core works on a batch of its own); dim: width d, the first d values are kept; precision: arithmetic of a
+        transformer, "fp32", "bf16" or "auto" (bf16 where the hardware has it); normalize: to unit length; dtype: of
+        the result, "float32", "float16", "int8" (127 * value of unit vectors, rounded) or "binary" (signs, 8 to a
+        byte, [n, ceil(d/8)]); out: a .npy file that is written as it goes and resumed when run again, returned
+        memory-mapped; progress: called with (texts done, texts in all).
         A text without tokens gives a zero vector. Raises InputError for anything unusable.
         """
         settings = self._settings(role, prompt, dim, precision, normalize, dtype, batch_tokens)
@@ -269,14 +270,19 @@ class Encoder:
         return self._finish(pooled, settings)
 
     def _run_transformer(self, ids: list[list[int]], settings: dict[str, Any], skip: int) -> NDArray[np.float32]:
+        from nextvec.nn.backbones.workers import run_batches
         from nextvec.nn.pooling.modes import pool
 
         backbone = self.backbone
         assert not isinstance(backbone, StaticBackbone)
         pooled = np.zeros((len(ids), self._pooled_dim), np.float32)
-        for batch in _batches([len(text) for text in ids], settings["batch_tokens"]):
+
+        def run(batch: list[int]) -> None:
             hidden, lengths = backbone.hidden([ids[i] for i in batch], precision=settings["precision"])
             pooled[batch] = pool(hidden, lengths, modes=self.layout.pooling, skip=skip).cpu().numpy()
+
+        batches = _batches([len(text) for text in ids], settings["batch_tokens"])
+        run_batches(run, batches, parallel=backbone.device == "cpu")
         return pooled
 
     def _finish(self, pooled: NDArray[np.float32], settings: dict[str, Any]) -> NDArray[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-WORDS = """the a of and in to we is for model learning embedding retrieval search graph token vector image text data 
+WORDS = """the a of and in to we is for model learning embedding retrieval search graph token vector image text data
 deep neural network attention large language reasoning compress latent predict next sentence query paper""".split()  # noqa: SIM905
 
 TEXTS = [
