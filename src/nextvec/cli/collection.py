@@ -1,0 +1,269 @@
+"""``nextvec collection``: make a collection of embeddings, fill it from files, search it under filters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nextvec.cli.console import JsonFlag, emit, progress, table
+from nextvec.types import Hits, InputError, NextvecError, NotFoundError
+
+if TYPE_CHECKING:
+    from nextvec.search.collection import Collection
+
+app = typer.Typer(
+    no_args_is_help=True, help="Store embeddings with attributes; search them under filters, exactly and durably."
+)
+
+_BATCH = 1_000  # rows per commit: small enough to lose little time to Ctrl-C, large enough to be fast
+_SHOWN = 40  # characters of an attribute in a table
+PathArgument = Annotated[Path, typer.Argument(help="The collection's folder.")]
+
+
+@app.command()
+def create(
+    path: PathArgument,
+    dim: Annotated[int, typer.Option("--dim", help="Dimensions of every vector.")],
+    schema: Annotated[
+        str,
+        typer.Option(
+            "--schema",
+            help="Attributes as name:type,...; types: string, int, float, bool, date, timestamp, list[string].",
+        ),
+    ] = "",
+    metric: Annotated[str, typer.Option("--metric", help="cosine or dot.")] = "cosine",
+    as_json: JsonFlag = False,
+) -> None:
+    """Make an empty collection in a new folder."""
+    from nextvec.search.collection import Collection
+
+    with Collection.create(path, dim=dim, schema=_schema(schema), metric=metric) as collection:  # type: ignore[arg-type]
+        emit(collection.info(), as_json=as_json, text=f"made {path} ({dim} dimensions, {metric})")
+
+
+def _schema(text: str) -> dict[str, str]:
+    schema: dict[str, str] = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        name, colon, kind = part.rpartition(":")
+        if not colon or not name.strip():
+            raise InputError(f"--schema has {part!r}: expected name:type, as in year:int,venue:string")
+        if name.strip() in schema:
+            raise InputError(f"--schema names {name.strip()!r} twice")
+        schema[name.strip()] = kind.strip()
+    return schema
+
+
+@app.command()
+def add(
+    path: PathArgument,
+    file: Annotated[Path, typer.Argument(help="Records: jsonl, csv, parquet, ... (also .gz, .xz, .zst).")],
+    id_field: Annotated[str, typer.Option("--id", help="Field with the id.")] = "id",
+    vector_field: Annotated[str, typer.Option("--vector", help="Field with the vector.")] = "vector",
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Embed --text with this model.")] = None,
+    text_field: Annotated[str | None, typer.Option("--text", help="Field to embed, in place of --vector.")] = None,
+    upsert: Annotated[bool, typer.Option("--upsert", help="Replace rows whose id exists.")] = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Pass over rows whose id exists: goes on after an interruption.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Add the records of a file. Fields that are not in the schema are left out; missing ones are NULL."""
+    from nextvec.data.readers import batched, read_records
+    from nextvec.search.collection import Collection
+
+    if upsert and skip_existing:
+        raise InputError("--upsert and --skip-existing exclude each other: choose one")
+    if (model is None) != (text_field is None):
+        raise InputError("--model and --text go together: the model to embed with, and the field to embed")
+    added = skipped = 0
+    with Collection.open(path) as collection, progress(f"adding to {path}", quiet=as_json) as report:
+        vectors = _embedder(model, str(text_field)) if model else _vector_reader(vector_field)
+        known = set(collection.ids()) if skip_existing else set()
+        write = collection.upsert if upsert else collection.add
+        try:
+            for batch in batched(_rows(read_records(file), file, id_field), _BATCH):
+                fresh = [row for row in batch if row[1] not in known]
+                skipped += len(batch) - len(fresh)
+                if fresh:
+                    ids = [identifier for _, identifier, _ in fresh]
+                    write(ids, vectors(fresh, file), _attributes(fresh, collection.schema, file))
+                    added += len(fresh)
+                    if skip_existing:
+                        known.update(ids)
+                report(added + skipped, None)
+        except NextvecError as error:
+            if not added:
+                raise
+            way = "run it again" if upsert else "go on with --skip-existing"
+            raise type(error)(f"{error} ({added} rows before it were added: correct it and {way})") from error
+        document = {"path": str(path), "added": added, "skipped": skipped, "rows": collection.count()}
+    text = f"{added} rows added, {skipped} skipped; {document['rows']} in {path}"
+    emit(document, as_json=as_json, text=text)
+
+
+_Row = tuple[int, str, dict[str, Any]]  # number in the file (from 1), id, record
+
+
+def _rows(records: Iterator[dict[str, Any]], file: Path, id_field: str) -> Iterator[_Row]:
+    for number, record in enumerate(records, start=1):
+        identifier = record.get(id_field)
+        if isinstance(identifier, int) and not isinstance(identifier, bool):
+            identifier = str(identifier)
+        if not isinstance(identifier, str):
+            raise InputError(f"{file}: record {number} has no id in field {id_field!r}: name the field with --id")
+        yield number, identifier, record
+
+
+def _vector_reader(field: str) -> Callable[[list[_Row], Path], Any]:
+    def read(rows: list[_Row], file: Path) -> Any:
+        import numpy as np
+
+        vectors: list[Any] = []
+        for number, _, record in rows:
+            try:
+                vector = np.asarray(record[field], dtype=np.float32)
+            except KeyError:
+                raise InputError(
+                    f"{file}: record {number} has no field {field!r}: name it with --vector, or use --model and --text"
+                ) from None
+            except (TypeError, ValueError):
+                raise InputError(f"{file}: record {number}: {field!r} is not a list of numbers") from None
+            if vectors and vector.shape != vectors[0].shape:
+                shapes = f"{list(vector.shape)}, others {list(vectors[0].shape)}"
+                raise InputError(f"{file}: record {number}: the vector has shape {shapes}")
+            vectors.append(vector)
+        return np.stack(vectors)
+
+    return read
+
+
+def _embedder(model: str, field: str) -> Callable[[list[_Row], Path], Any]:
+    from nextvec.encoder import Encoder
+
+    encoder = Encoder.load(model)
+
+    def embed(rows: list[_Row], file: Path) -> Any:
+        for number, _, record in rows:
+            if not isinstance(record.get(field), str):
+                raise InputError(f"{file}: record {number} has no text in field {field!r}: name the field with --text")
+        return encoder.encode_document([record[field] for _, _, record in rows])
+
+    return embed
+
+
+def _attributes(rows: list[_Row], schema: dict[str, str], file: Path) -> list[dict[str, Any]]:
+    attributes = []
+    for number, _, record in rows:
+        values = {}
+        for name, kind in schema.items():
+            try:
+                values[name] = _cell(kind, record.get(name))
+            except ValueError:
+                raise InputError(f"{file}: record {number}: {name!r} is {record[name]!r}, expected {kind}") from None
+        attributes.append(values)
+    return attributes
+
+
+def _cell(kind: str, value: Any) -> Any:
+    """The value as the schema wants it; only text (all that a csv holds) is converted."""
+    if not isinstance(value, str) or kind == "string":
+        return value
+    if not value.strip():
+        return None
+    if kind == "bool":
+        return {"true": True, "false": False, "1": True, "0": False}.get(value.strip().lower(), value)
+    if kind == "list[string]":
+        return [part.strip() for part in value.split(",")]
+    return {"int": int, "float": float}.get(kind, str)(value)
+
+
+@app.command()
+def search(
+    path: PathArgument,
+    text: Annotated[str | None, typer.Option("--text", "-q", help="What to look for; embedded with --model.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Name or folder of the model.")] = None,
+    vector: Annotated[
+        Path | None, typer.Option("--vector", help="A .npy file with one vector, or several as rows.")
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option("--where", "-w", help="Filter, as in \"year >= 2024 AND 'cs.CL' IN categories\".")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="Hits for each query.")] = 10,
+    columns: Annotated[
+        str | None, typer.Option("--columns", help="Attributes to show, separated by commas; all by default.")
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say how the answer was found.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """The k best rows that satisfy the filter, best first."""
+    from nextvec.search.collection import Collection
+
+    if (vector is None) == (text is None):
+        raise InputError("what to look for is missing: pass either --vector FILE.npy or --text with --model")
+    if text is not None and model is None:
+        raise InputError("--text needs --model: the model that the collection was embedded with")
+    with Collection.open(path) as collection:
+        names = list(collection.schema) if columns is None else [name.strip() for name in columns.split(",")]
+        query = _load_vector(vector) if vector is not None else _embed_query(str(model), str(text), collection)
+        found: Any = collection.search(query, k, where=where, columns=names, explain=explain)
+    several = [found] if isinstance(found, Hits) else found
+    documents = [_document(hits) for hits in several]
+    shown = "\n\n".join(_show(hits, names) for hits in several)
+    emit(documents[0] if isinstance(found, Hits) else documents, as_json=as_json, text=shown)
+
+
+def _load_vector(file: Path) -> Any:
+    import numpy as np
+
+    if not file.is_file():
+        raise NotFoundError(f"{str(file)!r} does not exist: --vector takes a .npy file")
+    try:
+        return np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{str(file)!r} is not a .npy file of numbers ({error})") from error
+
+
+def _embed_query(model: str, text: str, collection: Collection) -> Any:
+    from nextvec.encoder import Encoder
+
+    query = Encoder.load(model).encode_query(text)
+    if len(query) != collection.dim:
+        raise InputError(
+            f"model {model!r} gives {len(query)} dimensions, the collection has {collection.dim}: "
+            "search with the model that it was embedded with"
+        )
+    return query
+
+
+def _document(hits: Hits) -> dict[str, Any]:
+    found = [{"id": hit.id, "score": round(hit.score, 6), **hit.attributes} for hit in hits]
+    return {"hits": found} if hits.explain is None else {"hits": found, "explain": dict(hits.explain)}
+
+
+def _show(hits: Hits, names: list[str]) -> str:
+    rows = [[f"{hit.score:.4f}", hit.id, *(_crop(hit.attributes.get(name)) for name in names)] for hit in hits]
+    lines = [table(["score", "id", *names], rows, right=(0,)) if rows else "no hits"]
+    if hits.explain is not None:
+        lines.append(", ".join(f"{name} {value}" for name, value in hits.explain.items()))
+    return "\n".join(lines)
+
+
+def _crop(value: Any) -> str:
+    text = "" if value is None else ", ".join(value) if isinstance(value, list) else str(value)
+    text = " ".join(text.split())
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+@app.command()
+def info(path: PathArgument, as_json: JsonFlag = False) -> None:
+    """What a collection holds."""
+    from nextvec.search.collection import Collection
+
+    with Collection.open(path) as collection:
+        facts = collection.info()
+    schema = ", ".join(f"{name}:{kind}" for name, kind in facts["schema"].items()) or "no attributes"
+    rows = [[name, schema if name == "schema" else str(value)] for name, value in facts.items()]
+    emit(facts, as_json=as_json, text=table(["", ""], rows).split("\n", 2)[2])

@@ -1,0 +1,147 @@
+"""``nextvec collection``: from a file to hits, and one line for each fault."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from nextvec.cli.collection import app
+from nextvec.types import ConflictError, InputError, NextvecError, NotFoundError
+
+RUNNER = CliRunner()
+
+
+def run(*words: object, fails: type[NextvecError] | None = None, said: str = "") -> str:
+    result = RUNNER.invoke(app, [str(word) for word in words])
+    if fails is None:
+        assert result.exit_code == 0, (result.output, result.exception)
+    else:
+        assert isinstance(result.exception, fails), (result.output, result.exception)
+        assert said in str(result.exception)
+        assert "\n" not in str(result.exception)
+    return result.stdout
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    path = tmp_path / "c"
+    document = run("create", path, "--dim", 3, "--schema", "year:int, tags:list[string],day:date", "--json")
+    assert json.loads(document)["schema"] == {"year": "int", "tags": "list[string]", "day": "date"}
+    return path
+
+
+def records(tmp_path: Path, n: int, **extra: object) -> Path:
+    file = tmp_path / "records.jsonl"
+    rows = [
+        {"id": f"r{i}", "vector": [1, i, 0], "year": 2000 + i % 3, "tags": ["even"] if i % 2 == 0 else []}
+        for i in range(n)
+    ]
+    file.write_text("".join(json.dumps({**row, **extra}) + "\n" for row in rows))
+    return file
+
+
+def test_create_add_search_info(made: Path, tmp_path: Path) -> None:
+    file = records(tmp_path, 2500, other="left out")
+    added = json.loads(run("add", made, file, "--json"))
+    assert (added["added"], added["rows"]) == (2500, 2500)
+    np.save(tmp_path / "q.npy", np.array([1, 0, 0], np.float32))
+    shown = run("search", made, "--vector", tmp_path / "q.npy", "-k", 2, "--where", "'even' IN tags AND year = 2002")
+    assert shown.split("\n")[2].split()[:2] == ["0.4472", "r2"]
+    found = json.loads(
+        run("search", made, "--vector", tmp_path / "q.npy", "-k", 1, "--columns", "year", "--explain", "--json")
+    )
+    assert found["hits"] == [{"id": "r0", "score": 1.0, "year": 2000}]
+    assert found["explain"]["matches"] == 2500
+    np.save(tmp_path / "two.npy", np.eye(3, dtype=np.float32)[:2])
+    assert len(json.loads(run("search", made, "--vector", tmp_path / "two.npy", "--json"))) == 2
+    assert run("search", made, "--vector", tmp_path / "q.npy", "--where", "year = 1") == "no hits\n"
+    assert json.loads(run("info", made, "--json"))["rows"] == 2500
+    assert "2500" in run("info", made)
+
+
+def test_resume_and_upsert(made: Path, tmp_path: Path) -> None:
+    run("add", made, records(tmp_path, 10))
+    run("add", made, records(tmp_path, 20), fails=ConflictError, said="'r0' exists already")
+    again = json.loads(run("add", made, records(tmp_path, 20), "--skip-existing", "--json"))
+    assert (again["added"], again["skipped"], again["rows"]) == (10, 10, 20)
+    again = json.loads(run("add", made, records(tmp_path, 25, year=1), "--upsert", "--json"))
+    assert again["rows"] == 25
+    # A fault in a later batch: what came before stays, and the message says how to go on.
+    file = records(tmp_path, 3000)
+    file.write_text(file.read_text() + '{"id": "bad", "vector": [1]}\n')
+    run("add", made, file, "--skip-existing", fails=InputError, said="go on with --skip-existing")
+    assert json.loads(run("info", made, "--json"))["rows"] == 3000
+
+
+def test_csv_and_parquet(made: Path, tmp_path: Path) -> None:
+    table = pa.table({"id": [1, 2], "vector": [[1.0, 0, 0], [0, 1.0, 0]], "year": [2020, None]})
+    pq.write_table(table, tmp_path / "r.parquet")
+    assert json.loads(run("add", made, tmp_path / "r.parquet", "--json"))["added"] == 2
+    (tmp_path / "r.csv").write_text("id,year,vector\na,2020,1\n")
+    run("add", made, tmp_path / "r.csv", fails=InputError, said="expected [n, 3]")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"vector": [1, 2, 3]}, "record 1 has no id in field 'id'"),
+        ({"id": "a"}, "record 1 has no field 'vector'"),
+        ({"id": "a", "vector": "x"}, "record 1: 'vector' is not a list of numbers"),
+        ({"id": "a", "vector": [1, 2]}, "expected [n, 3]"),
+        ({"id": "a", "vector": [1, 2, 3], "year": "soon"}, "record 1: 'year' is 'soon', expected int"),
+        ({"id": "a", "vector": [1, 2, 3], "year": 1.5}, "expected int"),
+    ],
+)
+def test_bad_records(made: Path, tmp_path: Path, line: dict, said: str) -> None:
+    (tmp_path / "bad.jsonl").write_text(json.dumps(line) + "\n")
+    run("add", made, tmp_path / "bad.jsonl", fails=InputError, said=said)
+    assert json.loads(run("info", made, "--json"))["rows"] == 0
+
+
+def test_bad_options(made: Path, tmp_path: Path) -> None:
+    run("create", tmp_path / "x", "--dim", 3, "--schema", "year", fails=InputError, said="expected name:type")
+    run("create", tmp_path / "x", "--dim", 3, "--schema", "a:int,a:int", fails=InputError, said="twice")
+    run("create", made, "--dim", 3, fails=ConflictError, said="exists")
+    run("info", tmp_path / "nope", fails=NotFoundError, said="no such folder")
+    run("search", made, fails=InputError, said="--vector FILE.npy or --text")
+    run("search", made, "--text", "x", fails=InputError, said="--text needs --model")
+    run("search", made, "--vector", tmp_path / "no.npy", fails=NotFoundError, said="does not exist")
+    run("add", made, tmp_path / "no.jsonl", fails=NotFoundError)
+    run("add", made, tmp_path / "no.jsonl", "--upsert", "--skip-existing", fails=InputError, said="exclude each other")
+    run("add", made, tmp_path / "no.jsonl", "--model", "m", fails=InputError, said="go together")
+    np.save(tmp_path / "o.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    run("search", made, "--vector", tmp_path / "o.npy", fails=InputError, said="not a .npy file of numbers")
+    (tmp_path / "t.npy").write_bytes(b"\x93NUMPY\x01")
+    run("search", made, "--vector", tmp_path / "t.npy", fails=InputError, said="not a .npy file of numbers")
+
+
+def test_text_with_a_model(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nextvec import encoder
+
+    class Letters:
+        """Counts of a, b and c."""
+
+        @classmethod
+        def load(cls, name: str) -> Letters:
+            assert name == "letters"
+            return cls()
+
+        def encode_query(self, text: str) -> np.ndarray:
+            return np.array([text.count(letter) for letter in "abc"], np.float32)
+
+        def encode_document(self, texts: list[str]) -> np.ndarray:
+            return np.stack([self.encode_query(text) for text in texts])
+
+    monkeypatch.setattr(encoder, "Encoder", Letters)
+    (tmp_path / "t.jsonl").write_text('{"id": "x", "title": "aab"}\n{"id": "y", "title": "ccb"}\n')
+    run("add", made, tmp_path / "t.jsonl", "--model", "letters", "--text", "title")
+    found = run("search", made, "--text", "cab c", "--model", "letters", "-k", 1, "--json")
+    assert json.loads(found)["hits"][0]["id"] == "y"
+    (tmp_path / "t.jsonl").write_text('{"id": "z"}\n')
+    run("add", made, tmp_path / "t.jsonl", "--model", "letters", "--text", "title", fails=InputError, said="no text")
