@@ -38,9 +38,7 @@ MAX_LINE_BYTES = 64 << 20
 
 COMPRESSIONS = (".gz", ".xz", ".zst")
 FORMATS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".txt", ".md")
-_SUPPORTED = (
-    f"supported: {', '.join(FORMATS)}, each also as {', '.join(COMPRESSIONS)} (Parquet as it is), or a folder"
-)
+_SUPPORTED = f"supported: {', '.join(FORMATS)}, each also as {', '.join(COMPRESSIONS)} (Parquet as it is), or a folder"
 
 
 def read_records(path: str | os.PathLike[str], *, fields: Sequence[str] | None = None) -> Iterator[Record]:
@@ -61,9 +59,7 @@ def read_records(path: str | os.PathLike[str], *, fields: Sequence[str] | None =
         raise NotFoundError(f"{os.fspath(path)!r} does not exist: give a file or folder ({_SUPPORTED})")
     kind, _ = _kind(target)
     if kind not in FORMATS:
-        raise InputError(
-            f"{target.name}: cannot tell the format from the ending {kind or 'none'!r}; {_SUPPORTED}"
-        )
+        raise InputError(f"{target.name}: cannot tell the format from the ending {kind or 'none'!r}; {_SUPPORTED}")
     return _read_file(target, str(target.name), tuple(fields or ()), document_id=None)
 
 
@@ -99,9 +95,7 @@ def _read_folder(folder: Path, fields: tuple[str, ...]) -> Iterator[Record]:
         raise InputError(f"folder {str(folder)!r} holds no file that can be read; {_SUPPORTED}")
 
 
-def _read_file(
-    path: Path, name: str, fields: tuple[str, ...], *, document_id: str | None
-) -> Iterator[Record]:
+def _read_file(path: Path, name: str, fields: tuple[str, ...], *, document_id: str | None) -> Iterator[Record]:
     kind, compression = _kind(path)
     numbered: Iterator[tuple[int, Record]]
     if kind == ".parquet":
@@ -160,9 +154,7 @@ def _lines(stream: IO[bytes], name: str) -> Iterator[tuple[int, str]]:
 
 def _bounded(raw: bytes, name: str, number: int) -> bytes:
     if len(raw) > MAX_LINE_BYTES:
-        raise InputError(
-            f"{name}:{number}: longer than {MAX_LINE_BYTES >> 20} MiB; is this a file of records?"
-        )
+        raise InputError(f"{name}:{number}: longer than {MAX_LINE_BYTES >> 20} MiB; is this a file of records?")
     return raw
 
 
@@ -213,9 +205,7 @@ def _separated(lines: Iterator[tuple[int, str]], name: str, delimiter: str) -> I
                 raise InputError(f"{name}:{last}: {len(row)} values for the header's {len(header)} columns")
             yield last, dict(zip(header, row, strict=True))
     except csv.Error as error:
-        raise InputError(
-            f"{name}:{last}: invalid {'TSV' if delimiter == chr(9) else 'CSV'}: {error}"
-        ) from error
+        raise InputError(f"{name}:{last}: invalid {'TSV' if delimiter == chr(9) else 'CSV'}: {error}") from error
 
 
 def _parquet(path: Path, name: str) -> Iterator[tuple[int, Record]]:
