@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -179,10 +180,10 @@ class Database:
             changed = [row for row in rows if row["id"] not in before or row != dict(before[row["id"]]._mapping)]
             if changed:
                 connection.execute(_upsert_statement(connection, PAPERS, "id", _CONTENT[1:]), changed)
-                generation = connection.execute(sa.select(FACTS.c.value).where(FACTS.c.name == "generation")).scalar()
+                # A random word, not a counter: a database made anew must not repeat the stamps of an old index.
                 connection.execute(
                     _upsert_statement(connection, FACTS, "name", ["value"]),
-                    {"name": "generation", "value": str(int(generation or 0) + 1)},
+                    {"name": "generation", "value": secrets.token_hex(8)},
                 )
         return len(changed)
 

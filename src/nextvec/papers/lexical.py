@@ -114,6 +114,8 @@ def snippet(query: str, text: str, *, length: int = 320) -> tuple[str, bool]:
     found = [wanted.intersection(tokenize(sentence)) for sentence in sentences]
     best, best_value = 0, 0.0
     for start in range(len(sentences)):
+        if not found[start]:
+            continue
         seen: set[str] = set()
         size = 0
         for sentence, terms in zip(sentences[start:], found[start:], strict=True):
@@ -121,7 +123,7 @@ def snippet(query: str, text: str, *, length: int = 320) -> tuple[str, bool]:
                 break
             size += len(sentence) + 1
             seen |= terms
-        value = len(seen) - 0.01 * start
+        value = len(seen) + 0.5 * len(found[start]) - 0.01 * start
         if value > best_value + 1e-9:
             best, best_value = start, value
     return " ".join(sentences[best:]), best == 0

@@ -1,0 +1,104 @@
+"""Sites to test on: a small one with a hashing encoder, and the bundled papers with the bundled encoder."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fastapi")
+pytest.importorskip("sqlalchemy")
+pytest.importorskip("bm25s")
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from fakes import HashEncoder
+from fastapi.testclient import TestClient
+
+from nextvec.papers.db import Database
+from nextvec.papers.ingest import ingest, prepare, read_source
+from nextvec.papers.records import Paper
+from nextvec.papers.site import Site
+from nextvec.papers.web import create_app
+
+EVIL = Paper(
+    id="evil/one",
+    title='<script>alert("title")</script> & {{ 7*7 }} $\\alpha$',
+    summary="<img src=x onerror=alert(1)> [a](javascript:alert(2)) </p></main> {% raw %} 10% <b>bold</b>",
+    authors=("<i>Mallory</i>", "Robert'); DROP TABLE papers;--"),
+    organization="O'Brien & <Sons>",
+    upvotes=3,
+)
+
+
+@pytest.fixture(scope="session")
+def bundled() -> list[Paper]:
+    """Every bundled paper."""
+    return read_source("daily_papers")
+
+
+@pytest.fixture(scope="session")
+def few(bundled: list[Paper]) -> list[Paper]:
+    """The last days of the feed and a slice of the rest, about 300 papers, and a hostile one."""
+    last = max(paper.daily_date for paper in bundled if paper.daily_date)
+    recent = [paper for paper in bundled if paper.daily_date and paper.daily_date > last - timedelta(days=8)]
+    rest = [paper for paper in bundled if paper not in recent]
+    return [*recent, *rest[:: len(rest) // 200], EVIL]
+
+
+@pytest.fixture(scope="session")
+def small(few: list[Paper], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A site of ``few`` papers; tests only read it."""
+    site = Site(tmp_path_factory.mktemp("small"), encoder=HashEncoder())
+    ingest(site, few)
+    yield site
+    site.close()
+
+
+@pytest.fixture(scope="session")
+def client(small: Site) -> TestClient:
+    """A browser without JavaScript at the small site. Crashes become pages, as in production."""
+    return TestClient(create_app(small), follow_redirects=False, raise_server_exceptions=False)
+
+
+@pytest.fixture(scope="session")
+def whole_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with all bundled papers under the bundled encoder.
+
+    It is begun by ``nextvec demo``, which is interrupted in the middle (what became of it: ``interrupted.json``),
+    and then finished.
+    """
+    from nextvec.encoder import bundled_models
+
+    if "nextvec-mini" not in bundled_models():
+        pytest.skip("the bundled encoder nextvec-mini is not in this checkout")
+    home = tmp_path_factory.mktemp("whole")
+    command = [sys.executable, "-m", "nextvec.cli.main", "demo", "--once", "--home", str(home)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (home / "vectors" / "collection.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    with Database(home / "papers.sqlite") as db:
+        state = {"code": process.returncode, "out": out, "errors": errors, "pending": db.pending_count()}
+    (home / "interrupted.json").write_text(json.dumps(state))
+    site = Site(home)
+    prepare(site)
+    site.close()
+    return home
+
+
+@pytest.fixture(scope="session")
+def whole(whole_home: Path) -> Iterator[Site]:
+    """The open site over ``whole_home``; tests only read it."""
+    site = Site(whole_home, must_exist=True)
+    yield site
+    site.close()

@@ -1,0 +1,251 @@
+"""A walk through the site in a real browser. NEXTVEC_SCREENSHOTS=1 keeps pictures in docs/images/."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from nextvec.papers.site import Site
+from nextvec.papers.web import create_app
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
+DRIVER = shutil.which("chromedriver")
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+)  # fmt: skip
+WATCH = """
+window.__shift = 0;
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.__shift += entry.value;
+}).observe({type: "layout-shift", buffered: true});
+"""
+
+
+@pytest.fixture(scope="module")
+def address(whole: Site) -> Iterator[str]:
+    """The site over all bundled papers, served by a thread of this process."""
+    import uvicorn
+
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(create_app(whole), log_level="warning", ws="none"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A fresh headless Chromium."""
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("chromium and chromedriver are needed: apt-get install chromium chromium-driver")
+    webdriver = pytest.importorskip("selenium.webdriver")
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WATCH})
+    yield driver
+    driver.quit()
+
+
+def show(browser: Any, width: int, height: int, *, dark: bool = False) -> None:
+    """Set the size of the screen and the system's theme."""
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+
+
+def find(browser: Any, selector: str) -> Any:
+    return browser.find_element("css selector", selector)
+
+
+def overflow(browser: Any) -> int:
+    return int(
+        browser.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    )
+
+
+def keep(browser: Any, name: str) -> None:
+    """A picture for the documentation, when asked for."""
+    if os.environ.get("NEXTVEC_SCREENSHOTS") == "1":
+        IMAGES.mkdir(parents=True, exist_ok=True)
+        browser.execute_script("window.scrollTo(0, 0); document.activeElement.blur()")
+        time.sleep(0.2)
+        browser.save_screenshot(str(IMAGES / f"{name}.png"))
+
+
+def check_quiet(browser: Any, address: str) -> None:
+    """No complaint in the console, no request to anybody else, nothing that jumped."""
+    import json
+
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [
+        message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"
+    ]
+    hosts = {urlsplit(url).netloc for url in asked if url.startswith("http")}
+    assert hosts <= {urlsplit(address).netloc}, hosts
+    time.sleep(0.1)
+    assert browser.execute_script("return window.__shift") < 0.02
+
+
+def test_a_walk_from_the_feed_to_markdown(browser: Any, address: str) -> None:
+    show(browser, 1280, 900)
+    browser.get(address)
+    assert "2026" in find(browser, "h1").text
+    titles = browser.find_elements("css selector", ".paper-title a")
+    assert len(titles) > 10 and all(title.text for title in titles)
+    assert browser.execute_script("return document.fonts.check('16px \"Source Serif 4\"')")
+    check_quiet(browser, address)
+    keep(browser, "feed-desktop")
+
+    wanted = titles[0].text
+    titles[0].click()
+    assert find(browser, "h1").text == wanted
+    assert "Abstract" in find(browser, "main").text and "@misc{" in find(browser, "#bibtex").text
+    check_quiet(browser, address)
+    keep(browser, "paper-desktop")
+
+    similar = browser.find_elements("css selector", "#similar li > div > a")
+    scores = [float(score.text) for score in browser.find_elements("css selector", ".likeness b")]
+    assert len(similar) == 8 and scores == sorted(scores, reverse=True)
+    wanted = similar[0].text
+    similar[0].click()
+    assert find(browser, "h1").text == wanted
+
+    find(browser, "body").send_keys("/")
+    assert browser.switch_to.active_element.get_attribute("id") == "top-q", "/ goes to the search field"
+    browser.switch_to.active_element.send_keys("thinking in latent space instead of words\n")
+    _until(lambda: "/search" in browser.current_url and browser.find_elements("css selector", "#results .paper"))
+    before = find(browser, ".found").text
+    check_quiet(browser, address)
+    find(browser, "input[name=code]").click()
+    _until(lambda: "code=1" in browser.current_url and find(browser, ".found").text != before)
+    assert len(browser.find_elements("css selector", "#results .badge.code")) == 20, "every result has code"
+    assert browser.find_elements("css selector", "#results mark") and "#1" in find(browser, ".why").text
+    check_quiet(browser, address)
+    keep(browser, "search-desktop")
+
+    browser.find_elements("css selector", ".paper-title a")[0].click()
+    wanted = find(browser, "h1").text
+    find(browser, ".links a[href$='.md']").click()
+    text = find(browser, "body").text
+    assert text.startswith(f"# {wanted}"[:20]) and "## Abstract" in text and "```bibtex" in text
+
+
+PAGES = {
+    "feed": "/",
+    "paper": "/papers/2412.06769",
+    "search": "/search?q=thinking+in+latent+space+instead+of+words&votes=5",
+    "trending": "/papers/trending",
+    "no-hit": "/search?q=robots&org=NVIDIA&from=2026-08-20&votes=100",
+    "start": "/search",
+    "month": "/papers/month/2025-02",
+    "about": "/about",
+}
+
+
+@pytest.mark.parametrize("width", [360, 390, 768, 1280])
+def test_nothing_is_wider_than_the_screen(browser: Any, address: str, width: int) -> None:
+    show(browser, width, 844)
+    for name, path in PAGES.items():
+        browser.get(address + path)
+        assert overflow(browser) <= 0, (name, width)
+        check_quiet(browser, address)
+        if width in (390, 1280) and name in ("feed", "paper", "search", "trending", "no-hit"):
+            keep(browser, f"{name}-{'phone' if width == 390 else 'desktop'}")
+
+
+def test_dark_theme_by_system_and_by_choice(browser: Any, address: str) -> None:
+    show(browser, 1280, 900, dark=True)
+    ground = "return getComputedStyle(document.body).backgroundColor"
+    for name in ("feed", "search"):
+        browser.get(address + PAGES[name])
+        assert browser.execute_script(ground) == "rgb(18, 22, 27)"
+        check_quiet(browser, address)
+        keep(browser, f"{name}-dark")
+    show(browser, 390, 844, dark=True)
+    browser.get(address + PAGES["paper"])
+    keep(browser, "paper-phone-dark")
+    show(browser, 1280, 900)
+    browser.get(address + "/about")
+    light = browser.execute_script(ground)
+    find(browser, ".theme button").click()
+    assert browser.current_url.endswith("/about") and browser.execute_script(ground) == "rgb(18, 22, 27)" != light
+    browser.delete_all_cookies()
+
+
+def test_the_keyboard_reaches_everything_and_shows_where_it_is(browser: Any, address: str) -> None:
+    from selenium.webdriver import ActionChains, Keys
+
+    show(browser, 1280, 900)
+    browser.get(address)
+    seen = []
+    for _ in range(14):
+        ActionChains(browser).send_keys(Keys.TAB).perform()
+        active = browser.switch_to.active_element
+        seen.append(active.accessible_name)
+        outline = browser.execute_script("return getComputedStyle(arguments[0]).outlineStyle", active)
+        assert outline == "solid", f"focus is visible on {active.accessible_name!r}"
+    assert seen[0] == "Skip to the content"
+    assert [name for name in seen if name in ("Daily", "Trending", "Search", "About")] == [
+        "Daily", "Trending", "Search", "About",
+    ]  # fmt: skip
+    assert "Search papers" in seen and all(seen), "every stop has a name"
+    ActionChains(browser).send_keys("j").send_keys("j").perform()
+    titles = browser.find_elements("css selector", ".paper-title a")
+    assert browser.switch_to.active_element == titles[1], "j walks through the papers"
+    ActionChains(browser).send_keys("k").send_keys(Keys.ENTER).perform()
+    _until(lambda: "/papers/" in browser.current_url)
+
+
+def test_everything_works_without_javascript(browser: Any, address: str) -> None:
+    show(browser, 1280, 900)
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.get(address + "/search")
+        find(browser, "#q").send_keys("video generation that obeys physics")
+        find(browser, "input[name=votes]").send_keys("10")
+        find(browser, ".search-line button").click()
+        assert "votes=10" in browser.current_url
+        assert len(browser.find_elements("css selector", "#results .paper")) == 20
+        find(browser, ".chips a").click()
+        assert "votes=10" not in browser.current_url
+        find(browser, ".pager a[rel=next]").click()
+        assert "Page 2 of" in find(browser, ".pager").text
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def _until(condition: Any, *, seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if condition():
+                return
+        except Exception:  # the page is being exchanged
+            if time.monotonic() > deadline:
+                raise
+        assert time.monotonic() < deadline, "the page did not come"
+        time.sleep(0.05)

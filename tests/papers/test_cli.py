@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from nextvec.cli.main import main
+
+NEXTVEC = [sys.executable, "-m", "nextvec.cli.main"]
+
+
+@dataclass(frozen=True)
+class Done:
+    stdout: str
+    stderr: str
+
+
+def run(*arguments: str, home: Path | None = None, code: int = 0) -> Done:
+    """Run ``nextvec`` to its end, in this process, and check its exit code; no traceback is ever shown."""
+    extra = ["--home", str(home)] if home else []
+    out, errors = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(errors):
+        patch.setattr(sys, "argv", ["nextvec", *arguments, *extra])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert (ended.value.code or 0) == code, (out.getvalue(), errors.getvalue())
+    assert "Traceback" not in errors.getvalue()
+    return Done(out.getvalue(), errors.getvalue())
+
+
+ROWS = [
+    {"id": f"2501.0000{i}", "title": f"Paper {i} on latent reasoning", "summary": "We think.", "upvotes": i,
+     "daily_date": "2025-01-02", "organization": "Lab's", "githubRepo": "https://github.com/a/b" if i % 2 else None}
+    for i in range(1, 7)
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home of six papers, made by the command."""
+    from nextvec.encoder import bundled_models
+
+    if "nextvec-mini" not in bundled_models():
+        pytest.skip("the bundled encoder nextvec-mini is not in this checkout")
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "p.jsonl").write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
+    report = json.loads(run("papers", "ingest", str(folder / "p.jsonl"), "--json", home=folder / "site").stdout)
+    assert (report["read"], report["changed"], report["embedded"], report["papers"]) == (6, 6, 6, 6)
+    return folder / "site"
+
+
+def test_ingest_says_what_it_did_and_repeats_nothing(home: Path) -> None:
+    done = run("papers", "ingest", str(home.parent / "p.jsonl"), home=home)
+    assert re.match(r"6 papers read, 0 new or changed, 0 embedded; the site holds 6 \(", done.stdout)
+
+
+def test_search_with_every_filter(home: Path) -> None:
+    arguments = ["--from", "2025-01-01", "--to", "2025-02-01", "--org", "lab's", "--votes", "2", "--code", "-k", "2"]
+    found = json.loads(run("papers", "search", "latent reasoning", *arguments, "--json", home=home).stdout)
+    assert found["candidates"] == 2 and sorted(result["id"] for result in found["results"]) == [
+        "2501.00003",
+        "2501.00005",
+    ]
+    assert all(result["terms"] and result["word_rank"] and result["meaning_rank"] for result in found["results"])
+    text = run("papers", "search", "latent reasoning", "--where", "upvotes > 5 AND year = 2025", home=home).stdout
+    assert "Paper 6" in text and "Paper 5" not in text and "words #1 (latent, reasoning)" in text
+    assert "nothing found" in run("papers", "search", "x", "--votes", "1000", home=home).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["search", "x", "--where", "upvote > 3"], "did you mean 'upvotes'"),
+        (["search", "x", "--where", "upvotes >"], "upvotes"),
+        (["search", "x" * 300], "at most 250"),
+        (["search", ""], "the query is empty"),
+        (["search", "x", "--mode", "magic"], "expected one of hybrid, semantic, keyword"),
+        (["search", "x", "--from", "2025-13-01"], "is not a day"),
+        (["search", "x", "--encoder", "nextvec-mimi"], "did you mean"),
+        (["ingest"], "give either a FILE or --source"),
+        (["ingest", "none.jsonl"], "none.jsonl"),
+        (["ingest", "--source", "nothing"], "source 'nothing' is not known"),
+    ],
+)
+def test_bad_usage_is_one_line(home: Path, arguments: list[str], message: str) -> None:
+    done = run("papers", *arguments, home=home, code=1)
+    assert message in done.stderr and done.stderr.count("\n") == 1 and done.stdout == ""
+
+
+def test_errors_as_json(home: Path) -> None:
+    done = run("papers", "search", "x", "--mode", "magic", "--json", home=home, code=1)
+    assert json.loads(done.stdout)["error"]["type"] == "InputError"
+
+
+def test_a_home_that_is_missing_or_damaged(tmp_path: Path, home: Path) -> None:
+    for command in (["search", "x"], ["serve"]):
+        assert "there is no paper site" in run("papers", *command, home=tmp_path / "none", code=1).stderr
+    shutil.copytree(home, tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy" / "vectors")
+    assert "nextvec papers ingest" in run("papers", "serve", home=tmp_path / "copy", code=1).stderr
+    (tmp_path / "copy" / "papers.sqlite").write_bytes(b"garbage" * 1000)
+    assert "is damaged" in run("papers", "search", "x", home=tmp_path / "copy", code=1).stderr
+
+
+def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    done = run("papers", "ingest", "--source", "daily_papers", home=tmp_path / "file" / "site", code=1)
+    assert "cannot use" in done.stderr and done.stderr.count("\n") == 1
+
+
+@contextmanager
+def serving(home: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
+    """A running server, its port, and what it said until then."""
+    process = subprocess.Popen(
+        [*NEXTVEC, "papers", "serve", "--home", str(home), *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        match = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
+        assert match, (line, process.stderr.read() if process.stderr and process.poll() is not None else "")
+        yield process, int(match.group(1)), line
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=30)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_serve_takes_the_next_port_answers_and_ends_on_ctrl_c(home: Path) -> None:
+    port = free_port()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        with serving(home, "--port", str(port)) as (process, used, line):
+            assert used != port and "Ctrl-C" in line
+            connection = http.client.HTTPConnection("127.0.0.1", used, timeout=20)
+            connection.request("GET", "/search?q=latent")
+            response = connection.getresponse()
+            assert response.status == 200 and b"Paper 1" in response.read()
+            connection.request("GET", "/papers/2501.00003")
+            assert connection.getresponse().read().count(b"latent") > 3
+            with socket.create_connection(("127.0.0.1", used), timeout=20) as raw:
+                raw.settimeout(20)
+                answer = b""
+                try:
+                    raw.sendall(b"GET /search?q=" + b"x" * 1_000_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+                    answer = raw.recv(100)
+                except OSError:
+                    pass  # hung up on, in the middle of the megabyte
+                assert not answer or answer.startswith(b"HTTP/1.1 4")
+            connection = http.client.HTTPConnection("127.0.0.1", used, timeout=20)
+            connection.request("GET", "/healthz")
+            assert connection.getresponse().status == 200, "the megabyte did no harm"
+            process.send_signal(signal.SIGINT)
+            out, errors = process.communicate(timeout=30)
+            assert process.returncode in (0, 130), errors
+            assert f"port {port} is taken, using {used}" in errors and "Traceback" not in errors
+
+
+def test_a_running_site_sees_what_another_process_ingests(home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home, tmp_path / "site")
+    with serving(tmp_path / "site", "--port", str(free_port())) as (_, port, _line):
+        new = {"id": "2502.00001", "title": "Zebrafish swarms", "summary": "Fish.", "daily_date": "2025-01-05"}
+        (tmp_path / "new.jsonl").write_text(json.dumps(new))
+        run("papers", "ingest", str(tmp_path / "new.jsonl"), home=tmp_path / "site")
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        for path in ("/", "/search?q=zebrafish&mode=keyword", "/search?q=zebrafish+swarms&mode=semantic"):
+            connection.request("GET", path)
+            assert b"2502.00001" in connection.getresponse().read(), path
+
+
+def test_demo_interrupted_in_the_middle_ends_cleanly(whole_home: Path) -> None:
+    state = json.loads((whole_home / "interrupted.json").read_text())
+    assert state["code"] == 130 and "Traceback" not in state["errors"]
+    assert state["pending"] > 0, "it was stopped before everything was embedded"
+
+
+def test_demo_answers_from_what_was_built(whole_home: Path) -> None:
+    done = json.loads(run("demo", "--once", "--json", home=whole_home).stdout)
+    assert done["papers"] > 9_877 and len(done["results"]) == 3 and not done["built"]
+    text = run("demo", "--once", home=whole_home).stdout
+    assert "built before" in text and text.count("meaning #") >= 2 and done["results"][0]["id"] in text
+
+
+def test_demo_builds_again_over_a_damaged_database(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nextvec.cli import demo
+
+    (tmp_path / "papers.sqlite").write_bytes(b"garbage" * 1000)
+    demo._set_damaged_aside(tmp_path)
+    names = [path.name for path in tmp_path.iterdir()]
+    assert len(names) == 1 and names[0].startswith("papers.sqlite.damaged-")
+    demo._set_damaged_aside(tmp_path)
+
+
+def test_the_command_line_stays_light() -> None:
+    code = "import sys, nextvec.cli.papers, nextvec.cli.demo; print([m for m in ('fastapi', 'sqlalchemy', 'lance', 'torch') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    for command in (["papers", "--help"], ["papers", "search", "--help"], ["demo", "--help"]):
+        assert "Usage" in run(*command).stdout
+
+
+def test_searching_needs_no_torch(whole_home: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from nextvec.papers.site import Site; from nextvec.papers.search import search;"
+        f"search(Site(Path({str(whole_home)!r})), 'latent'); print('torch' in sys.modules, 'transformers' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "False False", done.stderr
