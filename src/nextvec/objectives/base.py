@@ -1,0 +1,117 @@
+"""What every objective is: tensors in, a ``Term`` out; it never sees a model, a rank or an optimiser.
+
+Objectives add and scale: ``InfoNCE() + 0.5 * Distill()`` is an objective again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal, cast
+
+from torch import Tensor, nn
+
+from nextvec.types import InputError, Term
+
+__all__ = ["Batch", "Objective", "Outputs", "Scaled", "Scope", "Sum"]
+
+Outputs = Mapping[str, Tensor]
+"""What a model returned, by name; embeddings are [B, D]."""
+Batch = Mapping[str, Tensor]
+"""What the model was given, by name (ids, labels, ...)."""
+Scope = Literal["example", "batch"]
+
+
+class Objective(nn.Module):
+    """Base class. ``reads`` names the outputs it needs. ``scope`` says whether its sum may be taken over
+    micro-batches ("example"), or whether every example depends on all others of the batch ("batch")."""
+
+    reads: tuple[str, ...] = ()
+    scope: Scope = "example"
+
+    def forward(self, out: Outputs, batch: Batch) -> Term:
+        """The term of this batch: a sum with gradient, the count it is over, and numbers for the log."""
+        raise NotImplementedError
+
+    def commit(self) -> None:
+        """Move running state (queues, centres); called once per optimiser step. Most objectives have none."""
+
+    def parts(self) -> Iterator[tuple[float, Objective]]:
+        """The weighted objectives that this one is a sum of: (1, itself) unless it is a ``Sum`` or ``Scaled``."""
+        yield 1.0, self
+
+    def __call__(self, out: Outputs, batch: Batch) -> Term:
+        missing = [name for name in self.reads if name not in out]
+        if missing:
+            raise InputError(
+                f"{type(self).__name__} reads {missing[0]!r}, which the outputs lack (found: {', '.join(sorted(out))})"
+            )
+        return cast(Term, super().__call__(out, batch))
+
+    def __add__(self, other: Objective) -> Sum:
+        if not isinstance(other, Objective):
+            return NotImplemented
+        return Sum(self, other)
+
+    def __mul__(self, weight: float) -> Scaled:
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            return NotImplemented
+        return Scaled(self, float(weight))
+
+    __rmul__ = __mul__
+
+
+class Scaled(Objective):
+    """``weight * objective``; the count stays, sum and logs' loss are scaled."""
+
+    def __init__(self, inner: Objective, weight: float) -> None:
+        super().__init__()
+        self.inner, self.weight = inner, weight
+        self.reads, self.scope = inner.reads, inner.scope
+
+    def forward(self, out: Outputs, batch: Batch) -> Term:
+        term = self.inner(out, batch)
+        return Term(self.weight * term.sum, term.count, term.logs)
+
+    def commit(self) -> None:
+        self.inner.commit()
+
+    def parts(self) -> Iterator[tuple[float, Objective]]:
+        for weight, objective in self.inner.parts():
+            yield self.weight * weight, objective
+
+
+class Sum(Objective):
+    """The sum of the terms' means.
+
+    Its ``count`` is the largest of the terms' counts, and its ``sum`` that count times the added means. Where the
+    counts differ this is exact for one batch only: accumulation over micro-batches adds each of ``parts`` by itself.
+    """
+
+    def __init__(self, *terms: Objective) -> None:
+        super().__init__()
+        self.terms = nn.ModuleList(terms)
+        self.reads = tuple(dict.fromkeys(name for term in terms for name in term.reads))
+        self.scope = "batch" if any(term.scope == "batch" for term in terms) else "example"
+
+    def _objectives(self) -> Iterator[Objective]:
+        for term in self.terms:
+            yield cast(Objective, term)
+
+    def forward(self, out: Outputs, batch: Batch) -> Term:
+        terms = [objective(out, batch) for objective in self._objectives()]
+        count = max(term.count for term in terms)
+        total = terms[0].mean
+        for term in terms[1:]:
+            total = total + term.mean
+        logs: dict[str, float] = {}
+        for term in terms:
+            logs.update(term.logs)
+        return Term(total * max(count, 1.0), count, logs)
+
+    def commit(self) -> None:
+        for objective in self._objectives():
+            objective.commit()
+
+    def parts(self) -> Iterator[tuple[float, Objective]]:
+        for objective in self._objectives():
+            yield from objective.parts()
