@@ -60,10 +60,11 @@ def available() -> bool:
     return numkong is not None
 
 
-def dots(queries: Int8, codes: Int8) -> NDArray[np.int32]:
+def dots(queries: Int8, codes: Int8) -> NDArray[np.float32] | NDArray[np.int32]:
     """Integer dot products [Q, N] of C-contiguous int8 [Q, D] and [N, D]. Releases the GIL."""
     if len(queries) < PACK_FROM:
-        return np.asarray(numkong.cdist(_view(queries), _view(codes), metric="dot", out_dtype="int32"))
+        # Summed as integers, told as float32; asking for int32 takes a kernel that is 13 times slower.
+        return np.asarray(numkong.cdist(_view(queries), _view(codes), metric="dot", out_dtype="float32"))
     return packed_dots(queries, pack(codes))
 
 

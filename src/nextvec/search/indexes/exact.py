@@ -13,10 +13,11 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,8 @@ from nextvec.search.indexes.rows import Damaged, Rows, row_check
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 DIRECT = 256  # rows; fewer matches than this are scored in float64 at once
 GATHER_SHARE = 0.25  # of all rows; under it the matching rows are gathered, above it everything is scanned
@@ -96,24 +98,18 @@ class ExactIndex:
         if allowed is not None and matches < GATHER_SHARE * len(self.rows):
             plan = f"gather {scorer.name}"
             pieces = [allowed[start : start + BLOCK // 2] for start in range(0, matches, BLOCK // 2)]
-            parts = list(_pool().map(survey.gather, pieces)) if len(pieces) > 1 else [survey.gather(pieces[0])]
+            parts = _spread(survey.gather, pieces)
         else:
             plan = f"scan {scorer.name}"
             bitmap = None
             if allowed is not None and matches < len(self.rows):
                 bitmap = np.zeros(len(self.rows), np.bool_)
                 bitmap[allowed] = True
-            step = BLOCK if len(queries) >= kernels.PACK_FROM else _even_step(len(self.rows))
-            spans = [(start, min(start + step, len(self.rows))) for start in range(0, len(self.rows), step)]
-            parts = list(_pool().map(lambda span: survey.scan(span[0], span[1], bitmap), spans))
+            parts = _spread(functools.partial(survey.scan, bitmap), range(0, len(self.rows), BLOCK))
         left = survey.left(parts)
-        finish = functools.partial(self._finish, queries, k, plan)
-        if len(queries) == 1:
-            return [finish(0, left[0])]
-        return list(_pool().map(finish, range(len(queries)), left))
+        return [self._finish(query, k, plan, rows) for query, rows in zip(queries, left, strict=True)]
 
-    def _finish(self, queries: Float32, k: int, plan: str, number: int, left: Int64) -> Found:
-        query = queries[number]
+    def _finish(self, query: Float32, k: int, plan: str, left: Int64) -> Found:
         if len(left) > RERANK:
             survey = _Survey(_FloatScorer(self.rows, query[None]), k, 1)
             parts = [survey.gather(left[start : start + _CHUNK]) for start in range(0, len(left), _CHUNK)]
@@ -162,8 +158,9 @@ class _Survey:
         self.k = k
         self.best = np.full(queries, -np.inf, np.float32)  # the k-th best scan score so far
 
-    def scan(self, start: int, stop: int, bitmap: NDArray[np.bool_] | None) -> tuple[Int64, Int64, Float32]:
-        """(query, row, scan score) of what a contiguous block leaves."""
+    def scan(self, bitmap: NDArray[np.bool_] | None, start: int) -> tuple[Int64, Int64, Float32]:
+        """(query, row, scan score) of what the block that starts at ``start`` leaves."""
+        stop = start + BLOCK
         scores = self.scorer.scan(start, stop)
         mask = None if bitmap is None else bitmap[start:stop]
         query, place, kept = self._keep(scores, mask)
@@ -180,8 +177,9 @@ class _Survey:
         keep = scores >= (self.best - 2 * self.scorer.widest)[:, None]
         if mask is not None:
             keep &= mask
-        query, place = np.nonzero(keep)
-        kept = scores[query, place]
+        flat = np.flatnonzero(keep)  # nonzero of the matrix itself takes ten times as long
+        query, place = np.divmod(flat, scores.shape[1])
+        kept = scores.ravel()[flat]
         if len(kept) > 8 * self.k * len(scores):
             bounds = np.searchsorted(query, np.arange(len(scores) + 1))
             for i in range(len(scores)):
@@ -191,6 +189,9 @@ class _Survey:
         return query, place, kept
 
     def _start(self, scores: Float32) -> None:
+        # Of many queries a part of the rows gives a threshold that is nearly as high, in a quarter of the time.
+        if len(scores) > 8 and scores.shape[1] >= 1024 * self.k:
+            scores = scores[:, ::4]
         if scores.shape[1] >= self.k:
             kth = np.partition(scores, -self.k, axis=1)[:, -self.k]
             np.maximum(self.best, kth, out=self.best)
@@ -212,7 +213,7 @@ class _Survey:
 
     def _sure(self, query: int, rows: Int64, scores: Float32) -> Int64:
         if len(rows) <= self.k:
-            return rows
+            return np.sort(rows)
         self._raise(query, scores)
         near = scores >= self.best[query] - 2 * self.scorer.widest[query]
         rows, scores = rows[near], scores[near]
@@ -240,10 +241,8 @@ class _CodeScorer:
 
     def scan(self, start: int, stop: int) -> Float32:
         if len(self.query.codes) < kernels.PACK_FROM:
-            whole = kernels.dots(self.query.codes, self.rows.codes[start:stop])
-        else:
-            whole = kernels.packed_dots(self.query.codes, self.pack(start // BLOCK))
-        return _times(whole, self.rows.scale[start:stop])
+            return _times(kernels.dots(self.query.codes, self.rows.codes[start:stop]), self.rows.scale[start:stop])
+        return _times(kernels.packed_dots(self.query.codes, self.pack(start // BLOCK)), self.rows.scale[start:stop])
 
     def gather(self, rows: Int64) -> Float32:
         return _times(kernels.dots(self.query.codes, np.take(self.rows.codes, rows, axis=0)), self.rows.scale[rows])
@@ -278,14 +277,9 @@ class _FloatScorer:
         return errors
 
 
-def _times(whole: NDArray[np.int32], scale: Float32) -> Float32:
+def _times(whole: NDArray[Any], scale: Float32) -> Float32:
     result: Float32 = np.multiply(whole, scale, dtype=np.float32, casting="unsafe")
     return result
-
-
-def _even_step(rows: int) -> int:
-    """Rows for each thread, where one query is scanned."""
-    return min(max(-(-rows // _workers()), BLOCK), 16 * BLOCK)
 
 
 def _workers() -> int:
@@ -294,4 +288,30 @@ def _workers() -> int:
 
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_workers(), thread_name_prefix="nextvec-scan")
+    return ThreadPoolExecutor(max(_workers() - 1, 1), thread_name_prefix="nextvec-scan")
+
+
+def _spread(task: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """``task`` of every item, by this thread and by helpers that are free; in any order.
+
+    This thread does not wait for a helper that has not begun, so that a busy machine costs no more than one thread.
+    """
+    todo, results = iter(items), []
+    guard = threading.Lock()
+
+    def work() -> None:
+        while True:
+            with guard:
+                item = next(todo, None)
+            if item is None:
+                return
+            results.append(task(item))
+
+    helpers = [_pool().submit(work) for _ in range(min(_workers(), len(items)) - 1)]
+    try:
+        work()
+    finally:
+        running = [helper for helper in helpers if not helper.cancel()]
+    for helper in running:
+        helper.result()
+    return results
