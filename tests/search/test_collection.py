@@ -161,6 +161,7 @@ def test_huge_k_and_empty(tmp_path: Path) -> None:
         (lambda c: c.search([1, 0, 0, 0], where="yaer=1"), InputError, "did you mean 'year'?"),
         (lambda c: c.search([1, 0, 0, 0], columns=["vnue"]), InputError, "did you mean 'venue'?"),
         (lambda c: c.search([1, 0, 0, 0], columns="venue"), InputError, "expected a list"),
+        (lambda c: c.count(["year=1"]), InputError, "where is a list"),
         (lambda c: c.delete(), InputError, "either ids or where"),
         (lambda c: c.delete(["a"], where="year=1"), InputError, "either ids or where"),
     ],

@@ -11,6 +11,7 @@ Shapes: N rows, D dimensions, Q queries.
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -54,6 +55,9 @@ class Collection:
         self._store = Store(path, self._schema)
         self._pinned = version is not None
         self._derived = Derived(path, self._schema, shared=not self._pinned)
+        self._remembered = functools.lru_cache(maxsize=256)(
+            functools.partial(grammar.parse, columns=self._schema.columns)
+        )
         self._lock = threading.Lock()
         self._closed = False
         self._snapshot: Snapshot | None = Snapshot(self._store.dataset(version), self._schema, path)
@@ -331,8 +335,8 @@ class Collection:
                 f"this handle is pinned to version {self.version} and read-only: open the collection without version"
             )
 
-    def _parsed(self, where: str) -> filters.Filter:
-        return grammar.parse(where, self._schema.columns)
+    def _parsed(self, where: Any) -> filters.Filter:
+        return self._remembered(where) if isinstance(where, str) else grammar.parse(where, self._schema.columns)
 
     def _checked(
         self, ids: Any, vectors: Any, attributes: Attributes | None
