@@ -271,6 +271,25 @@ def test_damaged_pieces_are_named(small: Collection) -> None:
         Collection.create(small.path, dim=4)
 
 
+def test_damaged_table_and_expired_version(small: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    small.delete(["a"])
+    pinned = Collection.open(small.path, version=small.version - 1)
+    following = Collection.open(small.path)
+    monkeypatch.setattr(store, "RETENTION", dt.timedelta(0))
+    small.compact()
+    with pytest.raises(StorageError, match="damaged or gone") as caught:
+        pinned.ids()
+    assert "\n" not in str(caught.value) and "rust" not in str(caught.value)
+    assert following.ids() == ["b", "c"]
+    (data,) = (small.path / "data.lance" / "data").iterdir()
+    with data.open("r+b") as stream:
+        stream.truncate(20)
+    for call in (Collection.ids, lambda c: c.search([1, 0, 0, 0]), lambda c: c.add(["x"], vectors(1))):
+        with pytest.raises(StorageError, match="damaged or gone") as caught:
+            call(Collection.open(small.path))
+        assert "\n" not in str(caught.value) and "rust" not in str(caught.value)
+
+
 def test_one_handle_in_many_threads(tmp_path: Path) -> None:
     collection = Collection.create(tmp_path / "c", dim=8, schema={"n": "int"})
     collection.add([f"s{i}" for i in range(500)], vectors(500, 8), {"n": list(range(500))})

@@ -47,16 +47,21 @@ def told(path: Path) -> Iterator[None]:
         if error.errno is None and code:
             error = OSError(int(code[1]), os.strerror(int(code[1])))
         if error.errno is None:
-            raise StorageError(f"collection {str(path)!r} cannot be used: {_first_line(error)}") from error
+            raise _unreadable(error, path) from error
         raise storage_error(error, path) from error
     except (ValueError, RuntimeError, pa.ArrowException) as error:
-        raise StorageError(f"collection {str(path)!r} cannot be used: {_first_line(error)}") from error
+        raise _unreadable(error, path) from error
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    # Lance appends the place in its own source.
-    return re.split(r",? ?/[^ ]*/rust/", text)[0][:300]
+def _unreadable(error: Exception, path: Path) -> StorageError:
+    detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    # Lance puts its layers before the message and places in its own source behind it.
+    detail = re.sub(r"^(External error: )?(LanceError\(\w+\): )?(Generic [^:]*: )?", "", detail)
+    detail = re.split(r",? ?/\S*/(?:rust|library|src)/", detail)[0][:300]
+    return StorageError(
+        f"a file of collection {str(path)!r} is damaged or gone ({detail}): if this handle was opened with an old "
+        "version, open it without; otherwise restore the folder from a copy"
+    )
 
 
 class Store:
