@@ -11,6 +11,7 @@ Shapes: N rows, D dimensions, Q queries.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 import time
@@ -388,4 +389,8 @@ class Collection:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # another process may be tidying up
+            size += path.stat().st_size if path.is_file() else 0
+    return size

@@ -59,7 +59,7 @@ class Derived:
         with self._lock:
             if self._last is None or self._last.version != snapshot.version:
                 before = self._last.index if self._last else None
-                rows = before.rows if before and self._serves(before.rows, snapshot) else self._rows(snapshot)
+                rows = self._rows(snapshot, before.rows if before else None)
                 index = before if before and rows is before.rows else ExactIndex(rows, before)
                 self._last = Placed(index, snapshot)
             return self._last
@@ -67,17 +67,20 @@ class Derived:
     def remake(self, snapshot: Snapshot) -> Placed:
         """Do without the present files, for they are damaged: make new ones from the table."""
         with self._lock:
-            self._last = Placed(ExactIndex(self._rows(snapshot, damaged=True)), snapshot)
+            self._last = Placed(ExactIndex(self._rows(snapshot, None, damaged=True)), snapshot)
             return self._last
 
-    def _rows(self, snapshot: Snapshot, *, damaged: bool = False) -> Rows:
-        present = None if damaged else self._files.open()
-        if present is not None and self._serves(present, snapshot):
+    def _rows(self, snapshot: Snapshot, known: Rows | None, *, damaged: bool = False) -> Rows:
+        """Rows that hold the snapshot's: ``known`` ones if they do, else what the files hold or can be made to."""
+        if known is not None and self._serves(known, snapshot):
+            return known
+        present = None if damaged else self._files.open(known)
+        if present is not None and present is not known and self._serves(present, snapshot):
             return present
         if self._shared:
             # A read-only or full disk, or a lock that never comes free, keeps nobody from searching.
             with contextlib.suppress(OSError, Timeout), self._files.writing():
-                rows = self._extended(snapshot, None if damaged else self._files.open())
+                rows = self._extended(snapshot, None if damaged else self._files.open(present))
                 if rows is not None:
                     return rows
         return in_memory(snapshot.vectors_after(-1), self._dim)
@@ -98,8 +101,8 @@ class Derived:
 
 def _missing(rows: Rows, snapshot: Snapshot) -> NDArray[np.int64]:
     """The snapshot's sequence numbers that the rows lack, ascending."""
-    if np.array_equal(rows.sequence, snapshot.sequence):
-        return np.zeros(0, np.int64)
+    if np.array_equal(rows.sequence, snapshot.sequence[: len(rows)]):
+        return snapshot.sequence[len(rows) :]
     place = np.searchsorted(rows.sequence, snapshot.sequence)
     there = np.zeros(snapshot.rows, np.bool_)
     inside = place < len(rows)

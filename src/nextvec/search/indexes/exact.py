@@ -66,11 +66,11 @@ class ExactIndex:
     def __init__(self, rows: Rows, previous: ExactIndex | None = None) -> None:
         self.rows = rows
         self._packs: dict[int, Any] = {}
-        self._codes_verified = False
+        self._verified = 0  # rows whose codes were found to be what was written
         if previous is not None and previous.rows.name == rows.name:
             full = len(previous.rows) // BLOCK
             self._packs = {block: pack for block, pack in previous._packs.items() if block < full}
-            self._codes_verified = previous._codes_verified and len(previous.rows) == len(rows)
+            self._verified = previous._verified
 
     def search(self, queries: Float32, k: int, allowed: Int64 | None = None) -> list[Found]:
         """The min(k, M) best rows for each of float32 [Q, D]. ``allowed``: ascending row numbers (None: all).
@@ -142,12 +142,11 @@ class ExactIndex:
         return self._packs[block]
 
     def _verify_codes(self) -> None:
-        if not self._codes_verified:
-            for start in range(0, len(self.rows), BLOCK):
-                part = slice(start, start + BLOCK)
-                if not np.array_equal(row_check(self.rows.codes[part]), self.rows.codes_check[part]):
-                    raise Damaged("codes differ from what was written")
-            self._codes_verified = True
+        for start in range(self._verified, len(self.rows), BLOCK):
+            part = slice(start, start + BLOCK)
+            if not np.array_equal(row_check(self.rows.codes[part]), self.rows.codes_check[part]):
+                raise Damaged("codes differ from what was written")
+        self._verified = len(self.rows)
 
 
 class _Survey:

@@ -47,6 +47,9 @@ class Damaged(Exception):
     """A derived file is not what was written: make it again."""
 
 
+_NOTHING = (np.zeros((0, 0), np.float32), np.zeros((0, 0), np.int8), np.zeros(0, STATS))
+
+
 def row_check(rows: NDArray[Any]) -> NDArray[np.uint64]:
     """A sum over the bytes of each row, which any single change alters: uint64 [n]."""
     raw = np.ascontiguousarray(rows).view(np.uint8)
@@ -57,12 +60,14 @@ def row_check(rows: NDArray[Any]) -> NDArray[np.uint64]:
 
 @dataclass(frozen=True)
 class Rows:
-    """N rows of one generation: vectors float32 [N, D], codes int8 [N, D], stats [N] as in ``STATS``."""
+    """N rows of one generation: vectors float32 [N, D], codes int8 [N, D], stats [N] as in ``STATS``; ``crc`` is the
+    checksum of the stats where they come from files."""
 
     name: str
     vectors: NDArray[np.float32]
     codes: NDArray[np.int8]
     stats: NDArray[Any]
+    crc: int = 0
 
     def __len__(self) -> int:
         return len(self.stats)
@@ -139,8 +144,9 @@ class RowFiles:
         with FileLock(self.folder / "exact.lock", timeout=_LOCK_TIMEOUT):
             yield
 
-    def open(self) -> Rows | None:
-        """What is there, mapped; None where nothing is, or where it is damaged."""
+    def open(self, known: Rows | None = None) -> Rows | None:
+        """What is there, mapped; None where nothing is, or where it is damaged. Of the stats, only what comes after
+        those of ``known``, an earlier state of the same files, is read."""
         try:
             header = json.loads((self.folder / _HEADER).read_bytes())
             name, rows, crc = str(header["name"]), int(header["rows"]), int(header["stats_crc"])
@@ -148,15 +154,22 @@ class RowFiles:
                 return None
             if rows == 0:
                 return in_memory((), self.dim)
-            stats = np.fromfile(self._path(name, "stats"), STATS, count=rows)
-            if len(stats) != rows or zlib.crc32(stats.tobytes()) != crc:
+            if known is not None and known.name == name and len(known) == rows and known.crc == crc:
+                return known
+            if known is None or known.name != name or len(known) > rows:
+                known = Rows(name, *_NOTHING)
+            stats = np.fromfile(
+                self._path(name, "stats"), STATS, count=rows - len(known), offset=len(known) * STATS.itemsize
+            )
+            if len(known) + len(stats) != rows or zlib.crc32(stats.tobytes(), known.crc) != crc:
                 return None
+            stats = np.concatenate([known.stats, stats]) if len(known) else stats
             vectors = np.memmap(self._path(name, "rows"), np.float32, "r", shape=(rows, self.dim))
             codes = np.memmap(self._path(name, "codes"), np.int8, "r", shape=(rows, self.dim))
         except (OSError, ValueError, KeyError, TypeError):
             return None
         # A plain array over the map: np.memmap's own bookkeeping costs microseconds at every slice.
-        return Rows(name, vectors.view(np.ndarray), codes.view(np.ndarray), stats)
+        return Rows(name, vectors.view(np.ndarray), codes.view(np.ndarray), stats, crc)
 
     def append(self, present: Rows | None, chunks: Iterable[Chunk]) -> Rows:
         """Write the chunks after ``present`` (None: a new generation) and publish them. Hold the lock."""
@@ -172,14 +185,14 @@ class RowFiles:
             raise
         if old is None:
             self._forget("exact-*.*", but=name)
-        opened = self.open()
+        opened = self.open(old)
         if opened is None:
             raise OSError(f"derived files in {str(self.folder)!r} could not be read back")
         return opened
 
     def _write(self, name: str, old: Rows | None, chunks: Iterable[Chunk]) -> tuple[int, int]:
         """Put the chunks behind the rows of ``old``: (rows, checksum of the stats) after that."""
-        count, crc = (0, 0) if old is None else (len(old), zlib.crc32(old.stats.tobytes()))
+        count, crc = (0, 0) if old is None else (len(old), old.crc)
         with contextlib.ExitStack() as stack:
             streams = []
             for part, width in (("rows", 4 * self.dim), ("codes", self.dim), ("stats", STATS.itemsize)):
