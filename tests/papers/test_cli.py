@@ -172,7 +172,7 @@ def test_serve_takes_the_next_port_answers_and_ends_on_ctrl_c(home: Path) -> Non
             connection.request("GET", "/healthz")
             assert connection.getresponse().status == 200, "the megabyte did no harm"
             process.send_signal(signal.SIGINT)
-            out, errors = process.communicate(timeout=30)
+            _, errors = process.communicate(timeout=30)
             assert process.returncode in (0, 130), errors
             assert f"port {port} is taken, using {used}" in errors and "Traceback" not in errors
 
@@ -213,7 +213,8 @@ def test_demo_builds_again_over_a_damaged_database(home: Path, tmp_path: Path, m
 
 
 def test_the_command_line_stays_light() -> None:
-    code = "import sys, nextvec.cli.papers, nextvec.cli.demo; print([m for m in ('fastapi', 'sqlalchemy', 'lance', 'torch') if m in sys.modules])"
+    heavy = "{'fastapi', 'sqlalchemy', 'lance', 'torch'}"
+    code = f"import sys, nextvec.cli.papers, nextvec.cli.demo; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
     for command in (["papers", "--help"], ["papers", "search", "--help"], ["demo", "--help"]):
         assert "Usage" in run(*command).stdout
@@ -221,8 +222,10 @@ def test_the_command_line_stays_light() -> None:
 
 def test_searching_needs_no_torch(whole_home: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from nextvec.papers.site import Site; from nextvec.papers.search import search;"
-        f"search(Site(Path({str(whole_home)!r})), 'latent'); print('torch' in sys.modules, 'transformers' in sys.modules)"
+        "import sys; from pathlib import Path\n"
+        "from nextvec.papers.search import search; from nextvec.papers.site import Site\n"
+        f"search(Site(Path({str(whole_home)!r})), 'latent')\n"
+        "print('torch' in sys.modules, 'transformers' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "False False", done.stderr

@@ -67,7 +67,7 @@ def test_upsert_counts_changes_and_marks_them_pending(db: Database) -> None:
     assert db.upsert([A, B]) == 0
     generation = db.fact("generation")
     db.mark_indexed([A, B, C, D], ["m"] * 4)
-    assert db.pending(10) == [] and db.indexed_count() == 4
+    assert db.pending(10) == [] and db.indexed_ids() == set("abcd")
     assert db.upsert([replace(A, upvotes=6), replace(B, summary="new"), C]) == 2
     assert [(pending.paper.id, pending.text_changed) for pending in db.pending(10)] == [("a", False), ("b", True)]
     assert [pending.paper.id for pending in db.pending(10, "a")] == ["b"] and db.pending_count() == 2
@@ -124,7 +124,7 @@ def test_a_newer_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.sqlite"
     with Database(path) as database, database.write() as connection:
         connection.execute(sa.text("INSERT INTO schema_version VALUES (999, 'from the future')"))
-    with pytest.raises(StorageError, match="schema version 999.*upgrade nextvec"):
+    with pytest.raises(StorageError, match=r"schema version 999.*upgrade nextvec"):
         Database(path)
 
 
@@ -134,7 +134,7 @@ def test_a_newer_database_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_file_is_one_clear_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "papers.sqlite"
     path.write_bytes(content)
-    with pytest.raises(StorageError, match="papers.sqlite.* is damaged") as caught:
+    with pytest.raises(StorageError, match=r"papers\.sqlite.* is damaged") as caught:
         Database(path)
     assert "\n" not in str(caught.value)
 
@@ -164,3 +164,22 @@ def test_a_second_writer_waits_or_is_told(tmp_path: Path, monkeypatch: pytest.Mo
         with first.write(), pytest.raises(ConflictError, match="busy with another writer"):
             second.upsert([A])
         assert second.upsert([A]) == 1
+
+
+def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "papers.sqlite"
+    with Database(path) as database:
+        database.upsert([A])
+        pages = path.stat().st_size // 4096
+    connect = module._connect
+
+    def small(address: str) -> object:
+        connection = connect(address)
+        connection.execute(f"PRAGMA max_page_count={pages + 3}")
+        return connection
+
+    monkeypatch.setattr(module, "_connect", small)
+    with Database(path) as database:
+        with pytest.raises(StorageError, match="the disk is full"):
+            database.upsert([replace(B, id=f"b{i}", summary="x" * 10_000) for i in range(50)])
+        assert database.ids(Filters()) == {"a"}

@@ -38,7 +38,8 @@ def test_a_period_holds_its_day_and_is_read_back_from_its_key(day: date, kind: f
 
 @pytest.mark.parametrize(
     ("kind", "text"),
-    [("day", "2025-13-01"), ("day", "2025-02-30"), ("day", "x"), ("day", ""), ("day", "0000-01-01"), ("day", "9999-12-31"),
+    [("day", "2025-13-01"), ("day", "2025-02-30"), ("day", "x"), ("day", ""), ("day", "0000-01-01"),
+     ("day", "9999-12-31"),
      ("week", "2025-W53"), ("week", "2025-W00"), ("week", "2025-9"), ("month", "2025-00"), ("month", "2025-2"),
      ("day", "２０２５-01-01"), ("day", "20250101")],
 )  # fmt: skip

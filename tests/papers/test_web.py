@@ -177,6 +177,8 @@ def test_an_id_goes_to_its_paper(client: TestClient, few: list[Paper]) -> None:
     for query in (few[0].id, f"arXiv:{few[0].id}v2", f"https://arxiv.org/pdf/{few[0].id}.pdf"):
         response = client.get("/search", params={"q": query})
         assert (response.status_code, response.headers["location"]) == (303, f"/papers/{few[0].id}")
+    response = client.get("/search", params={"q": few[0].id}, headers={"HX-Request": "true"})
+    assert (response.status_code, response.headers["hx-redirect"]) == (200, f"/papers/{few[0].id}")
     assert client.get(f"/papers/{few[0].id}v3").headers["location"] == f"/papers/{few[0].id}"
     assert "2001.99999 is not in this collection" in client.get("/search?q=2001.99999").text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -58,7 +59,7 @@ def ingest(
 @app.command()
 def search(
     query: Annotated[str, typer.Argument(help="A question, words, a name or an arXiv id.")],
-    k: Annotated[int, typer.Option("-k", min=1, max=200, help="How many results.")] = 10,
+    k: Annotated[int, typer.Option("-k", "--k", min=1, max=200, help="How many results.")] = 10,
     where: Annotated[
         str | None,
         typer.Option(help='Filter, e.g. "year >= 2025 AND has_code = true".', show_default=False),
@@ -208,10 +209,15 @@ def run_server(site: Site, host: str, port: int, *, as_json: bool = False) -> No
         shown_host = f"[{host}]" if ":" in host else host
         address = f"http://{shown_host}:{taken}/"
         emit({"address": address, "papers": site.db.count()}, as_json=as_json, text=f"{address}  (Ctrl-C to stop)")
-        import sys
-
         sys.stdout.flush()
-        config = uvicorn.Config(application, log_level="warning", access_log=False, server_header=False, ws="none")
+        config = uvicorn.Config(
+            application,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            ws="none",
+            timeout_graceful_shutdown=3,
+        )
         server = uvicorn.Server(config)
         server.run(sockets=[socket])
     note("stopped")
@@ -232,7 +238,8 @@ def _listen(host: str, port: int, *, tries: int = 50) -> Any:
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for candidate in range(port, min(port + tries, 65_536)):
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        # With the protocol named, asyncio turns off Nagle's algorithm; without, every answer waits 40 ms for an ACK.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, candidate))

@@ -22,6 +22,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from nextvec.files import storage_error
 from nextvec.papers.migrations import migrate
 from nextvec.papers.records import Paper
+from nextvec.papers.tables import FACTS, PAPERS, Filters
 from nextvec.types import ConflictError, NextvecError, StorageError
 
 __all__ = ["NO_VECTOR", "Database", "Filters", "Order", "Pending", "Stored"]
@@ -31,78 +32,9 @@ Order = Literal["votes", "newest"]
 NO_VECTOR = "-"
 """The emblem of a paper whose text has no token the encoder knows: it is found by its words only."""
 
-_METADATA = sa.MetaData()
-PAPERS = sa.Table(
-    "papers",
-    _METADATA,
-    sa.Column("id", sa.String(64), primary_key=True),
-    sa.Column("title", sa.Text),
-    sa.Column("summary", sa.Text),
-    sa.Column("authors", sa.JSON),
-    sa.Column("upvotes", sa.Integer),
-    sa.Column("num_comments", sa.Integer),
-    sa.Column("published_at", sa.DateTime),
-    sa.Column("listed_at", sa.DateTime),
-    sa.Column("daily_date", sa.Date),
-    sa.Column("submitted_by", sa.Text),
-    sa.Column("github_repo", sa.Text),
-    sa.Column("github_stars", sa.Integer),
-    sa.Column("project_page", sa.Text),
-    sa.Column("organization", sa.Text),
-    sa.Column("source", sa.Text),
-    sa.Column("text_hash", sa.String(24)),
-    sa.Column("facet_hash", sa.String(24)),
-    sa.Column("indexed_text", sa.String(24)),
-    sa.Column("indexed_facets", sa.String(24)),
-    sa.Column("mark", sa.String(24)),
-)
-FACTS = sa.Table("facts", _METADATA, sa.Column("name", sa.String(64), primary_key=True), sa.Column("value", sa.Text))
 _CONTENT = [column.name for column in PAPERS.columns if not column.name.startswith("indexed") and column.name != "mark"]
 _P = PAPERS.c
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filters:
-    """What narrows a feed or a search. ``start`` and ``end`` are feed days, both included."""
-
-    start: date | None = None
-    end: date | None = None
-    organization: str | None = None
-    votes: int | None = None
-    code: bool = False
-
-    def __bool__(self) -> bool:
-        return self != Filters()
-
-    def conditions(self) -> list[sa.ColumnElement[bool]]:
-        """The same filter as SQL."""
-        found: list[sa.ColumnElement[bool]] = []
-        if self.start is not None:
-            found.append(_P.daily_date >= self.start)
-        if self.end is not None:
-            found.append(_P.daily_date <= self.end)
-        if self.organization is not None:
-            found.append(_P.organization == self.organization)
-        if self.votes is not None:
-            found.append(_P.upvotes >= self.votes)
-        if self.code:
-            found.append(_P.github_repo.is_not(None))
-        return found
-
-    def where(self) -> str | None:
-        """The same filter in the language of ``Collection.search``; None when there is nothing to filter."""
-        parts = []
-        if self.start is not None:
-            parts.append(f"daily_date >= date '{self.start.isoformat()}'")
-        if self.end is not None:
-            parts.append(f"daily_date <= date '{self.end.isoformat()}'")
-        if self.organization is not None:
-            parts.append("organization = '{}'".format(self.organization.replace("'", "''")))
-        if self.votes is not None:
-            parts.append(f"upvotes >= {self.votes}")
-        if self.code:
-            parts.append("has_code = true")
-        return " AND ".join(parts) or None
+_BEHIND = sa.or_(_P.indexed_text.is_(None), _P.indexed_text != _P.text_hash, _P.indexed_facets != _P.facet_hash)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,17 +211,15 @@ class Database:
     # -- what the search indexes hold --------------------------------------------------------------------------
     def pending(self, limit: int, after: str = "") -> list[Pending]:
         """Papers whose indexed state is behind, ordered by id, from the one after ``after`` on."""
-        behind = sa.or_(_P.indexed_text.is_(None), _P.indexed_text != _P.text_hash, _P.indexed_facets != _P.facet_hash)
-        query = sa.select(PAPERS).where(behind, _P.id > after).order_by(_P.id).limit(limit)
+        query = sa.select(PAPERS).where(_BEHIND, _P.id > after).order_by(_P.id).limit(limit)
         with self.read() as connection:
             rows = connection.execute(query).all()
         return [Pending(_stored(row).paper, row.indexed_text != row.text_hash) for row in rows]
 
     def pending_count(self) -> int:
         """How many papers ``pending`` would give in all."""
-        behind = sa.or_(_P.indexed_text.is_(None), _P.indexed_text != _P.text_hash, _P.indexed_facets != _P.facet_hash)
         with self.read() as connection:
-            return int(connection.execute(sa.select(sa.func.count()).select_from(PAPERS).where(behind)).scalar_one())
+            return int(connection.execute(sa.select(sa.func.count()).select_from(PAPERS).where(_BEHIND)).scalar_one())
 
     def mark_indexed(self, papers: Sequence[Paper], marks: Sequence[str | None]) -> None:
         """Record that the collection now holds these papers in this state (``marks`` None: keep the emblem)."""
@@ -311,12 +241,11 @@ class Database:
         with self.write() as connection:
             connection.execute(PAPERS.update().values(indexed_text=None, indexed_facets=None))
 
-    def indexed_count(self) -> int:
-        """How many papers the collection should hold (those without any embeddable token are not in it)."""
-        query = sa.select(sa.func.count()).select_from(PAPERS)
-        query = query.where(_P.indexed_text.is_not(None), sa.func.coalesce(_P.mark, "") != NO_VECTOR)
+    def indexed_ids(self) -> set[str]:
+        """The papers the collection should hold (those without any embeddable token are not in it)."""
+        noted = _P.indexed_text.is_not(None), sa.func.coalesce(_P.mark, "") != NO_VECTOR
         with self.read() as connection:
-            return int(connection.execute(query).scalar_one())
+            return set(connection.execute(sa.select(_P.id).where(*noted)).scalars().all())
 
     def lexical_rows(self) -> Iterator[tuple[str, str, str, list[str], str | None]]:
         """(id, title, summary, authors, organisation) of every paper, ordered by id, for the word index."""

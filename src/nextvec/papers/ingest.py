@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from nextvec.files import sha256
 from nextvec.papers.db import NO_VECTOR, Pending
 from nextvec.papers.emblem import emblem
 from nextvec.papers.lexical import LexicalIndex
-from nextvec.papers.records import Paper, parse_record
+from nextvec.papers.records import Paper, parse_records
 from nextvec.papers.site import Site, encode_documents
 from nextvec.types import InputError, Progress, StorageError
 
@@ -53,7 +53,7 @@ def read_file(path: Path) -> list[Paper]:
     from nextvec.data.readers import read_records
 
     records = read_records(path, fields=("id", "title", "summary"))
-    return _checked(records, source=path.name)
+    return list(parse_records(records, source=path.name))
 
 
 def read_source(name: str) -> list[Paper]:
@@ -62,22 +62,7 @@ def read_source(name: str) -> list[Paper]:
         raise InputError(f"source {name!r} is not known; known: {', '.join(SOURCES)}")
     from nextvec.data.bundled import daily_papers
 
-    return _checked(daily_papers().to_pylist(), source=name)
-
-
-def _checked(records: Iterable[dict[str, Any]], *, source: str) -> list[Paper]:
-    papers: list[Paper] = []
-    seen: dict[str, int] = {}
-    for number, record in enumerate(records, start=1):
-        paper = parse_record(record, where=f"{source}, record {number}")
-        if paper.id in seen:
-            raise InputError(
-                f"{source}, record {number}: field 'id' is {paper.id!r} again (first in record {seen[paper.id]}); "
-                "keep one of them"
-            )
-        seen[paper.id] = number
-        papers.append(paper)
-    return papers
+    return list(parse_records(daily_papers().to_pylist(), source=name))
 
 
 def ingest(site: Site, papers: Sequence[Paper], *, stage: Stage | None = None) -> Report:

@@ -15,7 +15,7 @@ import re
 import shutil
 import tempfile
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -192,7 +192,9 @@ class LexicalIndex:
                 total += FIELDS[field] * engine.get_scores(known)
         return total
 
-    def search(self, query: str, k: int, *, allowed: set[str] | None = None) -> tuple[list[str], list[float], int]:
+    def search(
+        self, query: str, k: int, *, allowed: Collection[str] | None = None
+    ) -> tuple[list[str], list[float], int]:
         """The best ``k`` ids with scores, and how many papers match at all; ``allowed`` restricts both exactly."""
         scores = self.scores(query)
         if allowed is not None:

@@ -110,9 +110,17 @@ def safe_url(value: str | None) -> str | None:
 
 
 def parse_records(records: Iterable[Mapping[str, Any]], *, source: str) -> Iterator[Paper]:
-    """Check records one by one; ``source`` names the file in errors, the row number is counted from 1."""
+    """Check records one by one; errors name ``source`` and the record, counted from 1. No id may come twice."""
+    seen: dict[str, int] = {}
     for number, record in enumerate(records, start=1):
-        yield parse_record(record, where=f"{source}, record {number}")
+        paper = parse_record(record, where=f"{source}, record {number}")
+        if paper.id in seen:
+            raise InputError(
+                f"{source}, record {number}: field 'id' is {paper.id!r} again (first in record {seen[paper.id]}); "
+                "keep one of them"
+            )
+        seen[paper.id] = number
+        yield paper
 
 
 def parse_record(record: Mapping[str, Any], *, where: str) -> Paper:

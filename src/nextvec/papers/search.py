@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from nextvec.papers.db import Filters, Stored
@@ -79,7 +79,7 @@ class Results:
     with_words: int
     candidates: int
     mode: Mode
-    pages: int = field(default=1)
+    pages: int
 
 
 def check_query(text: str) -> str:
@@ -163,14 +163,14 @@ def search(
     return Results(matches, len(ranking), with_words, candidates, mode, max(1, -(-len(ranking) // size)))
 
 
-def _allowed(site: Site, filters: Filters, where: str | None) -> tuple[set[str] | None, str | None]:
+def _allowed(site: Site, filters: Filters, where: str | None) -> tuple[frozenset[str] | None, str | None]:
     """(ids that satisfy everything, or None for all; the whole filter as one clause)."""
     clause = filters.where()
     if where is None:
-        return (site.db.ids(filters) if filters else None), clause
-    allowed = set(site.collection.ids(where))  # parsed on its own, so that it cannot reach out of its brackets
+        return (site.allowed(filters) if filters else None), clause
+    allowed = frozenset(site.collection.ids(where))  # parsed on its own: it cannot reach out of its brackets
     if clause:
-        allowed &= site.db.ids(filters)
+        allowed &= site.allowed(filters)
     return allowed, f"({clause}) AND ({where})" if clause else where
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.files import storage_error
-from nextvec.papers.db import Database, Stored
+from nextvec.papers.db import Database, Filters, Stored
 from nextvec.papers.lexical import LexicalIndex
 from nextvec.papers.records import FACETS
 from nextvec.types import ConflictError, NextvecError, NotFoundError, StorageError
@@ -58,6 +58,7 @@ class Site:
         self.home = home
         self._encoder = encoder
         self._lock = threading.Lock()
+        self._allowed: dict[tuple[str, Filters], frozenset[str]] = {}
         self._words: tuple[tuple[int, int], LexicalIndex] | None = None
         path = home / "papers.sqlite"
         if must_exist and not path.exists():
@@ -104,12 +105,15 @@ class Site:
         return self.collection
 
     def usable_collection(self) -> Collection | None:
-        """The collection when it holds exactly what the database says, made by this encoder; else None."""
+        """The collection where it was made by this encoder and holds what the database has noted; else None.
+
+        It may hold papers that are not noted yet (a crash between the two writes): they are written once more.
+        """
         try:
             if self.db.fact("encoder") != self.encoder_state:
                 return None
-            collection = self.collection
-            return collection if collection.count() == self.db.indexed_count() else None
+            held = set(self.collection.ids())
+            return self.collection if self.db.indexed_ids() <= held <= self.db.ids(Filters()) else None
         except NextvecError:
             return None
 
@@ -157,6 +161,17 @@ class Site:
         except OSError:
             return (0, 0)
         return (stat.st_mtime_ns, stat.st_size)
+
+    def allowed(self, filters: Filters) -> frozenset[str]:
+        """The ids that satisfy a filter; the last ones asked for are remembered until a paper changes."""
+        key = (self.stamp, filters)
+        known = self._allowed.get(key)
+        if known is None:
+            known = frozenset(self.db.ids(filters))
+            if len(self._allowed) >= 64:
+                self._allowed.clear()
+            self._allowed[key] = known
+        return known
 
     # -- writing -----------------------------------------------------------------------------------------------
     @contextlib.contextmanager

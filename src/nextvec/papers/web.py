@@ -229,6 +229,8 @@ def search_page(request: Request) -> Response:
     page = read_page(values.get("page"))
     identifier = paper_id(query)
     if identifier and site.db.get(identifier):
+        if "hx-request" in request.headers:  # a script asked: the page itself has to move, not its results
+            return Response(headers={"HX-Redirect": f"/papers/{identifier}"})
         return RedirectResponse(f"/papers/{identifier}", status_code=303)
     organizations = site.db.organizations(limit=300)
     context: dict[str, Any] = {
