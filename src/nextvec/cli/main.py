@@ -60,17 +60,18 @@ def _fail(error: NextvecError) -> int:
 def main() -> None:
     """Run the command line and exit with the documented code."""
     try:
-        code = build()(standalone_mode=True)
+        build()()
     except NextvecError as error:
-        code = _fail(error)
-    except KeyboardInterrupt:
-        print("nextvec: interrupted; what was acknowledged is kept, run the command again to go on", file=sys.stderr)
-        code = 130
+        sys.exit(_fail(error))
+    except SystemExit as stop:
+        # Typer ends every run this way, one that Ctrl-C ended with code 130 and no word.
+        if stop.code == 130:
+            print("nextvec: interrupted; what was acknowledged is kept, run it again to go on", file=sys.stderr)
+        raise
     except BrokenPipeError:
         # The reader (head, less) went away: not an error, and Python must not complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    sys.exit(code)
+        sys.exit(0)
 
 
 if __name__ == "__main__":
