@@ -84,5 +84,5 @@ def test_embed_names_the_missing_field(tmp_path: Path) -> None:
     source = tmp_path / "papers.jsonl"
     source.write_text('{"title": "a", "summary": "b"}\n{"title": "a"}\n')
     done = nextvec("embed", str(source), "--out", str(tmp_path / "v.npy"))
-    assert done.returncode == 1 and "record 2" in done.stderr and "'summary'" in done.stderr
+    assert done.returncode == 1 and "papers.jsonl:2" in done.stderr and "'summary'" in done.stderr
     assert not (tmp_path / "v.npy").exists()

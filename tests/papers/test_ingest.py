@@ -215,8 +215,8 @@ def test_jsonl_csv_and_parquet_give_the_same_papers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (json.dumps({**ROWS[0], "upvotes": "many"}), "p.jsonl, record 2: field 'upvotes' is 'many'"),
-        (json.dumps(ROWS[0]), r"p.jsonl, record 2: field 'id' is '2501.00001' again \(first in record 1\)"),
+        (json.dumps({**ROWS[0], "upvotes": "many"}), "p.jsonl:2: field 'upvotes' is 'many'"),
+        (json.dumps(ROWS[0]), r"p.jsonl:2: field 'id' is '2501.00001' again \(first at p.jsonl:1\)"),
         (json.dumps({"id": "x", "summary": "s"}), "p.jsonl.*title"),
         ("{broken", "p.jsonl"),
         ("[1]", "p.jsonl"),

@@ -64,8 +64,8 @@ def test_csv_strings_are_read() -> None:
     ],
 )
 def test_a_bad_record_is_named(change: dict[str, object], message: str) -> None:
-    with pytest.raises(InputError, match=f"^papers.jsonl, record 2: {message}"):
-        list(parse_records([GOOD, {**GOOD, **change}], source="papers.jsonl"))
+    with pytest.raises(InputError, match=f"^papers.jsonl:2: {message}"):
+        list(parse_records([("papers.jsonl:1", GOOD), ("papers.jsonl:2", {**GOOD, **change})]))
 
 
 @pytest.mark.parametrize(

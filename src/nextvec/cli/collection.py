@@ -71,7 +71,7 @@ def add(
     as_json: JsonFlag = False,
 ) -> None:
     """Add the records of a file. Fields that are not in the schema are left out; missing ones are NULL."""
-    from nextvec.data.readers import batched, read_records
+    from nextvec.data.readers import batched, read_located
     from nextvec.search.collection import Collection
 
     if upsert and skip_existing:
@@ -84,12 +84,12 @@ def add(
         known = set(collection.ids()) if skip_existing else set()
         write = collection.upsert if upsert else collection.add
         try:
-            for batch in batched(_rows(read_records(file), file, id_field), _BATCH):
+            for batch in batched(_rows(read_located(file), id_field), _BATCH):
                 fresh = [row for row in batch if row[1] not in known]
                 skipped += len(batch) - len(fresh)
                 if fresh:
                     ids = [identifier for _, identifier, _ in fresh]
-                    write(ids, vectors(fresh, file), _attributes(fresh, collection.schema, file))
+                    write(ids, vectors(fresh), _attributes(fresh, collection.schema))
                     added += len(fresh)
                     if skip_existing:
                         known.update(ids)
@@ -104,65 +104,65 @@ def add(
     emit(document, as_json=as_json, text=text)
 
 
-_Row = tuple[int, str, dict[str, Any]]  # number in the file (from 1), id, record
+_Row = tuple[str, str, dict[str, Any]]  # place ("papers.jsonl:17"), id, record
 
 
-def _rows(records: Iterator[dict[str, Any]], file: Path, id_field: str) -> Iterator[_Row]:
-    for number, record in enumerate(records, start=1):
+def _rows(located: Iterator[tuple[str, dict[str, Any]]], id_field: str) -> Iterator[_Row]:
+    for place, record in located:
         identifier = record.get(id_field)
         if isinstance(identifier, int) and not isinstance(identifier, bool):
             identifier = str(identifier)
         if not isinstance(identifier, str):
-            raise InputError(f"{file}: record {number} has no id in field {id_field!r}: name the field with --id")
-        yield number, identifier, record
+            raise InputError(f"{place}: no id in field {id_field!r}: name the field with --id")
+        yield place, identifier, record
 
 
-def _vector_reader(field: str) -> Callable[[list[_Row], Path], Any]:
-    def read(rows: list[_Row], file: Path) -> Any:
+def _vector_reader(field: str) -> Callable[[list[_Row]], Any]:
+    def read(rows: list[_Row]) -> Any:
         import numpy as np
 
         vectors: list[Any] = []
-        for number, _, record in rows:
+        for place, _, record in rows:
             try:
                 vector = np.asarray(record[field], dtype=np.float32)
             except KeyError:
                 raise InputError(
-                    f"{file}: record {number} has no field {field!r}: name it with --vector, or use --model and --text"
+                    f"{place}: no field {field!r}: name it with --vector, or use --model and --text"
                 ) from None
             except (TypeError, ValueError):
-                raise InputError(f"{file}: record {number}: {field!r} is not a list of numbers") from None
+                raise InputError(f"{place}: {field!r} is not a list of numbers") from None
             if vectors and vector.shape != vectors[0].shape:
                 shapes = f"{list(vector.shape)}, others {list(vectors[0].shape)}"
-                raise InputError(f"{file}: record {number}: the vector has shape {shapes}")
+                raise InputError(f"{place}: the vector has shape {shapes}")
             vectors.append(vector)
         return np.stack(vectors)
 
     return read
 
 
-def _embedder(model: str, field: str) -> Callable[[list[_Row], Path], Any]:
+def _embedder(model: str, field: str) -> Callable[[list[_Row]], Any]:
     from nextvec.encoder import Encoder
 
     encoder = Encoder.load(model)
 
-    def embed(rows: list[_Row], file: Path) -> Any:
-        for number, _, record in rows:
+    def embed(rows: list[_Row]) -> Any:
+        for place, _, record in rows:
             if not isinstance(record.get(field), str):
-                raise InputError(f"{file}: record {number} has no text in field {field!r}: name the field with --text")
+                raise InputError(f"{place}: no text in field {field!r}: name the field with --text")
         return encoder.encode_document([record[field] for _, _, record in rows])
 
     return embed
 
 
-def _attributes(rows: list[_Row], schema: dict[str, str], file: Path) -> list[dict[str, Any]]:
+def _attributes(rows: list[_Row], schema: dict[str, str]) -> list[dict[str, Any]]:
     attributes = []
-    for number, _, record in rows:
+    for place, _, record in rows:
         values = {}
         for name, kind in schema.items():
             try:
                 values[name] = _cell(kind, record.get(name))
             except ValueError:
-                raise InputError(f"{file}: record {number}: {name!r} is {record[name]!r}, expected {kind}") from None
+                raise InputError(f"{place}: {name!r} is {record[name]!r}, expected {kind}") from None
         attributes.append(values)
     return attributes
 

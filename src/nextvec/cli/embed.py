@@ -59,17 +59,15 @@ def command(
 
 
 def _texts(path: Path, fields: list[str] | None) -> list[str]:
-    from nextvec.data.readers import read_records
+    from nextvec.data.readers import read_located
 
     texts = []
-    for number, record in enumerate(read_records(path), start=1):
+    for place, record in read_located(path):
         names = fields or (["text"] if "text" in record else ["title", "summary"])
         values = [record.get(name) for name in names]
         if not all(isinstance(value, str) for value in values):
             missing = next(name for name, value in zip(names, values, strict=True) if not isinstance(value, str))
-            raise InputError(
-                f"{path}: record {number} has no text in field {missing!r}; name the field(s) with --field"
-            )
+            raise InputError(f"{place}: no text in field {missing!r}; name the field(s) with --field")
         texts.append("\n".join(str(value) for value in values))
     if not texts:
         raise InputError(f"{path}: no records to embed")

@@ -28,7 +28,7 @@ from typing import IO, Any, TypeVar
 from nextvec.files import storage_error
 from nextvec.types import InputError, NotFoundError, did_you_mean
 
-__all__ = ["FORMATS", "MAX_LINE_BYTES", "batched", "read_records"]
+__all__ = ["FORMATS", "MAX_LINE_BYTES", "batched", "read_located", "read_records"]
 
 Record = dict[str, Any]
 T = TypeVar("T")
@@ -52,6 +52,12 @@ def read_records(path: str | os.PathLike[str], *, fields: Sequence[str] | None =
     UTF-8, a damaged or truncated compressed stream, and a line over ``MAX_LINE_BYTES``. Records before the
     faulty one are yielded.
     """
+    return (record for _, record in read_located(path, fields=fields))
+
+
+def read_located(path: str | os.PathLike[str], *, fields: Sequence[str] | None = None) -> Iterator[tuple[str, Record]]:
+    """The same as (place, record), for callers with complaints of their own: the place is "papers.jsonl:17" or,
+    in a Parquet file, "papers.parquet: row 17"."""
     target = Path(path)
     if target.is_dir():
         return _read_folder(target, tuple(fields or ()))
@@ -80,7 +86,7 @@ def _kind(path: Path) -> tuple[str, str]:
     return (suffixes[-1] if suffixes else ""), ""
 
 
-def _read_folder(folder: Path, fields: tuple[str, ...]) -> Iterator[Record]:
+def _read_folder(folder: Path, fields: tuple[str, ...]) -> Iterator[tuple[str, Record]]:
     root = folder.resolve()
     found = 0
     for path in sorted(folder.rglob("*")):
@@ -95,22 +101,22 @@ def _read_folder(folder: Path, fields: tuple[str, ...]) -> Iterator[Record]:
         raise InputError(f"folder {str(folder)!r} holds no file that can be read; {_SUPPORTED}")
 
 
-def _read_file(path: Path, name: str, fields: tuple[str, ...], *, document_id: str | None) -> Iterator[Record]:
+def _read_file(
+    path: Path, name: str, fields: tuple[str, ...], *, document_id: str | None
+) -> Iterator[tuple[str, Record]]:
     kind, compression = _kind(path)
     numbered: Iterator[tuple[int, Record]]
     if kind == ".parquet":
         if compression:
             raise InputError(f"{name}: a Parquet file compresses its own columns; decompress it first")
-        numbered, unit = _parquet(path, name), "row"
+        numbered, before = _parquet(path, name), f"{name}: row "
     else:
-        numbered, unit = _text_records(path, name, kind, compression, document_id), "line"
+        numbered, before = _text_records(path, name, kind, compression, document_id), f"{name}:"
     for number, record in numbered:
         for field in fields:
             if record.get(field) is None:
-                raise InputError(
-                    _missing(f"{name}:{number}" if unit == "line" else f"{name}: row {number}", field, record)
-                )
-        yield record
+                raise InputError(_missing(f"{before}{number}", field, record))
+        yield f"{before}{number}", record
 
 
 def _missing(where: str, field: str, record: Record) -> str:

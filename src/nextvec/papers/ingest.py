@@ -1,6 +1,6 @@
 """Papers from a file or from the package into a site, in steps that can be interrupted anywhere and run again.
 
-1. Check every record before anything is written (a bad one is named by file, record and field).
+1. Check every record before anything is written (a bad one is named by file, line and field).
 2. Upsert by id, in batches, one transaction each. Unchanged papers cost a comparison.
 3. Embed the papers whose text is new and write vector and facets to the collection; only when the collection has
    acknowledged a batch does the database note it. A crash in between repeats one batch, an upsert, and nothing else.
@@ -49,11 +49,10 @@ class Report:
 
 
 def read_file(path: Path) -> list[Paper]:
-    """The checked papers of a jsonl, csv or parquet file. Raises InputError (file, record, field; double ids)."""
-    from nextvec.data.readers import read_records
+    """The checked papers of a jsonl, csv or parquet file. Raises InputError (file, line, field; double ids)."""
+    from nextvec.data.readers import read_located
 
-    records = read_records(path, fields=("id", "title", "summary"))
-    return list(parse_records(records, source=path.name))
+    return list(parse_records(read_located(path, fields=("id", "title", "summary"))))
 
 
 def read_source(name: str) -> list[Paper]:
@@ -62,7 +61,8 @@ def read_source(name: str) -> list[Paper]:
         raise InputError(f"source {name!r} is not known; known: {', '.join(SOURCES)}")
     from nextvec.data.bundled import daily_papers
 
-    return list(parse_records(daily_papers().to_pylist(), source=name))
+    located = ((f"{name}: row {number}", record) for number, record in enumerate(daily_papers().to_pylist(), start=1))
+    return list(parse_records(located))
 
 
 def ingest(site: Site, papers: Sequence[Paper], *, stage: Stage | None = None) -> Report:

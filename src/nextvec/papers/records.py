@@ -109,17 +109,14 @@ def safe_url(value: str | None) -> str | None:
     return None
 
 
-def parse_records(records: Iterable[Mapping[str, Any]], *, source: str) -> Iterator[Paper]:
-    """Check records one by one; errors name ``source`` and the record, counted from 1. No id may come twice."""
-    seen: dict[str, int] = {}
-    for number, record in enumerate(records, start=1):
-        paper = parse_record(record, where=f"{source}, record {number}")
+def parse_records(located: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[Paper]:
+    """Check (place, record) pairs one by one; errors name the place and the field. No id may come twice."""
+    seen: dict[str, str] = {}
+    for place, record in located:
+        paper = parse_record(record, where=place)
         if paper.id in seen:
-            raise InputError(
-                f"{source}, record {number}: field 'id' is {paper.id!r} again (first in record {seen[paper.id]}); "
-                "keep one of them"
-            )
-        seen[paper.id] = number
+            raise InputError(f"{place}: field 'id' is {paper.id!r} again (first at {seen[paper.id]}); keep one of them")
+        seen[paper.id] = place
         yield paper
 
 
