@@ -1,17 +1,23 @@
-"""Train nextvec-mini, the bundled encoder: ``python -m nextvec.recipes.mini --data DIR --teacher DIR --out DIR``.
+"""Train nextvec-mini, the bundled encoder: ``python -m nextvec.recipes.mini --data DIR --teacher DIR --out
+DIR``.
 
 1. Vocabulary: WordPiece over the training papers, and the counts of its tokens.
-2. Token distillation: the teacher's vector of every token alone, turned onto the principal axes of its document
+2. Token distillation: the teacher's vector of every token alone, turned onto the principal axes of its
+document
    vectors, weighted by frequency.
-3. Document distillation: the rows are trained so that mean vectors of titles and half abstracts follow the teacher.
-4. Contrastive training: a title finds its own abstract among those of the batch, at every nested width, while the
+3. Document distillation: the rows are trained so that mean vectors of titles and half abstracts follow the
+teacher. 4. Contrastive training: a title finds its own abstract among those of the batch, at every nested
+width, while the
    distillation goes on beside it.
-5. The rows of steps 3 and 4 are averaged: titles alone would teach the model to expect titles, and questions in
-   everyday words suffer (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", arXiv 2109.01903).
+5. The rows of steps 3 and 4 are averaged: titles alone teach the model to expect titles, and the average
+keeps
+   more of the teacher for other queries (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models",
+   arXiv 2109.01903).
 6. The rows become int8 with a scale each.
 
-Every costly result is kept in the work folder under a hash of what it depends on: an interrupted run goes on there.
-The papers that the evaluation uses (see ``corpus.py``) take part in no step. Legend: V vocabulary, D width.
+Every costly result is kept in the work folder under a hash of what it depends on: an interrupted run goes on
+there. The papers that the evaluation uses (see ``corpus.py``) take part in no step. Legend: V vocabulary, D
+width.
 """
 
 from __future__ import annotations
@@ -53,8 +59,8 @@ class TeacherLike(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All settings. ``teacher_papers``: how many papers' half abstracts the teacher encodes (its titles: all).
-    ``blend``: the weight of the contrastive rows in the final average with the distilled ones."""
+    """All settings. ``teacher_papers``: how many papers' half abstracts the teacher encodes (its titles:
+    all). ``blend``: the weight of the contrastive rows in the final average with the distilled ones."""
 
     vocabulary: int = 32_000
     dims: tuple[int, ...] = (32, 64, 128, 256)
@@ -68,8 +74,8 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What all seeds share: the tokenizer, token-distilled rows float32 [V, D], the training views, and a hash of
-    everything they were made from."""
+    """What all seeds share: the tokenizer, token-distilled rows float32 [V, D], the training views, and a
+    hash of everything they were made from."""
 
     tokenizer: Any
     rows: NDArray[np.float32]
@@ -108,7 +114,7 @@ def prepare(
         teacher_titles=_turned(teacher_titles, axes),
         teacher_firsts=_turned(teacher_firsts, axes),
     )
-    return Prepared(tokenizer, rows, views, digest)
+    return Prepared(tokenizer, rows, views, _digest(digest, tokenizer.to_str()))
 
 
 def train(
