@@ -49,7 +49,8 @@ class WordTeacher:
     def _vector(text: str) -> NDArray[np.float64]:
         words = text.lower().split() or [""]
         seeds = [int.from_bytes(hashlib.sha256(word.encode()).digest()[:4]) for word in words]
-        return np.mean([np.random.default_rng(seed).normal(size=48) for seed in seeds], axis=0)
+        vectors = np.stack([np.random.default_rng(seed).normal(size=48) for seed in seeds])
+        return np.asarray(vectors.mean(axis=0))
 
 
 @pytest.fixture(scope="module")
