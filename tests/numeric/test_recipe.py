@@ -16,7 +16,7 @@ from nextvec.data.bundled import daily_papers  # noqa: E402
 from nextvec.encoder import Encoder  # noqa: E402
 from nextvec.evaluate.retrieval import dense_ranks  # noqa: E402
 from nextvec.recipes.corpus import Pair, halves, normalised_title, pairs_of, split  # noqa: E402
-from nextvec.recipes.mini import Recipe, prepare, train  # noqa: E402
+from nextvec.recipes.mini_steps import Recipe, prepare, train  # noqa: E402
 from nextvec.recipes.package import write_model  # noqa: E402
 from nextvec.recipes.static_table import Bags, TokenTable, principal_axes, quantise, unit  # noqa: E402
 from nextvec.recipes.training import Stage  # noqa: E402

@@ -9,7 +9,7 @@ import platform
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,8 @@ from nextvec.data.readers import read_records
 from nextvec.evaluate.lexical import bm25_ranks
 from nextvec.evaluate.retrieval import bootstrap, dense_ranks, paired_bootstrap, single_relevant, summarise
 from nextvec.recipes.corpus import Corpus, Pair
+from nextvec.recipes.mini_steps import Prepared, Recipe, TeacherLike
 from nextvec.recipes.static_table import Bags, TokenTable, quantise, unit
-
-if TYPE_CHECKING:
-    from nextvec.recipes.mini import Prepared, Recipe, TeacherLike
 
 __all__ = ["measure"]
 

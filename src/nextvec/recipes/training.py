@@ -48,7 +48,6 @@ class Stage:
     learning_rate: float
     temperature: float = 0.05
     distill_weight: float = 0.0
-    halves_weight: float = 0.0
 
 
 def distil(
@@ -78,21 +77,15 @@ def contrast(
     seed: int,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """Train the rows [V, D] with InfoNCE: a title finds its own abstract (whole, or one of its halves, at random),
-    and where weighted, a first half its second half; optionally the distillation goes on beside it."""
+    """Train the rows [V, D] with InfoNCE: a title finds its own abstract (whole, or one of its halves, at random);
+    where weighted, the distillation goes on beside it."""
     objective: Objective = Matryoshka(InfoNCE(temperature=stage.temperature), dims=dims)
-    if stage.halves_weight:
-        halves = InfoNCE(query="first", document="second", temperature=stage.temperature)
-        objective = objective + stage.halves_weight * Matryoshka(halves, dims=dims)
     if stage.distill_weight:
         objective = objective + stage.distill_weight * Matryoshka(Distill(), dims=dims)
 
     def outputs(table: TokenTable, papers: NDArray[np.int64], generator: np.random.Generator) -> Outputs:
         view = (views.abstracts, views.firsts, views.seconds)[int(generator.choice(3, p=(0.5, 0.25, 0.25)))]
         out = {"query": table(views.titles.take(papers)), "document": table(view.take(papers))}
-        if stage.halves_weight:
-            out["first"] = table(views.firsts.take(papers))
-            out["second"] = table(views.seconds.take(papers))
         if stage.distill_weight:
             out |= _student_and_teacher(table, views, papers)
         return out
