@@ -81,6 +81,11 @@ def find(browser: Any, selector: str) -> Any:
     return browser.find_element("css selector", selector)
 
 
+def open_filters(browser: Any) -> None:
+    """The driver takes what stands in a closed <details> for hidden, even where the style shows it."""
+    browser.execute_script("document.querySelector('.filter-box').open = true")
+
+
 def overflow(browser: Any) -> int:
     return int(
         browser.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
@@ -139,10 +144,12 @@ def test_a_walk_from_the_feed_to_markdown(browser: Any, address: str) -> None:
     _until(lambda: "/search" in browser.current_url and browser.find_elements("css selector", "#results .paper"))
     before = find(browser, ".found").text
     check_quiet(browser, address)
+    open_filters(browser)
     find(browser, "input[name=code]").click()
     _until(lambda: "code=1" in browser.current_url and find(browser, ".found").text != before)
     assert len(browser.find_elements("css selector", "#results .badge.code")) == 20, "every result has code"
-    assert browser.find_elements("css selector", "#results mark") and "#1" in find(browser, ".why").text
+    why = find(browser, ".why").text
+    assert browser.find_elements("css selector", "#results mark") and "Words\n#" in why and "Meaning\n#" in why
     check_quiet(browser, address)
 
     browser.find_elements("css selector", ".paper-title a")[0].click()
@@ -171,6 +178,20 @@ def test_nothing_is_wider_than_the_screen(browser: Any, address: str, width: int
         browser.get(address + path)
         assert overflow(browser) <= 0, (name, width)
         check_quiet(browser, address)
+
+
+def test_filters_leave_a_phone_its_results(browser: Any, address: str) -> None:
+    seen = "return document.querySelector('input[name=org]').checkVisibility({contentVisibilityAuto: true})"
+    for width, shown in ((360, False), (430, False), (1280, True)):
+        show(browser, width, 844)
+        browser.get(address + "/search?q=robots")
+        assert browser.execute_script(seen) == shown
+        assert find(browser, "#results .paper").rect["y"] < 500, "the first result is on the first screen"
+        if not shown:
+            find(browser, ".filter-box summary").click()
+            assert browser.execute_script(seen)
+            browser.get(address + "/search?q=robots&votes=5")
+            assert browser.execute_script(seen), "a filter that is set is seen"
 
 
 @pytest.mark.skipif(os.environ.get("NEXTVEC_SCREENSHOTS") != "1", reason="pictures are kept with NEXTVEC_SCREENSHOTS=1")
@@ -229,6 +250,7 @@ def test_typing_an_id_goes_there_and_typing_nonsense_explains(browser: Any, addr
     show(browser, 1280, 900)
     browser.get(address + "/search?q=video")
     browser.execute_script("document.querySelector('input[name=votes]').type = 'text'")
+    open_filters(browser)
     find(browser, "input[name=votes]").send_keys("x")
     _until(lambda: "expected a whole number" in find(browser, "#results").text)
     find(browser, "input[name=votes]").clear()
