@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,42 @@ def test_failures_are_one_line_and_exit_1(arguments: list[str], message: str) ->
     as_json = nextvec(*arguments, "--json")
     assert as_json.returncode == 1
     assert message in json.loads(as_json.stdout)["error"]["message"]
+
+
+def test_embed_replaces_only_files_and_never_what_it_reads(tmp_path: Path) -> None:
+    source, pipe = tmp_path / "t.jsonl", tmp_path / "pipe"
+    source.write_text('{"text": "a"}\n')
+    os.mkfifo(pipe)
+    for out, message in ((pipe, "a device or pipe"), (tmp_path, "a folder"), (source, "the file to read")):
+        done = nextvec("embed", str(source), "--out", str(out))
+        assert done.returncode == 1 and message in done.stderr
+    assert source.read_text() == '{"text": "a"}\n' and pipe.is_fifo()
+
+
+def test_messages_are_short_printable_lines() -> None:
+    done = nextvec("embed", "x\x1b[31m" + "y" * 3000 + ".jsonl", "--out", "v.npy")
+    assert done.returncode == 1 and "\x1b" not in done.stderr
+    assert done.stderr.count("\n") == 1 and len(done.stderr) < 1_200
+
+
+def test_a_reader_that_leaves_and_a_terminal_without_unicode() -> None:
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    program = "from nextvec.cli.console import emit; from nextvec.cli.main import main; import sys\n"
+    program += "sys.argv = ['nextvec', '--version']\ntry: main()\nexcept SystemExit: pass\n"
+    program += "emit({'a': 'é'}, as_json=True); emit(None, as_json=False, text='é')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=ascii_only)
+    assert done.returncode == 0 and '"\\u00e9"' in done.stdout and done.stdout.endswith("\\xe9\n")
+    command = [sys.executable, "-m", "nextvec.cli.main", "data", "list", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+def test_a_home_that_nobody_knows() -> None:
+    done = nextvec("collection", "info", "~no such user/x")
+    assert done.returncode == 1 and "set HOME" in done.stderr
 
 
 def test_embed_names_the_missing_field(tmp_path: Path) -> None:

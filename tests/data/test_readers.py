@@ -6,6 +6,7 @@ import datetime as dt
 import gzip
 import json
 import lzma
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,7 @@ def test_reading_is_lazy(tmp_path: Path) -> None:
         ("p.jsonl", b'{"title": "ok"}\n{"title": "\xff"}\n', r"p\.jsonl:2: not UTF-8 \(byte 0xff\)"),
         ("p.csv", b'title,b\n1,"open\n', r"p\.csv:2: invalid CSV"),
         ("p.csv", b"title,b\n1,2,3\n", r"p\.csv:2: 3 values for the header's 2 columns"),
+        ("p.jsonl", b'{"title": "a", "title": "b"}\n', r"p\.jsonl:1: .*the field 'title' comes twice"),
         ("p.csv", b"title,title\n", r"p\.csv:1: the header names a column twice"),
         ("p.md", b"fine\n\xe9\n", r"p\.md:2: not UTF-8"),
         ("p.parquet", b"PAR1 nothing of the kind", r"p\.parquet: not a readable Parquet file"),
@@ -170,6 +172,42 @@ def test_a_line_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         read(good)
     with pytest.raises(InputError, match=r"c\.md:1: longer than"):
         read(put(tmp_path, "c.md", b"y" * 65))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ([("t", pa.array([2**62], pa.timestamp("us")))], r"row 1 holds a value that cannot be read"),
+        ([("t", pa.array(["a"])), ("t", pa.array(["b"]))], r"names a column twice: t, t"),
+    ],
+)
+def test_parquet_that_python_cannot_hold(tmp_path: Path, columns: list[tuple[str, pa.Array]], message: str) -> None:
+    table = pa.table([array for _, array in columns], names=[name for name, _ in columns])
+    pq.write_table(table, tmp_path / "p.parquet")
+    with pytest.raises(InputError, match=message):
+        read(tmp_path / "p.parquet")
+
+
+def test_parquet_nanoseconds_are_cut(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"t": pa.array([1_234_567_891], pa.timestamp("ns"))}), tmp_path / "p.parquet")
+    assert read(tmp_path / "p.parquet")[0]["t"].microsecond == 234_567
+
+
+def test_parquet_with_large_cells_is_decoded_in_few_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # One stored cell stands in every row: 400 kB in the file's dictionary would be 800 MB as rows.
+    cell = pa.DictionaryArray.from_arrays(pa.array([0] * 2_000, pa.int32()), pa.array(["x" * 400_000]))
+    pq.write_table(pa.table({"text": cell}), tmp_path / "p.parquet")
+    monkeypatch.setattr(readers, "_BATCH_BYTES", 20 * 400_000)
+    metadata = pq.ParquetFile(tmp_path / "p.parquet").metadata
+    assert 16 <= readers._parquet_rows(metadata) <= 20
+    assert len(next(iter(read_records(tmp_path / "p.parquet")))["text"]) == 400_000
+
+
+def test_devices_and_pipes_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "p.jsonl")
+    for path in (tmp_path / "p.jsonl", Path(os.devnull)):
+        with pytest.raises(InputError, match="is a device or pipe"):
+            read(path)
 
 
 def test_missing_path(tmp_path: Path) -> None:

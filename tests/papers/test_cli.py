@@ -87,9 +87,11 @@ def test_search_with_every_filter(home: Path) -> None:
         (["search", "x", "--where", "upvotes >"], "upvotes"),
         (["search", "x" * 300], "at most 250"),
         (["search", ""], "the query is empty"),
+        (["search", "caf\udce9"], "not UTF-8"),
         (["search", "x", "--mode", "magic"], "expected one of hybrid, semantic, keyword"),
         (["search", "x", "--from", "2025-13-01"], "is not a day"),
         (["search", "x", "--encoder", "nextvec-mimi"], "did you mean"),
+        (["ingest", os.devnull], "is a device or pipe"),
         (["ingest"], "give either a FILE or --source"),
         (["ingest", "none.jsonl"], "none.jsonl"),
         (["ingest", "--source", "nothing"], "source 'nothing' is not known"),
@@ -98,6 +100,18 @@ def test_search_with_every_filter(home: Path) -> None:
 def test_bad_usage_is_one_line(home: Path, arguments: list[str], message: str) -> None:
     done = run("papers", *arguments, home=home, code=1)
     assert message in done.stderr and done.stderr.count("\n") == 1 and done.stdout == ""
+
+
+def test_an_id_is_answered_with_its_paper(home: Path) -> None:
+    found = json.loads(run("papers", "search", "robot", "-k", "1", "--json", home=home).stdout)["results"][0]["id"]
+    first = json.loads(run("papers", "search", f"arXiv:{found}v2", "-k", "1", "--json", home=home).stdout)
+    assert [(one["id"], one["exact_id"]) for one in first["results"]] == [(found, True)]
+    assert "there is no paper 0000.00000" in run("papers", "search", "0000.00000", home=home).stderr
+
+
+def test_a_file_without_papers_is_told(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "e.csv").write_text("id,title,summary\n")
+    assert "no papers in it" in run("papers", "ingest", str(tmp_path / "e.csv"), home=home, code=1).stderr
 
 
 def test_errors_as_json(home: Path) -> None:

@@ -61,6 +61,11 @@ def test_csv_strings_are_read() -> None:
         ({"publishedAt": "yesterday"}, "field 'publishedAt' is 'yesterday'; expected a time"),
         ({"daily_date": "2025-02-30"}, "field 'daily_date'"),
         ({"daily_date": 20250101}, "field 'daily_date'"),
+        ({"daily_date": "9999-12-31"}, "field 'daily_date' is '9999-12-31'"),
+        ({"daily_date": "0001-01-01"}, "field 'daily_date'"),
+        ({"publishedAt": "0001-01-01T00:00:00+14:00"}, "field 'publishedAt'"),
+        ({"publishedAt": "9999-12-31T23:00:00-14:00"}, "field 'publishedAt'"),
+        ({"id": "trending"}, "field 'id' is 'trending', the name of a page of the site"),
     ],
 )
 def test_a_bad_record_is_named(change: dict[str, object], message: str) -> None:

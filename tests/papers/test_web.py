@@ -203,6 +203,8 @@ def test_an_id_goes_to_its_paper(client: TestClient, few: list[Paper]) -> None:
         ("/search?q=a&page=9999", 404, "the last one is"),
         ("/search?q=a&page=" + "9" * 400, 400, "Page is"),
         ("/search?org=" + "x" * 301, 400, "at most 300"),
+        ("/search?q=%ff", 400, "not UTF-8"),
+        ("/search?org=%ff", 400, "not UTF-8"),
         ("/papers/date/2025-13-01", 400, "is not a day; expected the form 2025-02-28"),
         ("/papers/date/yesterday", 400, "is not a day"),
         ("/papers/week/2025-W54", 400, "is not a week"),
@@ -255,10 +257,23 @@ def test_no_path_ever_breaks_the_site(client: TestClient, tail: str | bytes) -> 
     assert response.status_code in (200, 301, 307, 400, 404), response.text
 
 
+def test_markdown_goes_to_those_who_accept_it(client: TestClient, few: list[Paper]) -> None:
+    for accept, kind in (("text/markdown", "markdown"), ("text/markdown;q=0, text/html", "html")):
+        response = client.get(f"/papers/{few[0].id}", headers={"Accept": accept})
+        assert response.headers["content-type"].startswith(f"text/{kind}")
+
+
+def test_filters_are_folded_until_one_is_set(client: TestClient) -> None:
+    assert '<details class="filter-box">' in client.get("/search?q=robots").text
+    for setting in ("votes=5", "mode=keyword"):
+        assert '<details class="filter-box" open>' in client.get(f"/search?q=robots&{setting}").text
+
+
 def test_other_methods_are_refused(client: TestClient) -> None:
     for method in ("POST", "PUT", "DELETE", "PATCH"):
         response = client.request(method, "/search")
         assert response.status_code == 405 and "<h1>" in response.text
+        assert set(response.headers["allow"].split(", ")) == {"GET", "HEAD"}
 
 
 def test_theme_is_a_cookie_and_goes_back(client: TestClient, small: Site) -> None:
@@ -267,7 +282,7 @@ def test_theme_is_a_cookie_and_goes_back(client: TestClient, small: Site) -> Non
     response = browser.post("/theme?to=dark&next=%2Fsearch%3Fq%3Dx")
     assert (response.status_code, response.headers["location"]) == (303, "/search?q=x")
     assert 'data-theme="dark"' in browser.get("/about").text
-    for target in ("https://evil.io", "//evil.io", "/\\evil.io", "javascript:x", "", "/\n/evil.io"):
+    for target in ("https://evil.io", "//evil.io", "/\\evil.io", "javascript:x", "", "/\n/evil.io", "//[evil"):
         assert browser.post("/theme", params={"to": "auto", "next": target}).headers["location"] == "/"
     assert "data-theme" not in browser.get("/about").text
 

@@ -84,7 +84,9 @@ def test_csv_and_parquet(made: Path, tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "r.parquet")
     assert json.loads(run("add", made, tmp_path / "r.parquet", "--json"))["added"] == 2
     (tmp_path / "r.csv").write_text("id,year,vector\na,2020,1\n")
-    run("add", made, tmp_path / "r.csv", fails=InputError, said="expected [n, 3]")
+    run("add", made, tmp_path / "r.csv", fails=InputError, said="is not a list of numbers")
+    (tmp_path / "e.csv").write_text("id,vector\n")
+    run("add", made, tmp_path / "e.csv", fails=InputError, said="no records to add")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,12 @@ def test_csv_and_parquet(made: Path, tmp_path: Path) -> None:
         ({"vector": [1, 2, 3]}, "no id in field 'id'"),
         ({"id": "a"}, "no field 'vector'"),
         ({"id": "a", "vector": "x"}, "'vector' is not a list of numbers"),
-        ({"id": "a", "vector": [1, 2]}, "expected [n, 3]"),
+        ({"id": "a", "vector": [1, 2]}, "expected [n, 3] (position 0 is bad.jsonl:1)"),
+        ({"id": "a", "vector": [True, False, True]}, "'vector' is not a list of numbers"),
+        ({"id": "a", "vector": ["1", "2", "3"]}, "'vector' is not a list of numbers"),
+        ({"id": "a", "vector": [10**400, 1, 2]}, "'vector' is not a list of numbers"),
+        ({"id": "a", "vector": [float("nan"), 1, 2]}, "bad.jsonl:1: 'vector' holds NaN"),
+        ({"id": "a", "vector": [1, 2, 3], "year": 2**70}, "(position 0 is bad.jsonl:1)"),
         ({"id": "a", "vector": [1, 2, 3], "year": "soon"}, "'year' is 'soon', expected int"),
         ({"id": "a", "vector": [1, 2, 3], "year": 1.5}, "expected int"),
     ],
@@ -117,6 +124,10 @@ def test_bad_options(made: Path, tmp_path: Path) -> None:
     run("add", made, tmp_path / "no.jsonl", "--model", "m", fails=InputError, said="go together")
     np.save(tmp_path / "o.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     run("search", made, "--vector", tmp_path / "o.npy", fails=InputError, said="not a .npy file of numbers")
+    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 3)}".ljust(117) + "\n"
+    (tmp_path / "h.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00" + header.encode())
+    run("search", made, "--vector", tmp_path / "h.npy", fails=InputError, said="not a .npy file of numbers")
+    run("search", made, "--vector", tmp_path, fails=NotFoundError, said="is not a file")
     (tmp_path / "t.npy").write_bytes(b"\x93NUMPY\x01")
     run("search", made, "--vector", tmp_path / "t.npy", fails=InputError, said="not a .npy file of numbers")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nextvec.cli.console import JsonFlag, emit, progress, table
-from nextvec.types import Hits, InputError, NextvecError, NotFoundError
+from nextvec.types import ConflictError, Hits, InputError, NextvecError, NotFoundError
 
 if TYPE_CHECKING:
     from nextvec.search.collection import Collection
@@ -89,7 +90,9 @@ def add(
                 skipped += len(batch) - len(fresh)
                 if fresh:
                     ids = [identifier for _, identifier, _ in fresh]
-                    write(ids, vectors(fresh), _attributes(fresh, collection.schema))
+                    rows, attributes = vectors(fresh), _attributes(fresh, collection.schema)
+                    with _first_place(fresh):
+                        write(ids, rows, attributes)
                     added += len(fresh)
                     if skip_existing:
                         known.update(ids)
@@ -99,6 +102,8 @@ def add(
                 raise
             way = "run it again" if upsert else "go on with --skip-existing"
             raise type(error)(f"{error} ({added} rows before it were added: correct it and {way})") from error
+        if not added + skipped:
+            raise InputError(f"{file}: no records to add")
         document = {"path": str(path), "added": added, "skipped": skipped, "rows": collection.count()}
     text = f"{added} rows added, {skipped} skipped; {document['rows']} in {path}"
     emit(document, as_json=as_json, text=text)
@@ -124,13 +129,19 @@ def _vector_reader(field: str) -> Callable[[list[_Row]], Any]:
         vectors: list[Any] = []
         for place, _, record in rows:
             try:
-                vector = np.asarray(record[field], dtype=np.float32)
+                given = np.asarray(record[field])
+                if given.ndim != 1 or given.dtype.kind not in "fiu":
+                    raise ValueError
+                with np.errstate(over="ignore"):
+                    vector = given.astype(np.float32)
             except KeyError:
                 raise InputError(
                     f"{place}: no field {field!r}: name it with --vector, or use --model and --text"
                 ) from None
             except (TypeError, ValueError):
                 raise InputError(f"{place}: {field!r} is not a list of numbers") from None
+            if not np.isfinite(vector).all():
+                raise InputError(f"{place}: {field!r} holds NaN or an infinite number: expected finite float32 numbers")
             if vectors and vector.shape != vectors[0].shape:
                 shapes = f"{list(vector.shape)}, others {list(vectors[0].shape)}"
                 raise InputError(f"{place}: the vector has shape {shapes}")
@@ -154,6 +165,15 @@ def _embedder(model: str, field: str) -> Callable[[list[_Row]], Any]:
     return embed
 
 
+@contextlib.contextmanager
+def _first_place(rows: list[_Row]) -> Iterator[None]:
+    """Complaints about a batch count from its first record: say where that is."""
+    try:
+        yield
+    except (InputError, ConflictError) as error:
+        raise type(error)(f"{error} (position 0 is {rows[0][0]})") from error
+
+
 def _attributes(rows: list[_Row], schema: dict[str, str]) -> list[dict[str, Any]]:
     attributes = []
     for place, _, record in rows:
@@ -162,7 +182,7 @@ def _attributes(rows: list[_Row], schema: dict[str, str]) -> list[dict[str, Any]
             try:
                 values[name] = _cell(kind, record.get(name))
             except ValueError:
-                raise InputError(f"{place}: {name!r} is {record[name]!r}, expected {kind}") from None
+                raise InputError(f"{place}: {name!r} is {record[name]!r:.60}, expected {kind}") from None
         attributes.append(values)
     return attributes
 
@@ -219,9 +239,11 @@ def _load_vector(file: Path) -> Any:
     import numpy as np
 
     if not file.is_file():
-        raise NotFoundError(f"{str(file)!r} does not exist: --vector takes a .npy file")
+        what = "is not a file" if file.exists() else "does not exist"
+        raise NotFoundError(f"{str(file)!r} {what}: --vector takes a .npy file")
     try:
-        return np.load(file, allow_pickle=False)
+        # Mapped, so that a header that promises terabytes is refused and not allocated.
+        return np.lib.format.open_memmap(file, mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{str(file)!r} is not a .npy file of numbers ({error})") from error
 

@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 the work could not be done (bad input, missing file, full 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nextvec.types import Progress
+from nextvec.types import Progress, StorageError
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
@@ -23,9 +24,17 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document 
 def emit(document: Any, *, as_json: bool, text: str | None = None) -> None:
     """Print ``document`` as JSON, or ``text`` for people (``text=None``: nothing for people)."""
     if as_json:
-        print(json.dumps(document, ensure_ascii=False, indent=2, default=str))
-    elif text is not None:
-        print(text)
+        # Escapes of another kind than JSON's own would break the document.
+        plain = not (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
+        text = json.dumps(document, ensure_ascii=plain, indent=2, default=str)
+    if text is not None:
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:  # the reader (head, less) went away, which is not an error
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise StorageError(f"the output cannot be written: {error.strerror or error}") from error
 
 
 def note(message: str) -> None:

@@ -35,6 +35,8 @@ def command(
     """Embed the texts of a file into a .npy matrix, one row per record in order."""
     from nextvec.encoder import Encoder
 
+    if out is not None:
+        _check_out(out, source)
     encoder = Encoder.load(model)
     options = {"role": role, "dim": dim, "precision": precision, "dtype": dtype}
     if text:
@@ -56,6 +58,15 @@ def command(
         "out": str(out),
     }
     emit(document, as_json=as_json, text=f"{len(vectors):,} x {vectors.shape[1]} {vectors.dtype} written to {out}")
+
+
+def _check_out(out: Path, source: str) -> None:
+    """Refuse to replace what is no file (a device, a pipe) and the very file that is read."""
+    if out.exists() and not out.is_file():
+        what = "a folder" if out.is_dir() else "a device or pipe"
+        raise InputError(f"--out is {str(out)!r}, {what}: name a .npy file")
+    if out.exists() and out.resolve() == Path(source).resolve():
+        raise InputError(f"--out is {str(out)!r}, the file to read: name another one")
 
 
 def _texts(path: Path, fields: list[str] | None) -> list[str]:

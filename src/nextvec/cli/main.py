@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -10,9 +11,10 @@ from typing import Annotated
 import typer
 
 from nextvec import catalog
-from nextvec.types import NextvecError
+from nextvec.types import InputError, NextvecError
 
 _NOT_COMMANDS = {"main", "console"}
+_MAX_MESSAGE = 1_000  # characters: a value that came in must not fill the screen
 
 
 def _version(value: bool) -> None:
@@ -50,28 +52,51 @@ def build() -> typer.Typer:
 
 
 def _fail(error: NextvecError) -> int:
+    message = str(error)
+    if len(message) > _MAX_MESSAGE:
+        message = f"{message[: _MAX_MESSAGE // 2]} ... {message[-_MAX_MESSAGE // 2 :]}"
     if "--json" in sys.argv:
-        print(json.dumps({"error": {"type": type(error).__name__, "message": str(error)}}))
+        print(json.dumps({"error": {"type": type(error).__name__, "message": message}}))
     else:
-        print(f"nextvec: {error}", file=sys.stderr)
+        # One line, and nothing in it that a terminal would obey.
+        shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in message)
+        print(f"nextvec: {shown}", file=sys.stderr)
     return 1
+
+
+def _interrupted() -> int:
+    print("nextvec: interrupted; what was acknowledged is kept, run it again to go on", file=sys.stderr)
+    return 130
 
 
 def main() -> None:
     """Run the command line and exit with the documented code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is escaped
+            stream.reconfigure(errors="backslashreplace")
     try:
         build()()
     except NextvecError as error:
         sys.exit(_fail(error))
-    except SystemExit as stop:
-        # Typer ends every run this way, one that Ctrl-C ended with code 130 and no word.
-        if stop.code == 130:
-            print("nextvec: interrupted; what was acknowledged is kept, run it again to go on", file=sys.stderr)
-        raise
     except BrokenPipeError:
         # The reader (head, less) went away: not an error, and Python must not complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:  # of a part that does not tell its own
+        from nextvec.files import storage_error
+
+        sys.exit(_fail(storage_error(error, error.filename or "a file")))
+    except RuntimeError as error:
+        if "home directory" not in str(error):
+            raise
+        sys.exit(_fail(InputError("the folder that ~ stands for is not known: give the whole path, or set HOME")))
+    except KeyboardInterrupt:  # before Typer was ready to catch it
+        sys.exit(_interrupted())
+    except SystemExit as stop:
+        # Typer ends every run this way, one that Ctrl-C ended with code 130 and no word.
+        if stop.code == 130:
+            _interrupted()
+        raise
 
 
 if __name__ == "__main__":

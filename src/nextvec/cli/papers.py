@@ -76,7 +76,7 @@ def search(
 ) -> None:
     """Search the papers by meaning and by word, under filters."""
     from nextvec.papers.params import read_filters
-    from nextvec.papers.search import check_mode, check_query
+    from nextvec.papers.search import check_mode, check_query, paper_id
     from nextvec.papers.search import search as run
 
     chosen = check_mode(mode)
@@ -85,6 +85,9 @@ def search(
     values = {"from": start, "to": end, "org": org, "votes": str(votes) if votes else None, "code": str(int(code))}
     with opened(home, encoder, must_exist=True) as site:
         filters, suggestion = read_filters({name: value for name, value in values.items() if value}, site.db)
+        identifier = paper_id(query)
+        if identifier and site.db.get(identifier) is None:
+            note(f"there is no paper {identifier} here: searching its digits as words")
         began = time.perf_counter()
         results = run(site, query, filters, mode=chosen, size=k, where=where)
         seconds = time.perf_counter() - began
@@ -170,6 +173,7 @@ def as_record(match: Match) -> dict[str, Any]:
         "cosine": round(match.meaning_score, 4) if match.meaning_score is not None else None,
         "terms": match.terms,
         "exact_title": match.exact_title,
+        "exact_id": match.exact_id,
     }
 
 
@@ -249,5 +253,7 @@ def _listen(host: str, port: int, *, tries: int = 50) -> Any:
             listener.close()
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
                 continue
-            raise InputError(f"cannot listen on {host!r}: {error.strerror or error}") from error
+            raise InputError(
+                f"cannot listen on {host!r}: {error.strerror or error}; choose an address of this machine with --host"
+            ) from error
     raise InputError(f"no free port from {port} to {min(port + tries, 65_536) - 1}: choose another with --port")

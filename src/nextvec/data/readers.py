@@ -36,6 +36,8 @@ T = TypeVar("T")
 MAX_LINE_BYTES = 64 << 20
 """A longer line (or whole text document) is refused: it is a damaged or hostile file rather than a record."""
 
+_BATCH_BYTES = 1 << 30  # of Parquet cells decoded at once
+
 COMPRESSIONS = (".gz", ".xz", ".zst")
 FORMATS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".txt", ".md")
 _SUPPORTED = f"supported: {', '.join(FORMATS)}, each also as {', '.join(COMPRESSIONS)} (Parquet as it is), or a folder"
@@ -59,10 +61,17 @@ def read_located(path: str | os.PathLike[str], *, fields: Sequence[str] | None =
     """The same as (place, record), for callers with complaints of their own: the place is "papers.jsonl:17" or,
     in a Parquet file, "papers.parquet: row 17"."""
     target = Path(path)
+    try:
+        target.stat()
+    except FileNotFoundError:
+        raise NotFoundError(f"{os.fspath(path)!r} does not exist: give a file or folder ({_SUPPORTED})") from None
+    except (OSError, ValueError) as error:  # a name too long, in a folder that is a file, with a NUL in it
+        told = error if isinstance(error, OSError) else OSError(str(error))
+        raise storage_error(told, path) from error
     if target.is_dir():
         return _read_folder(target, tuple(fields or ()))
-    if not target.exists():
-        raise NotFoundError(f"{os.fspath(path)!r} does not exist: give a file or folder ({_SUPPORTED})")
+    if not target.is_file():  # reading one may never end
+        raise InputError(f"{os.fspath(path)!r} is a device or pipe: write what it gives to a file first")
     kind, _ = _kind(target)
     if kind not in FORMATS:
         raise InputError(f"{target.name}: cannot tell the format from the ending {kind or 'none'!r}; {_SUPPORTED}")
@@ -176,7 +185,7 @@ def _decode(raw: bytes, name: str, number: int) -> str:
 
 def _json(line: str, name: str, number: int) -> Record:
     try:
-        record = json.loads(line)
+        record = json.loads(line, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
         raise InputError(f"{name}:{number}: invalid JSON at column {error.colno}: {error.msg}") from error
     except (RecursionError, ValueError) as error:
@@ -184,6 +193,15 @@ def _json(line: str, name: str, number: int) -> Record:
         raise InputError(f"{name}:{number}: JSON that cannot be read: {error}") from error
     if not isinstance(record, dict):
         raise InputError(f"{name}:{number}: expected a JSON object per line, got {type(record).__name__}")
+    return record
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Record:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in record if names.count(name) > 1)
+        raise ValueError(f"the field {twice!r:.60} comes twice in one object")
     return record
 
 
@@ -221,8 +239,12 @@ def _parquet(path: Path, name: str) -> Iterator[tuple[int, Record]]:
     number = 0
     try:
         with path.open("rb") as stream:
-            for batch in pq.ParquetFile(stream).iter_batches(batch_size=1024):
-                for record in batch.to_pylist():
+            file = pq.ParquetFile(stream)
+            columns = file.schema_arrow.names
+            if len(set(columns)) != len(columns):
+                raise InputError(f"{name}: the schema names a column twice: {', '.join(columns)}")
+            for batch in file.iter_batches(batch_size=_parquet_rows(file.metadata)):
+                for record in _microseconds(batch).to_pylist():
                     number += 1
                     yield number, record
     except OSError as error:
@@ -232,6 +254,30 @@ def _parquet(path: Path, name: str) -> Iterator[tuple[int, Record]]:
         raise InputError(f"{name}: damaged Parquet file after row {number}: {_first_line(error)}") from error
     except pa.ArrowException as error:
         raise InputError(f"{name}: not a readable Parquet file: {_first_line(error)}") from error
+    except (OverflowError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{name}: row {number + 1} holds a value that cannot be read: {_first_line(error)}") from error
+
+
+def _parquet_rows(metadata: Any) -> int:
+    """Rows to decode at once: few where cells may be large, for one stored cell can stand in every row."""
+    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+    largest = max(
+        (group.column(i).total_uncompressed_size for group in groups for i in range(group.num_columns)), default=0
+    )
+    return max(16, min(1024, _BATCH_BYTES // max(largest, 1)))
+
+
+def _microseconds(batch: Any) -> Any:
+    """The batch with its nanosecond times cut to microseconds, all that ``datetime`` holds."""
+    import pyarrow as pa
+
+    for i, field in enumerate(batch.schema):
+        if pa.types.is_timestamp(field.type) and field.type.unit == "ns":
+            column = batch.column(i).cast(pa.timestamp("us", field.type.tz), safe=False)
+            batch = batch.set_column(i, field.name, column)
+    return batch
 
 
 def _first_line(error: BaseException) -> str:

@@ -324,7 +324,11 @@ def _errors_told(location: str) -> Iterator[None]:
                 f"the paper database {location!r} is damaged ({cause}): move it away and ingest the papers again"
             ) from error
         if isinstance(error, OperationalError) or "sqlite" in type(error).__module__:
-            hint = {"readonly": "it is read-only", "full": "the disk is full", "unable to open": "it cannot be opened"}
+            hint = {
+                "readonly": "it is read-only",
+                "full": "the disk is full",
+                "unable to open": "it cannot be opened (is the disk read-only?)",
+            }
             reason = next((text for word, text in hint.items() if word in cause), cause)
             raise StorageError(f"cannot use the paper database {location!r}: {reason}") from error
         raise

@@ -52,7 +52,10 @@ def read_file(path: Path) -> list[Paper]:
     """The checked papers of a jsonl, csv or parquet file. Raises InputError (file, line, field; double ids)."""
     from nextvec.data.readers import read_located
 
-    return list(parse_records(read_located(path, fields=("id", "title", "summary"))))
+    papers = list(parse_records(read_located(path, fields=("id", "title", "summary"))))
+    if not papers:
+        raise InputError(f"{path}: no papers in it; expected records with id, title and summary")
+    return papers
 
 
 def read_source(name: str) -> list[Paper]:

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from nextvec.papers.db import Database, Filters
 from nextvec.papers.feed import parse_period
-from nextvec.papers.records import clean
+from nextvec.papers.records import check_text, clean
 from nextvec.types import InputError, NotFoundError
 
 __all__ = ["MAX_PAGE", "SearchForm", "check_page", "flag", "read_page", "whole_number"]
@@ -83,6 +83,7 @@ def read_filters(values: Mapping[str, str], db: Database) -> tuple[Filters, str 
     if start and end and start > end:
         raise InputError(f"from is {start}, after to, {end}: exchange them")
     votes = whole_number(values.get("votes"), "votes", low=0, high=10**9) or None
+    check_text(values.get("org", ""), "org")
     organization = clean(values.get("org", "")) or None
     if organization and len(organization) > 300:
         raise InputError(f"org has {len(organization)} characters; at most 300 are accepted")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +17,8 @@ __all__ = ["FACETS", "Paper", "parse_record", "parse_records", "safe_url"]
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069\ufeff]+")
 ID_PATTERN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,62}[A-Za-z0-9])?")
 _RESERVED = ("date/", "week/", "month/")
+_TAKEN = ("trending",)  # pages of the site under /papers/
+_YEARS = range(1900, 9999)  # those that the feed has pages for
 _LIMITS = {"title": 1_000, "summary": 20_000}
 _SHORT = 300
 _MAX_AUTHORS = 5_000
@@ -133,6 +136,8 @@ def parse_record(record: Mapping[str, Any], *, where: str) -> Paper:
             f"{where}: field 'id' is {identifier!r}; expected 1 to 64 of the characters A-Z a-z 0-9 . _ / -, "
             "such as an arXiv id"
         )
+    if identifier in _TAKEN:
+        raise InputError(f"{where}: field 'id' is {identifier!r}, the name of a page of the site; choose another")
     if identifier.endswith(".md") or ".." in identifier or "//" in identifier:
         raise InputError(f"{where}: field 'id' is {identifier!r}; it must not contain '..' or '//' or end in '.md'")
     title = _string(record, "title", where, limit=_LIMITS["title"])
@@ -155,6 +160,12 @@ def parse_record(record: Mapping[str, Any], *, where: str) -> Paper:
         organization=_string(record, "organization", where, limit=_SHORT),
         source=_string(record, "source", where, limit=_SHORT),
     )
+
+
+def check_text(text: str, name: str) -> None:
+    """InputError where ``text`` was made from bytes that are not UTF-8."""
+    if not text.isascii() and re.search("[\ud800-\udfff\ufffd]", text):
+        raise InputError(f"{name} holds bytes that are not UTF-8: send it as UTF-8 text")
 
 
 def clean(text: str) -> str:
@@ -212,7 +223,7 @@ def _moment(record: Mapping[str, Any], field: str, where: str) -> datetime | Non
             value = None
     elif isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)
-    if not isinstance(value, datetime):
+    if not isinstance(value, datetime) or value.year not in _YEARS:
         raise InputError(
             f"{where}: field {field!r} is {record[field]!r:.40}; expected a time such as 2025-02-28T09:30:00Z"
         )
@@ -223,13 +234,10 @@ def _day(record: Mapping[str, Any], field: str, where: str) -> date | None:
     value = record.get(field)
     if value is None or value == "":
         return None
-    if isinstance(value, datetime):
-        return value.date()
-    if isinstance(value, date):
-        return value
-    if isinstance(value, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", value.strip()):
-        try:
-            return date.fromisoformat(value.strip())
-        except ValueError:
-            pass
-    raise InputError(f"{where}: field {field!r} is {value!r:.40}; expected a day such as 2025-02-28")
+    day = value.date() if isinstance(value, datetime) else value
+    if isinstance(day, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", day.strip()):
+        with contextlib.suppress(ValueError):
+            day = date.fromisoformat(day.strip())
+    if not isinstance(day, date) or day.year not in _YEARS:
+        raise InputError(f"{where}: field {field!r} is {value!r:.40}; expected a day such as 2025-02-28")
+    return day

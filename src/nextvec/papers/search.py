@@ -17,7 +17,7 @@ from typing import Literal
 from nextvec.papers.db import Filters, Stored
 from nextvec.papers.lexical import matched_terms, tokenize
 from nextvec.papers.markup import plain
-from nextvec.papers.records import clean, is_arxiv_id
+from nextvec.papers.records import check_text, clean, is_arxiv_id
 from nextvec.papers.site import Site
 from nextvec.types import InputError
 
@@ -54,10 +54,13 @@ class Match:
     meaning_rank: int | None = None
     meaning_score: float | None = None
     exact_title: bool = False
+    exact_id: bool = False
 
     def why(self) -> str:
         """One line for people: which words matched, and the ranks by words and by meaning."""
         parts = []
+        if self.exact_id:
+            parts.append("the id asked for")
         if self.exact_title:
             parts.append("exact title")
         if self.word_rank is not None:
@@ -84,6 +87,7 @@ class Results:
 
 def check_query(text: str) -> str:
     """The query with whitespace and control characters cleaned. InputError above 250 characters."""
+    check_text(text, "the query")
     query = clean(text)
     if len(query) > MAX_QUERY:
         raise InputError(
@@ -144,6 +148,9 @@ def search(
     ranking = [(name, score) for name, score in ranking if name in exact] + [
         (name, score) for name, score in ranking if name not in exact
     ]
+    named = paper_id(query)
+    if named and (named in allowed if allowed is not None else site.db.get(named)):
+        ranking = [(named, 1.0)] + [(name, score) for name, score in ranking if name != named]
     shown = dict(ranking[(page - 1) * size : page * size])
     word_place = {name: place for place, name in enumerate(words, start=1)}
     meaning_place = {name: place for place, name in enumerate(meaning, start=1)}
@@ -157,6 +164,7 @@ def search(
             meaning_place.get(stored.paper.id),
             meaning.get(stored.paper.id),
             stored.paper.id in exact,
+            stored.paper.id == named,
         )
         for stored in site.db.get_many(list(shown))
     ]

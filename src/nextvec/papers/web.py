@@ -7,10 +7,10 @@ addresses, calls them and fills templates.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
@@ -312,7 +312,9 @@ def paper_page(request: Request, identifier: str) -> Response:
             return RedirectResponse(f"/papers/{versionless}", status_code=301)
         raise NotFoundError(f"there is no paper {identifier[:80]!r} in this collection")
     similar = site.similar(identifier, 8)
-    if wants_markdown or "text/markdown" in request.headers.get("accept", ""):
+    if wants_markdown or re.search(
+        r"text/markdown(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", request.headers.get("accept", "")
+    ):
         text = markdown(stored.paper, similar, base=str(request.base_url).rstrip("/"))
         return PlainTextResponse(text, media_type="text/markdown", headers={"Vary": "Accept"})
     before, after = site.db.neighbours(stored)
@@ -332,8 +334,8 @@ def paper_page(request: Request, identifier: str) -> Response:
 def theme(request: Request) -> Response:
     """Remember light, dark or what the system says, and go back to the page."""
     target = request.query_params.get("next", "/")
-    parts = urlsplit(target)
-    if parts.scheme or parts.netloc or not target.startswith("/") or target[1:2] in ("/", "\\") or "\n" in target:
+    # A path of this site and nothing else: "//host" and "/\\host" would lead away.
+    if not re.fullmatch(r"/(?:[^/\\\s][^\s]*)?", target) or len(target) > 2_000:
         target = "/"
     response = RedirectResponse(target, status_code=303)
     choice = request.query_params.get("to")
@@ -378,7 +380,9 @@ async def _on_error(request: Request, error: Exception) -> Response:
         message = str(error)
         if status == 503:
             _log.error("%s: %s", request.url.path, error)
-    return _error_page(request, status, message)
+    response = _error_page(request, status, message)
+    response.headers.update(getattr(error, "headers", None) or {})  # Allow, for one
+    return response
 
 
 async def _on_crash(request: Request, error: Exception) -> Response:
