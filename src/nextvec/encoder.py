@@ -185,13 +185,16 @@ class Encoder:
     def similarity(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float32]:
         """Scores [n, m] of vectors a [n, d] and b [m, d] (or single vectors), by the model's measure.
 
-        Cosine unless the model's configuration says "dot".
+        Cosine unless the model's configuration says "dot", or "euclidean" or "manhattan": then negative distances.
         """
         left, right = (np.atleast_2d(np.asarray(x, dtype=np.float32)) for x in (a, b))
         if left.shape[1] != right.shape[1]:
             raise InputError(f"widths differ: {left.shape[1]} and {right.shape[1]}; encode both with the same dim")
-        if self.layout.similarity != "dot":
-            left, right = _unit(left.copy()), _unit(right.copy())
+        if self.layout.similarity in ("euclidean", "manhattan"):
+            order = 2 if self.layout.similarity == "euclidean" else 1
+            return np.stack([-np.linalg.norm(right - row, ord=order, axis=1) for row in left]).astype(np.float32)
+        if self.layout.similarity == "cosine":
+            left, right = _unit(left), _unit(right)
         scores: NDArray[np.float32] = left @ right.T
         return scores
 
@@ -319,9 +322,12 @@ def _resolve(path_or_name: str | Path, *, local_files_only: bool, revision: str 
     name = str(path_or_name)
     if name in bundled_models():
         return _MODELS / name, name
-    path = Path(path_or_name).expanduser()
-    if path.is_dir():
-        return path, path.name
+    try:
+        path = Path(path_or_name).expanduser()
+        if path.is_dir():
+            return path, path.resolve().name
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, "~nobody", a NUL in it
+        raise NotFoundError(f"no model {name[:80]!r}: not a path ({error})"[:300]) from error
     if isinstance(path_or_name, str) and name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return _from_hub(name, local_files_only=local_files_only, revision=revision), name
     hint = did_you_mean(name, bundled_models())

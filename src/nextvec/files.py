@@ -47,6 +47,12 @@ def storage_error(error: OSError, path: str | os.PathLike[str]) -> StorageError:
     return StorageError(f"cannot use {os.fspath(path)!r}: {reason}")
 
 
+def refuse_special(path: Path) -> None:
+    """StorageError where ``path`` is something that must not be replaced by a file: a folder, device or pipe."""
+    if path.exists() and not path.is_file():
+        raise StorageError(f"cannot write to {str(path)!r}: it is a folder, device or pipe, not a file")
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:  # type: ignore[type-arg]
     """Open a temporary file beside ``path`` that replaces it only when the block ends without an error.
@@ -56,6 +62,7 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:  # type: ignore[
     """
     temporary = ""
     try:
+        refuse_special(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         encoding = None if "b" in mode else "utf-8"
         with tempfile.NamedTemporaryFile(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from nextvec.files import atomic_write, storage_error
-from nextvec.types import Progress
+from nextvec.files import atomic_write, refuse_special, storage_error
+from nextvec.types import Progress, StorageError
 
 
 def write_vectors(
@@ -35,11 +36,16 @@ def write_vectors(
     job = _job(texts, shape, dtype, settings)
     done = _done(part, state, job)
     try:
+        refuse_special(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         mode = "r+" if done else "w+"
         vectors = np.lib.format.open_memmap(
             part, mode=mode, dtype=None if done else dtype, shape=None if done else shape
         )
+        if hasattr(os, "posix_fallocate") and vectors.size:
+            # A hole in a mapped file that the disk cannot fill kills the process (SIGBUS): claim the space now.
+            with part.open("r+b") as stream:
+                os.posix_fallocate(stream.fileno(), 0, part.stat().st_size)
         while done < len(texts):
             stop = min(done + window, len(texts))
             vectors[done:stop] = encode(list(texts[done:stop]))
@@ -54,6 +60,8 @@ def write_vectors(
         state.unlink(missing_ok=True)
         mapped: NDArray[Any] = np.load(path, mmap_mode="r")
         return mapped
+    except StorageError:
+        raise
     except OSError as error:
         raise storage_error(error, path) from error
 

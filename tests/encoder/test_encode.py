@@ -88,6 +88,9 @@ def test_similarity(static_folder: Path) -> None:
     a, b = encoder.encode(TEXTS[:2]), encoder.encode(TEXTS[2:])
     np.testing.assert_allclose(encoder.similarity(3 * a, b), a @ b.T, atol=1e-6)
     assert encoder.similarity(a[0], b[0]).shape == (1, 1)
+    encoder.layout.similarity = "euclidean"
+    distances = np.linalg.norm(a[:, None] - b[None], axis=2)
+    np.testing.assert_allclose(encoder.similarity(a, b), -distances, atol=1e-5)
     with pytest.raises(InputError, match="widths differ"):
         encoder.similarity(a, b[:, :4])
 

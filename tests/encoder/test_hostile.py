@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nextvec import Encoder
-from nextvec.types import InputError, NextvecError, NotFoundError, OfflineError
+from nextvec.types import InputError, NextvecError, NotFoundError, OfflineError, StorageError
 
 
 @pytest.fixture
@@ -144,3 +144,65 @@ def test_huge_text(static_folder: Path, model_folders: dict[str, Path]) -> None:
     text = "deep graph " * 100_000
     assert np.isfinite(Encoder.load(static_folder).encode(text)).all()
     assert np.isfinite(Encoder.load(model_folders["bert"], device="cpu").encode(text)).all()
+
+
+def test_pickle_only_static_is_refused(static_copy: Path) -> None:
+    (static_copy / "model.safetensors").unlink()
+    (static_copy / "pytorch_model.bin").write_bytes(b"cos\nsystem\n.")
+    with pytest.raises(InputError, match="pickle"):
+        Encoder.load(static_copy)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"dim": "many"}, {"dim": 0}, {"dim": True}, {"max_length": -3}, {"nested_dims": 4}, {"nested_dims": ["x"]}],
+)
+def test_configuration_of_the_wrong_type(static_copy: Path, change: dict[str, object]) -> None:
+    config = json.loads((static_copy / "config.json").read_text())
+    (static_copy / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(InputError, match=next(iter(change))):
+        Encoder.load(static_copy)
+
+
+@pytest.mark.parametrize(
+    "change", [{"similarity_fn_name": "hamming"}, {"default_prompt_name": 3}, {"truncate_dim": "x"}, {"prompts": [1]}]
+)
+def test_settings_of_the_wrong_type(copy: Path, change: dict[str, object]) -> None:
+    (copy / "modules.json").write_text(json.dumps([{"type": "x.Transformer", "path": ""}]))
+    (copy / "config_sentence_transformers.json").write_text(json.dumps(change))
+    with pytest.raises(InputError):
+        Encoder.load(copy)
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-that-name", "x" * 5000, "a\0b"])
+def test_names_that_are_no_paths(name: str) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        Encoder.load(name)
+    assert len(str(caught.value)) < 400
+
+
+def test_out_never_replaces_a_device_or_pipe(static_folder: Path, tmp_path: Path) -> None:
+    import os
+    import stat
+
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(StorageError, match="device or pipe"):
+        Encoder.load(static_folder).encode(["x"], out=pipe)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_a_full_disk_while_writing_vectors(
+    static_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+    import os
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(StorageError, match="disk is full"):
+        Encoder.load(static_folder).encode(["x"], out=tmp_path / "v.npy")
+    assert not (tmp_path / "v.npy").exists()

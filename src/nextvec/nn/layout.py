@@ -14,6 +14,7 @@ from typing import Any
 from nextvec.files import inside
 from nextvec.types import InputError, NotFoundError
 
+SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 _MAX_JSON = 16 << 20
 _LEGACY_POOLING = {
     "pooling_mode_cls_token": "cls",
@@ -91,12 +92,12 @@ def read_layout(folder: Path) -> Layout:
             "static",
             folder,
             prompts=_prompts(prompts, folder),
-            max_length=config.get("max_length"),
-            dim=config.get("dim"),
-            nested_dims=[int(d) for d in config.get("nested_dims") or []],
+            max_length=_whole(config, "max_length", folder),
+            dim=_whole(config, "dim", folder),
+            nested_dims=_wholes(config, "nested_dims", folder),
         )
     if model_type == "model2vec":
-        return Layout("static", folder, max_length=config.get("seq_length"))
+        return Layout("static", folder, max_length=_whole(config, "seq_length", folder))
     return Layout("transformer", folder)
 
 
@@ -135,14 +136,37 @@ def _add_settings(layout: Layout, folder: Path) -> None:
     if settings.is_file():
         config = _object(settings)
         layout.prompts = _prompts(config.get("prompts") or {}, settings)
-        layout.default_prompt = config.get("default_prompt_name")
+        name = config.get("default_prompt_name")
+        if name is not None and not isinstance(name, str):
+            raise InputError(f"{str(settings)!r}: 'default_prompt_name' is {name!r:.40}; expected a name")
+        layout.default_prompt = name
         layout.similarity = config.get("similarity_fn_name") or "cosine"
-        layout.dim = config.get("truncate_dim")
+        if layout.similarity not in SIMILARITIES:
+            raise InputError(
+                f"{str(settings)!r}: similarity {layout.similarity!r:.40}; known: {', '.join(SIMILARITIES)}"
+            )
+        layout.dim = _whole(config, "truncate_dim", settings)
     lengths = layout.folder / "sentence_bert_config.json"
     if lengths.is_file():
         config = _object(lengths)
-        layout.max_length = config.get("max_seq_length")
+        layout.max_length = _whole(config, "max_seq_length", lengths)
         layout.lower_case = bool(config.get("do_lower_case", False))
+
+
+def _whole(config: dict[str, Any], name: str, where: Path) -> int | None:
+    value = config.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
+        raise InputError(f"{str(where)!r}: {name!r} is {value!r:.40}; expected a whole number from 1")
+    return value
+
+
+def _wholes(config: dict[str, Any], name: str, where: Path) -> list[int]:
+    values = config.get(name) or []
+    if not isinstance(values, list):
+        raise InputError(f"{str(where)!r}: {name!r} is {values!r:.40}; expected a list of whole numbers")
+    return [_whole({name: value}, name, where) or 0 for value in values]
 
 
 def _prompts(value: Any, where: Path) -> dict[str, str]:

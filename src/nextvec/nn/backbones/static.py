@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nextvec.nn.layout import require_safetensors
 from nextvec.types import InputError, NotFoundError
 
 _MAX_VALUES = 2 << 30
@@ -47,6 +48,7 @@ class StaticBackbone:
     @classmethod
     def load(cls, folder: Path, *, max_length: int | None = None) -> StaticBackbone:
         """Read ``tokenizer.json`` and ``model.safetensors`` from ``folder``."""
+        require_safetensors(folder)
         return cls(_read_table(folder / "model.safetensors"), read_tokenizer(folder), max_length=max_length)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
