@@ -132,7 +132,7 @@ class Encoder:
         *,
         role: Role | None = None,
         prompt: str | None = None,
-        batch_tokens: int = 2048,
+        batch_tokens: int | None = None,
         dim: int | None = None,
         precision: str = "auto",
         normalize: bool = True,
@@ -224,7 +224,7 @@ class Encoder:
         precision: str,
         normalize: bool,
         dtype: str,
-        batch_tokens: int,
+        batch_tokens: int | None,
     ) -> dict[str, Any]:
         from nextvec.nn.backbones.hf import PRECISIONS
 
@@ -240,7 +240,7 @@ class Encoder:
             raise InputError("dtype='int8' codes unit vectors; it needs normalize=True")
         if dim is not None and not 1 <= dim <= self.full_dim:
             raise InputError(f"dim is {dim}; {self.name} gives 1 to {self.full_dim}")
-        if batch_tokens < 1:
+        if batch_tokens is not None and batch_tokens < 1:
             raise InputError(f"batch_tokens is {batch_tokens}; expected at least 1")
         return {
             "prompt": self._prompt(role) if prompt is None else prompt,
@@ -292,7 +292,8 @@ class Encoder:
             hidden, lengths = backbone.hidden([ids[i] for i in batch], precision=settings["precision"])
             pooled[batch] = pool(hidden, lengths, modes=self.layout.pooling, skip=skip).cpu().numpy()
 
-        batches = _batches([len(text) for text in ids], settings["batch_tokens"])
+        budget = settings["batch_tokens"] or backbone.batch_tokens(settings["precision"])
+        batches = _batches([len(text) for text in ids], budget)
         run_batches(run, batches, parallel=backbone.device == "cpu")
         return pooled
 

@@ -112,16 +112,15 @@ class PackedBert:
     def _attend(self, h: Tensor, layer: _Layer, runs: list[tuple[int, int]]) -> Tensor:
         width = h.shape[1]
         qkv = F.linear(h, *layer.qkv)
-        context = torch.empty_like(h)
-        start = 0
+        parts, start = [], 0
         for length, count in runs:
             stop = start + length * count
             shape = (count, length, 3, self.heads, width // self.heads)
             q, k, v = qkv[start:stop].view(shape).permute(2, 0, 3, 1, 4)
-            mixed = F.scaled_dot_product_attention(q, k, v)
-            context[start:stop].view(count, length, self.heads, -1).copy_(mixed.transpose(1, 2))
+            # The CPU kernel lays its result out as [count, length, heads, ...]: transposing back copies nothing.
+            parts.append(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(-1, width))
             start = stop
-        return context
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _norm(self, x: Tensor, norm: tuple[Tensor, Tensor]) -> Tensor:
         return F.layer_norm(x, (x.shape[1],), norm[0], norm[1], self.eps)

@@ -97,6 +97,10 @@ class HFBackbone:
         ids = self.tokenize([prompt])[0]
         return len(ids) - bool(ids and ids[-1] in self.tokenizer.all_special_ids)
 
+    def batch_tokens(self, precision: str) -> int:
+        """The batch size that suits ``precision``: above it, activations spill from cache (measured)."""
+        return 1024 if self._resolved(precision) == "fp32" else 2048
+
     def hidden(self, ids: Sequence[Sequence[int]], *, precision: str) -> tuple[Any, Any]:
         """Last hidden states of a batch: ([N, D], lengths int64 [B]), in the precision's dtype.
 
@@ -109,13 +113,17 @@ class HFBackbone:
         flat = torch.tensor([token for text in ids for token in text], dtype=torch.long, device=self.device)
         return run(flat, lengths), torch.tensor(lengths, dtype=torch.long, device=self.device)
 
-    def _pass(self, precision: str) -> Any:
-        import torch
-
+    def _resolved(self, precision: str) -> str:
         if precision not in PRECISIONS:
             raise InputError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}")
         if precision == "auto":
-            precision = "bf16" if fast_bf16(self.device) else "fp32"
+            return "bf16" if fast_bf16(self.device) else "fp32"
+        return precision
+
+    def _pass(self, precision: str) -> Any:
+        import torch
+
+        precision = self._resolved(precision)
         if precision not in self._passes:
             dtype = torch.bfloat16 if precision == "bf16" else torch.float32
             self._passes[precision] = self._build(dtype)
