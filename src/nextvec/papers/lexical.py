@@ -180,6 +180,8 @@ class LexicalIndex:
             engine = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
             engine.index((tokens[field], numberings[field].vocabulary), show_progress=False)
             engines[field] = engine
+        if progress:
+            progress(len(ids), total)
         return cls(ids, engines, stamp)
 
     def scores(self, query: str) -> NDArray[np.float32]:
