@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nextvec.extras import require
 from nextvec.nn.backbones.static import StaticBackbone
 from nextvec.nn.dense import Dense
 from nextvec.nn.layout import Layout, read_layout
@@ -74,6 +75,7 @@ class Encoder:
         if layout.kind == "static":
             backbone = StaticBackbone.load(layout.folder, max_length=length)
         else:
+            require("torch", why=f"loading {name!r}")
             from nextvec.nn.backbones.hf import HFBackbone, pick_device
             from nextvec.nn.pooling.modes import check_modes
 
@@ -336,8 +338,6 @@ def _resolve(path_or_name: str | Path, *, local_files_only: bool, revision: str 
 
 
 def _from_hub(name: str, *, local_files_only: bool, revision: str | None) -> Path:
-    from nextvec.extras import require
-
     hub = require("huggingface_hub", why=f"fetching {name!r}")
     allowed = ["*.json", "*.txt", "*.model", "*.safetensors"]
     try:

@@ -206,3 +206,18 @@ def test_a_full_disk_while_writing_vectors(
     with pytest.raises(StorageError, match="disk is full"):
         Encoder.load(static_folder).encode(["x"], out=tmp_path / "v.npy")
     assert not (tmp_path / "v.npy").exists()
+
+
+def test_without_torch_the_extra_is_named(model_folders: dict[str, Path]) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from nextvec import Encoder\n"
+        "from nextvec.types import MissingExtraError\n"
+        f"try: Encoder.load({str(model_folders['bert'])!r})\n"
+        "except MissingExtraError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "pip install 'nextvec[hf]'" in done.stdout, done.stderr

@@ -14,8 +14,8 @@ from nextvec.papers.records import Paper
 __all__ = ["markdown"]
 
 
-def markdown(paper: Paper, similar: Sequence[tuple[Stored, float]] = (), *, base: str = "") -> str:
-    """Title, facts, abstract, links, similar papers (addresses begin with ``base``) and BibTeX."""
+def markdown(paper: Paper, similar: Sequence[tuple[Stored, float]] = ()) -> str:
+    """Title, facts, abstract, links, similar papers (links within the site) and BibTeX."""
     facts = [("Authors", ", ".join(map(_escape, paper.authors)))]
     facts.append(("Organisation", _escape(paper.organization or "")))
     facts.append(("Published", paper.published_at.date().isoformat() if paper.published_at else ""))
@@ -32,7 +32,7 @@ def markdown(paper: Paper, similar: Sequence[tuple[Stored, float]] = (), *, base
         lines += ["## Similar papers", ""]
         for other, score in similar:
             title = _escape(plain(other.paper.title))
-            lines.append(f"- [{title}]({base}/papers/{other.paper.id}.md) ({score:.2f})")
+            lines.append(f"- [{title}](/papers/{other.paper.id}.md) ({score:.2f})")
         lines.append("")
     lines += ["## BibTeX", "", "```bibtex", bibtex(paper).rstrip().replace("```", "'''"), "```", ""]
     return "\n".join(lines)

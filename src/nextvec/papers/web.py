@@ -315,7 +315,7 @@ def paper_page(request: Request, identifier: str) -> Response:
     if wants_markdown or re.search(
         r"text/markdown(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", request.headers.get("accept", "")
     ):
-        text = markdown(stored.paper, similar, base=str(request.base_url).rstrip("/"))
+        text = markdown(stored.paper, similar)
         return PlainTextResponse(text, media_type="text/markdown", headers={"Vary": "Accept"})
     before, after = site.db.neighbours(stored)
     context = {
