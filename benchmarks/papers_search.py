@@ -28,14 +28,10 @@ from urllib.parse import quote_plus
 from nextvec.files import atomic_write
 from nextvec.papers.ingest import prepare
 from nextvec.papers.site import Site
+from nextvec.papers.web import EXAMPLES
 
 QUESTIONS = (
-    "a model that thinks in latent space instead of words",
-    "making small language models reason better",
-    "video generation that obeys physics",
-    "robots that learn from human videos",
-    "is my benchmark contaminated?",
-    "GUI agents",
+    *EXAMPLES,
     "diffusion language models",
     "mixture of experts routing collapse",
     "Yann LeCun",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,7 +20,6 @@ from nextvec.cli.papers import (
     site_home,
     stages,
 )
-from nextvec.types import StorageError
 
 QUESTION = "Can a language model plan ahead in latent space instead of one token at a time?"
 
@@ -68,22 +68,17 @@ def command(
             run_server(site, host, port, as_json=as_json)
 
 
-def _set_damaged_aside(home: object) -> None:
+def _set_damaged_aside(home: Path | None) -> None:
     """The demo's data can be made again: a damaged database is moved away, not lamented."""
-    from pathlib import Path
+    from nextvec.papers.db import DamagedDatabaseError, Database
 
-    folder = site_home(home if isinstance(home, Path) else None)
-    path = folder / "papers.sqlite"
+    path = site_home(home) / "papers.sqlite"
     if not path.exists():
         return
-    from nextvec.papers.db import Database
-
     try:
         with Database(path) as db:
             db.count()
-    except StorageError as error:
-        if "damaged" not in str(error):
-            raise
+    except DamagedDatabaseError:
         aside = path.with_name(f"papers.sqlite.damaged-{int(time.time())}")
         path.rename(aside)
         for extra in ("-wal", "-shm"):

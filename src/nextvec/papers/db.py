@@ -25,7 +25,7 @@ from nextvec.papers.records import Paper
 from nextvec.papers.tables import FACTS, PAPERS, Filters
 from nextvec.types import ConflictError, NextvecError, StorageError
 
-__all__ = ["NO_VECTOR", "Database", "Filters", "Order", "Pending", "Stored"]
+__all__ = ["NO_VECTOR", "DamagedDatabaseError", "Database", "Filters", "Order", "Pending", "Stored"]
 
 Order = Literal["votes", "newest"]
 
@@ -53,11 +53,15 @@ class Pending:
     text_changed: bool
 
 
+class DamagedDatabaseError(StorageError):
+    """The database file is there but cannot be read as one."""
+
+
 class Database:
     """Open with ``Database(url_or_path)``; close with ``close`` or use it as a context manager."""
 
     def __init__(self, location: str | Path, *, read_only: bool = False) -> None:
-        """Open and migrate. Raises StorageError where the file cannot be used or is damaged.
+        """Open and migrate. Raises StorageError (unusable file), DamagedDatabaseError.
 
         ``read_only`` opens a SQLite file as it is, without migrating; a folder that cannot be written (a
         read-only disk) is read as an unchanging snapshot.
@@ -320,7 +324,7 @@ def _errors_told(location: str) -> Iterator[None]:
         if "locked" in cause:
             raise ConflictError(f"the paper database {location!r} is busy with another writer: try again") from error
         if any(word in cause for word in ("not a database", "malformed", "no such table", "no such column")):
-            raise StorageError(
+            raise DamagedDatabaseError(
                 f"the paper database {location!r} is damaged ({cause}): move it away and ingest the papers again"
             ) from error
         if isinstance(error, OperationalError) or "sqlite" in type(error).__module__:

@@ -29,7 +29,7 @@ from nextvec.papers.search import MAX_QUERY, MODES, check_mode, check_query, loo
 from nextvec.papers.site import Site
 from nextvec.types import InputError, NextvecError, NotFoundError
 
-__all__ = ["create_app"]
+__all__ = ["EXAMPLES", "create_app"]
 
 PAGE_SIZE = 40
 SEARCH_SIZE = 20
