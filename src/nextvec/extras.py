@@ -12,11 +12,13 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "hf": ("torch", "transformers"),
     "papers": ("fastapi", "uvicorn", "jinja2", "sqlalchemy", "bm25s"),
     "peers": ("sentence_transformers", "faiss"),
+    "plots": ("matplotlib",),
 }
 PURPOSES = {
     "hf": "encode with Hugging Face and sentence-transformers models; train",
     "papers": "the paper-discovery site",
     "peers": "compare with other libraries (tests and benchmarks)",
+    "plots": "draw the plots of claims",
 }
 
 
