@@ -6,31 +6,40 @@ Objectives add and scale: ``InfoNCE() + 0.5 * Distill()`` is an objective again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal, cast
+from typing import Literal, TypeAlias, cast
 
-from torch import Tensor, nn
+from torch import nn
 
-from nextvec.types import InputError, Term
+from nextvec.types import Column, InputError, Outputs, Term
 
-__all__ = ["Batch", "Objective", "Outputs", "Scaled", "Scope", "Sum"]
+__all__ = ["Columns", "Objective", "Outputs", "Scaled", "Scope", "Sum"]
 
-Outputs = Mapping[str, Tensor]
-"""What a model returned, by name; embeddings are [B, D]."""
-Batch = Mapping[str, Tensor]
-"""What the model was given, by name (ids, labels, ...)."""
+Columns: TypeAlias = Mapping[str, Column]
+"""What the model was given, by name: a ``Batch``, or in tests any mapping."""
 Scope = Literal["example", "batch"]
 
 
 class Objective(nn.Module):
-    """Base class. ``reads`` names the outputs it needs. ``scope`` says whether its sum may be taken over
-    micro-batches ("example"), or whether every example depends on all others of the batch ("batch")."""
+    """Base class. ``reads`` names the outputs it needs, ``columns`` the columns of the batch that it uses where they
+    are there. ``scope`` says whether its sum may be taken over micro-batches ("example"), or whether every example
+    depends on all others of the batch ("batch"): then what it reads and its columns are tensors with the examples
+    in dimension 0, and it is given those of the whole batch of all processes."""
 
     reads: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
     scope: Scope = "example"
 
-    def forward(self, out: Outputs, batch: Batch) -> Term:
+    def forward(self, out: Outputs, batch: Columns) -> Term:
         """The term of this batch: a sum with gradient, the count it is over, and numbers for the log."""
         raise NotImplementedError
+
+    def count(self, batch: Columns) -> float | None:
+        """The count that ``forward`` will return for ``batch``, where the batch alone tells; else None.
+
+        Accumulation divides by the count of the whole step before the first micro-batch's gradient is taken: an
+        objective that knows its count spares the engine a forward pass.
+        """
+        return None
 
     def commit(self) -> None:
         """Move running state (queues, centres); called once per optimiser step. Most objectives have none."""
@@ -39,7 +48,7 @@ class Objective(nn.Module):
         """The weighted objectives that this one is a sum of: (1, itself) unless it is a ``Sum`` or ``Scaled``."""
         yield 1.0, self
 
-    def __call__(self, out: Outputs, batch: Batch) -> Term:
+    def __call__(self, out: Outputs, batch: Columns) -> Term:
         missing = [name for name in self.reads if name not in out]
         if missing:
             raise InputError(
@@ -66,9 +75,12 @@ class Scaled(Objective):
     def __init__(self, inner: Objective, weight: float) -> None:
         super().__init__()
         self.inner, self.weight = inner, weight
-        self.reads, self.scope = inner.reads, inner.scope
+        self.reads, self.columns, self.scope = inner.reads, inner.columns, inner.scope
 
-    def forward(self, out: Outputs, batch: Batch) -> Term:
+    def count(self, batch: Columns) -> float | None:
+        return self.inner.count(batch)
+
+    def forward(self, out: Outputs, batch: Columns) -> Term:
         term = self.inner(out, batch)
         return Term(self.weight * term.sum, term.count, term.logs)
 
@@ -91,13 +103,14 @@ class Sum(Objective):
         super().__init__()
         self.terms = nn.ModuleList(terms)
         self.reads = tuple(dict.fromkeys(name for term in terms for name in term.reads))
+        self.columns = tuple(dict.fromkeys(name for term in terms for name in term.columns))
         self.scope = "batch" if any(term.scope == "batch" for term in terms) else "example"
 
     def _objectives(self) -> Iterator[Objective]:
         for term in self.terms:
             yield cast(Objective, term)
 
-    def forward(self, out: Outputs, batch: Batch) -> Term:
+    def forward(self, out: Outputs, batch: Columns) -> Term:
         terms = [objective(out, batch) for objective in self._objectives()]
         count = max(term.count for term in terms)
         total = terms[0].mean

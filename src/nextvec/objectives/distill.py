@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torch.nn import functional
 
-from nextvec.objectives.base import Batch, Objective, Outputs, Scope
+from nextvec.objectives.base import Columns, Objective, Outputs, Scope
 from nextvec.types import InputError, Term
 
 __all__ = ["Distill"]
@@ -25,7 +25,7 @@ class Distill(Objective):
         super().__init__()
         self.reads = (student, teacher)
 
-    def forward(self, out: Outputs, batch: Batch) -> Term:
+    def forward(self, out: Outputs, batch: Columns) -> Term:
         student, teacher = (out[name] for name in self.reads)
         if student.shape != teacher.shape:
             raise InputError(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from nextvec.objectives.base import Batch, Objective, Outputs
+from nextvec.objectives.base import Columns, Objective, Outputs
 from nextvec.types import InputError, Term
 
 __all__ = ["Matryoshka"]
@@ -34,9 +34,12 @@ class Matryoshka(Objective):
         self.inner = inner
         self.dims = tuple(dims)
         self.weights = tuple(weights) if weights is not None else (1.0 / len(dims),) * len(dims)
-        self.reads, self.scope = inner.reads, inner.scope
+        self.reads, self.columns, self.scope = inner.reads, inner.columns, inner.scope
 
-    def forward(self, out: Outputs, batch: Batch) -> Term:
+    def count(self, batch: Columns) -> float | None:
+        return self.inner.count(batch)
+
+    def forward(self, out: Outputs, batch: Columns) -> Term:
         narrowest = min(int(out[name].shape[-1]) for name in self.reads)
         if max(self.dims) > narrowest:
             raise InputError(f"Matryoshka width {max(self.dims)} is more than the embedding's {narrowest}")

@@ -1,0 +1,1 @@
+"""Small worlds with a known truth, made by NumPy from a seed."""

@@ -1,0 +1,80 @@
+"""Keys and values of tokens already read, so that decoding reads each token once. Rows may differ in length.
+
+Legend: B rows, T places per row, S new tokens per row, N tokens laid end to end, Hkv key/value heads, d head width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nextvec.types import InputError
+
+__all__ = ["KVCache"]
+
+
+class KVCache:
+    """Per layer keys and values [B, Hkv, T, d]; ``lengths`` int64 [B], on the CPU: how many places each row has filled.
+
+    Places beyond a row's length hold rubbish that no query sees, so rolling back is a change of ``lengths`` alone.
+    """
+
+    def __init__(
+        self,
+        *,
+        layers: int,
+        rows: int,
+        heads: int,
+        head_width: int,
+        capacity: int = 64,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """heads: key/value heads; capacity: places per row to begin with (it grows by doubling)."""
+        shape = (rows, heads, max(capacity, 1), head_width)
+        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
+        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
+        self.lengths = torch.zeros(rows, dtype=torch.long)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows B."""
+        return len(self.lengths)
+
+    @property
+    def capacity(self) -> int:
+        """Places T per row for which there is room now."""
+        return self.keys[0].shape[2]
+
+    def reserve(self, places: int) -> None:
+        """Make room for ``places`` per row; what is stored is kept."""
+        if places <= self.capacity:
+            return
+        capacity = max(places, 2 * self.capacity)
+        for store in (self.keys, self.values):
+            for layer, old in enumerate(store):
+                new = old.new_zeros(*old.shape[:2], capacity, old.shape[3])
+                new[:, :, : old.shape[2]] = old
+                store[layer] = new
+
+    def write(self, layer: int, rows: Tensor, places: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Store keys and values [N, Hkv, d] of tokens at ``places`` int64 [N] of ``rows`` int64 [N]."""
+        self.keys[layer][rows, :, places] = keys.to(self.keys[layer].dtype)
+        self.values[layer][rows, :, places] = values.to(self.values[layer].dtype)
+
+    def truncate(self, lengths: Tensor) -> None:
+        """Roll back to ``lengths`` int64 [B], none above the present one (rejected drafts, speculative decoding)."""
+        lengths = lengths.to("cpu", torch.long)
+        if lengths.shape != self.lengths.shape or bool((lengths < 0).any() or (lengths > self.lengths).any()):
+            raise InputError(
+                f"truncate({lengths.tolist()}): expected one length per row between 0 and {self.lengths.tolist()}"
+            )
+        self.lengths = lengths.clone()
+
+    def select(self, rows: Tensor) -> None:
+        """Keep ``rows`` int64 [B'] in that order; a row may come several times (drop finished rows, fan out a prompt)."""
+        index = rows.to(self.keys[0].device)
+        for store in (self.keys, self.values):
+            for layer, old in enumerate(store):
+                store[layer] = old.index_select(0, index)
+        self.lengths = self.lengths[rows.cpu()]

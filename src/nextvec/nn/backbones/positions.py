@@ -1,0 +1,158 @@
+"""How a transformer learns where a token stands: each scheme is one small class with the same three doors.
+
+    add(h, places)       what is added to the token vectors           (learned, sinusoidal)
+    rotation(h, places)  how queries and keys are turned              (rope)
+    slopes()             how much attention pays per token of distance (alibi)
+
+A scheme opens the doors it needs; the others do nothing. ``POSITIONS`` names them.
+
+Legend: N tokens laid end to end, D width, H heads, d width of a head, place = index of a token in its own sequence.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from nextvec.types import InputError
+
+if TYPE_CHECKING:
+    from nextvec.nn.backbones.transformer import TransformerConfig
+
+__all__ = ["POSITIONS", "Alibi", "Learned", "Positions", "Rope", "Rotation", "Sinusoidal", "alibi_slopes", "rotate"]
+
+Rotation = tuple[Tensor, Tensor]
+"""cos and sin, each float32 [N, 1, d/2] (or [N, H, d/2] where heads turn at their own pace)."""
+
+
+class Positions(nn.Module):
+    """No positions at all, and the base of every scheme."""
+
+    limit: int | None = None
+    """The longest sequence the scheme can place; None: any."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+
+    def add(self, h: Tensor, places: Tensor) -> Tensor:
+        """Token vectors [N, D] with what the scheme adds at ``places`` int64 [N]."""
+        return h
+
+    def rotation(self, h: Tensor, places: Tensor) -> Rotation | None:
+        """How queries and keys turn at ``places``; ``h`` [N, D] are the token vectors (for schemes that read them)."""
+        return None
+
+    def slopes(self) -> Tensor | None:
+        """Attention's penalty per token of distance, float32 [H]."""
+        return None
+
+
+class Learned(Positions):
+    """A trained vector per place (Gehring et al. 2017; BERT, GPT-2); sequences up to ``max_length``."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config)
+        self.limit = config.max_length
+        self.table = nn.Embedding(config.max_length, config.dim)
+
+    def add(self, h: Tensor, places: Tensor) -> Tensor:
+        vectors: Tensor = self.table(places)
+        return h + vectors
+
+
+class Sinusoidal(Positions):
+    """Fixed waves (Vaswani et al. 2017, section 3.5): sin in even columns, cos in odd ones,
+    wavelengths from 2 pi to ``rope_theta`` * 2 pi (10,000 in the paper)."""
+
+    frequencies: Tensor
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config)
+        self.register_buffer("frequencies", _frequencies(config.dim, config.rope_theta), persistent=False)
+        self.dim = config.dim
+
+    def add(self, h: Tensor, places: Tensor) -> Tensor:
+        angles = places[:, None].float() * self.frequencies
+        waves = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)[:, : self.dim]
+        return h + waves.to(h.dtype)
+
+
+class Rope(Positions):
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864): pair (i, i + d/2) of a head turns by place * theta^(-2i/d).
+
+    Longer contexts than trained: "linear" divides places by the factor (Chen et al. 2023, arXiv 2306.15595); "ntk"
+    raises the base to theta * factor^(d / (d - 2)), which stretches the slowest pair by the factor and leaves the
+    fastest as it was (NTK-aware interpolation, as in YaRN, arXiv 2309.00071, section 3.1).
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config)
+        width, base, factor = config.head_width, config.rope_theta, config.rope_factor
+        if config.rope_scaling == "ntk":
+            base *= factor ** (width / max(width - 2, 1))
+        frequencies = _frequencies(width, base)
+        if config.rope_scaling == "linear":
+            frequencies /= factor
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def rotation(self, h: Tensor, places: Tensor) -> Rotation:
+        angles = (places[:, None].float() * self.frequencies)[:, None]
+        return angles.cos(), angles.sin()
+
+
+class Alibi(Positions):
+    """Attention with linear biases (Press et al. 2022, arXiv 2108.12409): score minus slope * distance."""
+
+    _slopes: Tensor
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config)
+        self.register_buffer("_slopes", alibi_slopes(config.heads), persistent=False)
+
+    def slopes(self) -> Tensor:
+        return self._slopes
+
+
+POSITIONS: dict[str, type[Positions]] = {
+    "rope": Rope,
+    "learned": Learned,
+    "sinusoidal": Sinusoidal,
+    "alibi": Alibi,
+    "none": Positions,
+}
+
+
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
+    """Heads [N, H, d] turned by ``rotation``: (a, b) -> (a cos - b sin, b cos + a sin), halves as pairs."""
+    cos, sin = (part.to(x.dtype) for part in rotation)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+def alibi_slopes(heads: int) -> Tensor:
+    """The paper's slopes, float32 [H]: 2^(-8h/H) for h = 1..H where H is a power of two; otherwise those of the
+    power below, then every other one of the power above."""
+    power = 2 ** math.floor(math.log2(heads))
+    slopes = [2.0 ** (-8.0 * h / power) for h in range(1, power + 1)]
+    slopes += [2.0 ** (-4.0 * h / power) for h in range(1, 2 * (heads - power), 2)]
+    return torch.tensor(slopes)
+
+
+def _frequencies(width: int, base: float) -> Tensor:
+    """base^(-2i / width) for i = 0 .. ceil(width / 2) - 1, float32; computed in float64, as the slow ones are tiny."""
+    exponents = torch.arange(0, width, 2, dtype=torch.float64) / width
+    return torch.pow(torch.tensor(base, dtype=torch.float64), -exponents).float()
+
+
+def require_place(positions: Positions, longest: int) -> None:
+    """InputError where a sequence is longer than the scheme can place."""
+    if positions.limit is not None and longest > positions.limit:
+        raise InputError(
+            f"a sequence of {longest} tokens, but {type(positions).__name__.lower()} positions end at "
+            f"max_length={positions.limit}: cut the sequence or raise max_length"
+        )

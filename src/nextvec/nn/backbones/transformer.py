@@ -1,0 +1,494 @@
+"""Our transformer: token ids or vectors to hidden states, sequences laid end to end, one readable file.
+
+Every matrix product, norm and activation runs over real tokens only; attention alone knows where sequences begin and
+end (``attention.py``), and positions are pluggable (``positions.py``). Parts named by ``TransformerConfig`` make it a
+GPT, a Qwen3, a BERT; ``statemap.py`` maps its weights to and from Hugging Face's.
+
+Initialisation: every matrix and table is normal with standard deviation 0.02, the two projections of a block that
+write into the residual stream are divided by sqrt(2 * layers) (as in GPT-2, so that the stream's variance does not grow
+with depth), biases are 0, norms 1.
+
+Legend: B sequences, N tokens (sum of lengths), S new tokens per row, D width, V vocabulary, H query heads,
+Hkv key/value heads, d head width, F feed-forward width.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast, overload
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from nextvec.nn.backbones.attention import Attend, Cached, Grouped, Jagged, Layout, Recording, places_of
+from nextvec.nn.backbones.cache import KVCache
+from nextvec.nn.backbones.positions import POSITIONS, Positions, Rotation, require_place, rotate
+from nextvec.types import InputError, Ragged, did_you_mean
+
+__all__ = ["Block", "Transformer", "TransformerConfig"]
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "norm": ("rms", "layer"),
+    "norm_position": ("pre", "post"),
+    "activation": ("swiglu", "geglu", "gelu", "gelu_tanh", "relu"),
+    "positions": tuple(POSITIONS),
+    "rope_scaling": ("none", "linear", "ntk"),
+    "attention": ("causal", "bidirectional", "block_causal"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """The shape of a transformer. ``sized(depth)`` fills it from one number.
+
+    vocab: rows of the token table, 0 for none (the input is then vectors); kv_heads: key/value heads, each shared by
+    heads / kv_heads query heads (None: as many as heads); head_dim: width of a head (None: dim / heads); ffn: width of
+    the feed-forward layer (None: 4 dim, or 8/3 dim rounded up to 64 where it is gated); norm_position: "post"
+    normalises after the residual sum, as BERT does; max_length: longest sequence (a limit only for learned positions);
+    attention: "block_causal" lets a token see every token of its own and earlier blocks; qk_norm: RMS norm of every
+    query and key head; tied: the head is the token table; biases: of every linear layer; dropout: of the embeddings
+    and of what each half-block adds (not of attention weights, for which fast kernels have no place on the CPU);
+    embed_norm: normalise the embeddings; token_types: rows of a table whose row 0 is added to every token (BERT);
+    checkpointing: recompute each block in the backward pass instead of storing its activations.
+    """
+
+    vocab: int
+    dim: int
+    layers: int
+    heads: int
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    ffn: int | None = None
+    norm: str = "rms"
+    norm_position: str = "pre"
+    activation: str = "swiglu"
+    positions: str = "rope"
+    rope_theta: float = 10_000.0
+    rope_scaling: str = "none"
+    rope_factor: float = 1.0
+    max_length: int = 2048
+    attention: str = "causal"
+    qk_norm: bool = False
+    tied: bool = True
+    biases: bool = False
+    dropout: float = 0.0
+    eps: float = 1e-6
+    embed_norm: bool = False
+    token_types: int = 0
+    checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        for name, known in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in known:
+                raise InputError(
+                    f"transformer {name}={value!r}; expected one of {', '.join(known)}{did_you_mean(str(value), known)}"
+                )
+        if min(self.dim, self.layers, self.heads, self.max_length) < 1 or min(self.vocab, self.token_types) < 0:
+            raise InputError(
+                "a transformer needs dim, layers, heads and max_length of at least 1, and vocab of at least 0"
+            )
+        if self.head_dim is None and self.dim % self.heads:
+            raise InputError(
+                f"dim={self.dim} does not divide into {self.heads} heads: choose a multiple or give head_dim"
+            )
+        if self.key_heads < 1 or self.heads % self.key_heads:
+            raise InputError(f"{self.heads} heads cannot share kv_heads={self.kv_heads}: it must divide them")
+        if self.positions == "rope" and self.head_width % 2:
+            raise InputError(
+                f"rotary positions turn pairs, but a head is {self.head_width} wide: an even width is needed"
+            )
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout={self.dropout}: expected at least 0 and below 1")
+        if self.rope_factor < 1 or (self.rope_factor != 1 and self.rope_scaling == "none"):
+            raise InputError(
+                f"rope_factor={self.rope_factor} with rope_scaling={self.rope_scaling!r}: a factor of at least 1, "
+                "and above 1 only with linear or ntk scaling"
+            )
+
+    @property
+    def key_heads(self) -> int:
+        """Key/value heads Hkv."""
+        return self.heads if self.kv_heads is None else self.kv_heads
+
+    @property
+    def head_width(self) -> int:
+        """Width d of a head."""
+        return self.dim // self.heads if self.head_dim is None else self.head_dim
+
+    @property
+    def gated(self) -> bool:
+        """Whether the feed-forward layer multiplies by an activated gate."""
+        return self.activation in ("swiglu", "geglu")
+
+    @property
+    def ffn_width(self) -> int:
+        """Feed-forward width F."""
+        if self.ffn is not None:
+            return self.ffn
+        return -(-8 * self.dim // 3 // 64) * 64 if self.gated else 4 * self.dim
+
+    @classmethod
+    def sized(cls, depth: int, *, vocab: int, **changes: Any) -> TransformerConfig:
+        """A model from one number: ``depth`` layers of width 64 * depth, heads 64 wide; ``changes`` override.
+
+        Parameters without the token table: about 12 * depth * dim^2, so 0.2M at depth 2, 3M at 4, 25M at 8, 85M at 12.
+        """
+        if depth < 1:
+            raise InputError(f"a transformer of depth {depth}: at least 1 is needed")
+        shape: dict[str, Any] = {"vocab": vocab, "dim": 64 * depth, "layers": depth, "heads": depth, **changes}
+        return cls(**shape)
+
+
+def _norm(config: TransformerConfig) -> nn.Module:
+    if config.norm == "layer":
+        return nn.LayerNorm(config.dim, eps=config.eps)
+    return nn.RMSNorm(config.dim, eps=config.eps)
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each added to the residual stream."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        heads, key_heads, width = config.heads, config.key_heads, config.head_width
+        self.heads, self.key_heads, self.head_width = heads, key_heads, width
+        self.post, self.activation = config.norm_position == "post", config.activation
+        self.qkv = nn.Linear(config.dim, (heads + 2 * key_heads) * width, bias=config.biases)
+        self.out = nn.Linear(heads * width, config.dim, bias=config.biases)
+        self.up = nn.Linear(config.dim, (2 if config.gated else 1) * config.ffn_width, bias=config.biases)
+        self.down = nn.Linear(config.ffn_width, config.dim, bias=config.biases)
+        self.attention_norm, self.ffn_norm = _norm(config), _norm(config)
+        self.query_norm = nn.RMSNorm(width, eps=config.eps) if config.qk_norm else None
+        self.key_norm = nn.RMSNorm(width, eps=config.eps) if config.qk_norm else None
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, rotation: Rotation | None, attend: Attend) -> Tensor:
+        """x [N, D] -> [N, D]."""
+        if self.post:
+            x = self.attention_norm(x + self._attention(x, rotation, attend))
+            x = self.ffn_norm(x + self._ffn(x))
+            return x
+        x = x + self._attention(self.attention_norm(x), rotation, attend)
+        return x + self._ffn(self.ffn_norm(x))
+
+    def _attention(self, x: Tensor, rotation: Rotation | None, attend: Attend) -> Tensor:
+        heads = self.qkv(x).unflatten(1, (-1, self.head_width))
+        if self.query_norm is None or self.key_norm is None:
+            turned, v = heads.split((self.heads + self.key_heads, self.key_heads), dim=1)
+            if rotation is not None:
+                turned = rotate(turned, rotation)
+            q, k = turned.split((self.heads, self.key_heads), dim=1)
+        else:
+            q, k, v = heads.split((self.heads, self.key_heads, self.key_heads), dim=1)
+            q, k = self.query_norm(q), self.key_norm(k)
+            if rotation is not None:
+                q, k = rotate(q, rotation), rotate(k, rotation)
+        added: Tensor = self.dropout(self.out(attend(q, k, v)))
+        return added
+
+    def _ffn(self, x: Tensor) -> Tensor:
+        added: Tensor = self.dropout(self.down(_activate(self.up(x), self.activation)))
+        return added
+
+
+def _activate(x: Tensor, activation: str) -> Tensor:
+    if activation in ("swiglu", "geglu"):
+        gate, value = x.chunk(2, dim=-1)
+        return (F.silu(gate) if activation == "swiglu" else F.gelu(gate)) * value
+    if activation == "relu":
+        return F.relu(x)
+    return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
+
+
+class Transformer(nn.Module):
+    """Token ids or vectors [N] / [N, D], end to end, to hidden states [N, D]."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.checkpointing = config.checkpointing
+        self.path: Literal["auto", "grouped", "jagged"] = "auto"
+        """Which attention path to take: "auto" is jagged on CUDA where no mask is needed, else grouped."""
+        self.tokens = nn.Embedding(config.vocab, config.dim) if config.vocab else None
+        self.types = nn.Embedding(config.token_types, config.dim) if config.token_types else None
+        self.positions: Positions = POSITIONS[config.positions](config)
+        self.embed_norm = _norm(config) if config.embed_norm else None
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.final_norm = _norm(config) if config.norm_position == "pre" else None
+        untied = config.vocab and not config.tied
+        self.head = nn.Linear(config.dim, config.vocab, bias=False) if untied else None
+        self.apply(_initialise)
+        with torch.no_grad():
+            for block in self._blocks():
+                for projection in (block.out, block.down):
+                    projection.weight.mul_(1 / math.sqrt(2 * config.layers))
+
+    def _blocks(self) -> list[Block]:
+        return cast("list[Block]", list(self.blocks))
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Rows [N, D] of the token table for ``ids`` int64 [N]; positions are added by ``forward``."""
+        if self.tokens is None:
+            raise InputError("token ids for a transformer without a token table (vocab=0): give vectors [N, D]")
+        if ids.dtype not in (torch.int64, torch.int32):
+            raise InputError(f"token ids of type {ids.dtype}; expected int64")
+        # On a GPU this check would wait for the device; there the kernel's own assertion speaks.
+        if ids.device.type == "cpu" and ids.numel() and not torch.compiler.is_compiling():
+            low, high = int(ids.min()), int(ids.max())
+            if low < 0 or high >= self.config.vocab:
+                raise InputError(
+                    f"token id {high if high >= self.config.vocab else low} is outside the vocabulary of "
+                    f"{self.config.vocab:,} (0 to {self.config.vocab - 1})"
+                )
+        rows: Tensor = self.tokens(ids)
+        return rows
+
+    def head_weight(self) -> Tensor:
+        """The matrix [V, D] that turns hidden states into logits: the token table where ``tied``."""
+        if self.head is not None:
+            return self.head.weight
+        if self.tokens is None:
+            raise InputError("logits of a transformer without a vocabulary (vocab=0)")
+        return self.tokens.weight
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [..., V] of final hidden states [..., D]."""
+        return F.linear(hidden, self.head_weight())
+
+    @overload
+    def forward(
+        self,
+        inputs: Ragged,
+        *,
+        blocks: Tensor | None = ...,
+        all_states: Literal[False] = ...,
+        vectors: Tensor | None = ...,
+        at: Tensor | None = ...,
+    ) -> Tensor: ...
+
+    @overload
+    def forward(
+        self,
+        inputs: Ragged,
+        *,
+        all_states: Literal[True],
+        blocks: Tensor | None = ...,
+        vectors: Tensor | None = ...,
+        at: Tensor | None = ...,
+    ) -> list[Tensor]: ...
+
+    def forward(
+        self,
+        inputs: Ragged,
+        *,
+        blocks: Tensor | None = None,
+        all_states: bool = False,
+        vectors: Tensor | None = None,
+        at: Tensor | None = None,
+    ) -> Tensor | list[Tensor]:
+        """Hidden states [N, D] after the last block (and the final norm where norms come first).
+
+        inputs: token ids int64 [N] or vectors float [N, D], with lengths of at least 1; vectors [M, D] and at bool [N]
+        (M True): rows that stand in for token embeddings at those places; blocks int64 [N], for block-causal attention
+        only: token i sees token j of its sequence where blocks[j] <= blocks[i]; all_states: return the layers + 1
+        states instead, the embeddings first.
+
+        Raises InputError for ids outside the vocabulary, an empty sequence, a sequence longer than learned positions
+        reach, and shapes that do not fit.
+        """
+        h = self._rows(inputs.values, vectors, at)
+        jagged = self._jagged(h.device)
+        layout = Layout.of(inputs.lengths, device=h.device, group=not jagged)
+        require_place(self.positions, max(layout.lengths))
+        if layout.order is not None:
+            h = h.index_select(0, layout.order)
+        attend: Attend
+        if jagged:
+            self._masks(layout, blocks, h)
+            attend = Jagged(layout.lengths, causal=self.config.attention == "causal", device=h.device)
+        else:
+            masks = self._masks(layout, blocks, h)
+            attend = Grouped(layout.runs, causal=self.config.attention == "causal", masks=masks)
+        places = places_of(torch.tensor(layout.lengths)).to(h.device, non_blocking=True)
+        states = self._run(h, places, [attend] * self.config.layers, keep=all_states)
+        if layout.inverse is not None:
+            inverse = layout.inverse
+            states = [state.index_select(0, inverse) for state in states]
+        return states if all_states else states[-1]
+
+    def _rows(self, values: Tensor, vectors: Tensor | None, at: Tensor | None) -> Tensor:
+        """What enters the network before positions, [N, D]."""
+        if values.is_floating_point():
+            if values.ndim != 2 or values.shape[1] != self.config.dim:
+                raise InputError(f"vectors of shape {list(values.shape)}; expected [N, {self.config.dim}]")
+            h = values
+        else:
+            if values.ndim != 1:
+                raise InputError(f"token ids of shape {list(values.shape)}; expected [N], sequences end to end")
+            h = self.embed(values)
+        if (vectors is None) != (at is None):
+            raise InputError("vectors and at come together: rows [M, D], and bool [N] that is True at their M places")
+        if vectors is None or at is None:
+            return h
+        if at.dtype != torch.bool or at.shape != h.shape[:1]:
+            raise InputError(f"at: {at.dtype} {list(at.shape)}; expected bool [{len(h)}]")
+        index = at.nonzero().squeeze(1)
+        if vectors.shape != (len(index), h.shape[1]):
+            raise InputError(
+                f"vectors {list(vectors.shape)} for {len(index)} places; expected [{len(index)}, {h.shape[1]}]"
+            )
+        return h.index_copy(0, index, vectors.to(h.dtype))
+
+    def _jagged(self, device: torch.device) -> bool:
+        plain = self.config.attention != "block_causal" and self.config.positions != "alibi"
+        if self.path == "auto":
+            return plain and device.type == "cuda"
+        if self.path == "jagged" and not plain:
+            raise InputError(
+                "jagged attention takes no masks: use the grouped path for alibi and block-causal attention"
+            )
+        return self.path == "jagged"
+
+    def _masks(self, layout: Layout, blocks: Tensor | None, h: Tensor) -> list[Tensor] | None:
+        """One mask per run of equal lengths, shared by the layers; None where lengths and causality say it all."""
+        kind = self.config.attention
+        if (blocks is None) == (kind == "block_causal"):
+            raise InputError(
+                "block-causal attention needs blocks, int64 [N]"
+                if blocks is None
+                else f"blocks given to {kind} attention"
+            )
+        if blocks is not None:
+            if blocks.shape != h.shape[:1] or blocks.is_floating_point():
+                raise InputError(f"blocks: {blocks.dtype} {list(blocks.shape)}; expected int64 [{len(h)}]")
+            blocks = blocks.to(h.device)
+            blocks = blocks if layout.order is None else blocks[layout.order]
+        slopes = self.positions.slopes()
+        if blocks is None and slopes is None:
+            return None
+        masks, start = [], 0
+        for length, count in layout.runs:
+            steps = torch.arange(length, device=h.device)
+            allowed = None
+            if blocks is not None:
+                own = blocks[start : start + length * count].view(count, 1, length)
+                allowed = own[:, :, None, :] <= own[:, :, :, None]
+            elif kind == "causal":
+                allowed = steps[None, :] <= steps[:, None]
+            masks.append(_mask(allowed, slopes, steps[:, None] - steps[None, :]))
+            start += length * count
+        return masks
+
+    def _run(self, h: Tensor, places: Tensor, attends: list[Attend], *, keep: bool = False) -> list[Tensor]:
+        """The states: all layers + 1 with ``keep``, else the last alone."""
+        if self.types is not None:
+            h = h + self.types.weight[0]
+        h = self.positions.add(h, places)
+        if self.embed_norm is not None:
+            h = self.embed_norm(h)
+        h = self.dropout(h)
+        rotation = self.positions.rotation(h, places)
+        states = [h]
+        for block, attend in zip(self._blocks(), attends, strict=True):
+            if self.checkpointing and self.training and torch.is_grad_enabled():
+                h = checkpoint(block, h, rotation, attend, use_reentrant=False, preserve_rng_state=True)
+            else:
+                h = block(h, rotation, attend)
+            states.append(h)
+        if self.final_norm is not None:
+            states[-1] = self.final_norm(h)
+        return states if keep else states[-1:]
+
+    def new_cache(self, rows: int, *, capacity: int = 64) -> KVCache:
+        """An empty ``KVCache`` for ``rows`` sequences, on this model's device and in its type."""
+        config, weight = self.config, self._blocks()[0].qkv.weight
+        if config.attention != "causal":
+            raise InputError(
+                f"a key/value cache for {config.attention} attention: only a causal model decodes in steps"
+            )
+        return KVCache(
+            layers=config.layers,
+            rows=rows,
+            heads=config.key_heads,
+            head_width=config.head_width,
+            capacity=capacity,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
+
+    @torch.no_grad()
+    def prefill(self, inputs: Ragged, cache: KVCache) -> Tensor:
+        """Hidden states [N, D] of prompts laid end to end; fills the empty ``cache``, one row per prompt."""
+        if bool(cache.lengths.any()) or cache.rows != len(inputs):
+            raise InputError(
+                f"prefill of {len(inputs)} prompts into a cache of {cache.rows} rows with lengths "
+                f"{cache.lengths.tolist()[:8]}: an empty cache with a row per prompt is needed"
+            )
+        h = self._rows(inputs.values, None, None)
+        layout = Layout.of(inputs.lengths, device=h.device)
+        require_place(self.positions, max(layout.lengths))
+        cache.reserve(max(layout.lengths))
+        rows = torch.repeat_interleave(torch.arange(len(inputs)), inputs.lengths).to(h.device)
+        places = places_of(inputs.lengths).to(h.device)
+        if layout.order is not None:
+            h, rows, places = h[layout.order], rows[layout.order], places[layout.order]
+        inner = Grouped(layout.runs, causal=True, masks=self._masks(layout, None, h))
+        attends: list[Attend] = [Recording(inner, cache, i, rows, places) for i in range(self.config.layers)]
+        (h,) = self._run(h, places, attends)
+        cache.lengths = inputs.lengths.clone()
+        return h if layout.inverse is None else h[layout.inverse]
+
+    @torch.no_grad()
+    def forward_cached(self, inputs: Tensor, cache: KVCache) -> Tensor:
+        """Hidden states [B, S, D] of S new tokens per row: ids int64 [B, S] or vectors [B, S, D].
+
+        They are appended to ``cache``, whose rows may differ in length. Without gradients. Equal to ``forward`` on the
+        whole sequences, up to rounding.
+        """
+        rows, steps = inputs.shape[:2]
+        if rows != cache.rows or not steps:
+            raise InputError(f"{list(inputs.shape)} for a cache of {cache.rows} rows; expected [{cache.rows}, S >= 1]")
+        h = self._rows(inputs.flatten(0, 1), None, None)
+        filled = cache.lengths
+        end = int(filled.max()) + steps
+        require_place(self.positions, end)
+        cache.reserve(end)
+        where = filled[:, None] + torch.arange(steps)
+        row_of = torch.arange(rows).repeat_interleave(steps).to(h.device)
+        places = where.flatten().to(h.device)
+        allowed = None
+        if steps > 1 or bool((filled != filled[0]).any()):
+            allowed = (torch.arange(end) <= where[:, :, None])[:, None].to(h.device)
+        slopes = self.positions.slopes()
+        mask = allowed
+        if slopes is not None:
+            mask = _mask(allowed, slopes, (where[:, None, :, None] - torch.arange(end)).to(h.device))
+        attends: list[Attend] = [Cached(cache, i, row_of, places, mask) for i in range(self.config.layers)]
+        (h,) = self._run(h, places, attends)
+        cache.lengths = filled + steps
+        return h.unflatten(0, (rows, steps))
+
+
+def _mask(allowed: Tensor | None, slopes: Tensor | None, distance: Tensor) -> Tensor:
+    """``allowed`` (bool) itself, or with ``slopes`` [H] a float mask: -slope * |distance|, -inf where not allowed.
+
+    The result has four dimensions, [count or 1, H or 1, L, T]; ``distance`` is [L, T] or [B, 1, L, T].
+    """
+    if slopes is None:
+        assert allowed is not None
+        return allowed
+    bias = -slopes[:, None, None] * distance.abs()
+    bias = bias if bias.ndim == 4 else bias[None]
+    return bias if allowed is None else bias.masked_fill(~allowed, -math.inf)
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
