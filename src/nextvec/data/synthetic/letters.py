@@ -3,7 +3,8 @@
 A world has 4 to 6 of 26 letters in [-4, 4]^2, one of them at the centre, any two at least 0.25 apart. A walk starts at
 the centre, so that the sum of the displacements so far is the absolute position, and jumps to one of the other letters
 at each step, all equally likely. What comes next is predictable only by who remembers which letter lies where and knows
-where the eye lands: the minimal world of Glimpse Prediction Networks (arXiv 2511.12715). Starting at the centre is ours.
+where the eye lands: the minimal world of Glimpse Prediction Networks (arXiv 2511.12715). That walks start at the centre
+is our choice.
 
 Legend: W worlds, K letters of a world, L steps of a walk.
 """
@@ -26,11 +27,9 @@ class Letters:
     ) -> None:
         if not 2 <= fewest <= most <= vocab:
             raise InputError(f"worlds of {fewest} to {most} letters of {vocab}: expected 2 <= fewest <= most <= vocab")
-        # Discs of radius `distance` around all letters must leave most of the square free, or drawing would take long.
-        if not 0 <= most * np.pi * distance**2 <= 0.25 * (2 * extent) ** 2 or distance < 0:
-            raise InputError(
-                f"{most} letters at least {distance} apart do not fit loosely into [-{extent}, {extent}]^2"
-            )
+        # Letters take discs of radius `distance`; where those fill much of the square, drawing again would not end.
+        if distance < 0 or most * np.pi * distance**2 > extent**2:
+            raise InputError(f"{most} letters {distance} apart do not fit loosely into [-{extent}, {extent}]^2")
         self.vocab, self.fewest, self.most = vocab, fewest, most
         self.extent, self.distance = extent, distance
 
