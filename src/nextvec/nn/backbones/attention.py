@@ -47,9 +47,7 @@ class Layout:
         """Lay out sequences of ``lengths`` int64 [B]; with ``group``, equal lengths become neighbours."""
         sizes = lengths.tolist()
         if not sizes or min(sizes) < 1:
-            raise InputError(
-                f"sequences of lengths {sizes[:8]}: at least one sequence, and one token in each, is needed"
-            )
+            raise InputError(f"sequences of lengths {sizes[:8]}: one sequence, and one token in each, is the least")
         runs = [(length, len(list(same))) for length, same in groupby(sizes)]
         if not group or len(runs) == len(Counter(sizes)):
             return cls(sizes, runs)
@@ -81,35 +79,50 @@ class Grouped:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         width = q.shape[1] * q.shape[2]
         # split, not slices: the gradient of a slice is a zero-filled tensor of the whole, once per run.
-        parts = zip(q.split(self.sizes), k.split(self.sizes), v.split(self.sizes), strict=True)
+        parts = zip(*(torch.split(x, self.sizes) for x in (q, k, v)), strict=True)
         outputs = []
         for i, (part, (length, count)) in enumerate(zip(parts, self.runs, strict=True)):
-            heads = [x.unflatten(0, (count, length)).transpose(1, 2) for x in part]
+            heads = [x.view(count, length, *x.shape[1:]).transpose(1, 2) for x in part]
             mask = None if self.masks is None else self.masks[i]
-            outputs.append(_attend(*heads, mask=mask, causal=self.causal).transpose(1, 2).reshape(-1, width))
+            outputs.append(
+                _attend(heads[0], heads[1], heads[2], mask=mask, causal=self.causal).transpose(1, 2).reshape(-1, width)
+            )
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 class Jagged:
-    """One call on nested tensors. It takes no mask but the causal one."""
+    """One call on nested tensors. It takes no mask but the causal one.
+
+    PyTorch's nested attention is causal on GPUs only; on the CPU, where this path serves to test the layout, the
+    causal case goes through the padded form of the same nested tensors (padding comes last, where no token sees it).
+    """
 
     def __init__(self, lengths: Sequence[int], *, causal: bool, device: torch.device) -> None:
         ends = torch.tensor([0, *lengths]).cumsum(0)
-        self.offsets = ends.to(device)
+        self.offsets = ends.to(device, non_blocking=True)
         self.shortest, self.longest, self.causal = min(lengths), max(lengths), causal
+        self.padded = causal and device.type == "cpu"
+        if self.padded:
+            sizes = torch.tensor(lengths)
+            self.where = torch.repeat_interleave(torch.arange(len(sizes)), sizes), places_of(sizes)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         repeats = q.shape[1] // k.shape[1]
         if repeats > 1:
             # Nested tensors know no grouped heads: each key/value head is written out for its queries.
             k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
-        heads = [
+        nested = [
             torch.nested.nested_tensor_from_jagged(
-                x, self.offsets, min_seqlen=self.shortest, max_seqlen=self.longest
-            ).transpose(1, 2)
+                x.contiguous(), self.offsets, min_seqlen=self.shortest, max_seqlen=self.longest
+            )
             for x in (q, k, v)
         ]
-        attended = F.scaled_dot_product_attention(*heads, is_causal=self.causal)
+        if self.padded:
+            full = [torch.nested.to_padded_tensor(x, 0.0).transpose(1, 2) for x in nested]
+            rows, places = self.where
+            return _attend(full[0], full[1], full[2], causal=True).transpose(1, 2)[rows, places].flatten(1)
+        q, k, v = (x.transpose(1, 2) for x in nested)
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return attended.transpose(1, 2).values().flatten(1)
 
 
@@ -125,9 +138,9 @@ class Cached:
         cache.write(layer, self.rows, self.places, k, v)
         steps = len(q) // cache.rows
         end = int(cache.lengths.max()) + steps
-        queries = q.unflatten(0, (cache.rows, steps)).transpose(1, 2)
+        queries = q.view(cache.rows, steps, *q.shape[1:]).transpose(1, 2)
         keys, values = cache.keys[layer][:, :, :end], cache.values[layer][:, :, :end]
-        attended = _attend(queries, keys.to(q.dtype), values.to(q.dtype), mask=self.mask, causal=False)
+        attended = _attend(queries, keys.to(q.dtype), values.to(q.dtype), mask=self.mask)
         return attended.transpose(1, 2).reshape(len(q), -1)
 
 
@@ -142,7 +155,7 @@ class Recording:
         return self.inner(q, k, v)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, causal: bool) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
     """Attention of [B, H, L, d] on [B, Hkv, T, d]."""
     if mask is not None and mask.dtype != torch.bool:
         mask = mask.to(q.dtype)

@@ -72,7 +72,7 @@ class KVCache:
         self.lengths = lengths.clone()
 
     def select(self, rows: Tensor) -> None:
-        """Keep ``rows`` int64 [B'] in that order; a row may come several times (drop finished rows, fan out a prompt)."""
+        """Keep ``rows`` int64 [B'] in that order: drop finished rows, or repeat one to fan a prompt out."""
         index = rows.to(self.keys[0].device)
         for store in (self.keys, self.values):
             for layer, old in enumerate(store):

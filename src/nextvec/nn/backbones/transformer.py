@@ -15,7 +15,7 @@ Hkv key/value heads, d head width, F feed-forward width.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, cast, overload
 
 import torch
@@ -88,19 +88,13 @@ class TransformerConfig:
                     f"transformer {name}={value!r}; expected one of {', '.join(known)}{did_you_mean(str(value), known)}"
                 )
         if min(self.dim, self.layers, self.heads, self.max_length) < 1 or min(self.vocab, self.token_types) < 0:
-            raise InputError(
-                "a transformer needs dim, layers, heads and max_length of at least 1, and vocab of at least 0"
-            )
+            raise InputError("dim, layers, heads and max_length must be at least 1; vocab and token_types at least 0")
         if self.head_dim is None and self.dim % self.heads:
-            raise InputError(
-                f"dim={self.dim} does not divide into {self.heads} heads: choose a multiple or give head_dim"
-            )
+            raise InputError(f"dim={self.dim} is no multiple of heads={self.heads}: choose one, or give head_dim")
         if self.key_heads < 1 or self.heads % self.key_heads:
             raise InputError(f"{self.heads} heads cannot share kv_heads={self.kv_heads}: it must divide them")
         if self.positions == "rope" and self.head_width % 2:
-            raise InputError(
-                f"rotary positions turn pairs, but a head is {self.head_width} wide: an even width is needed"
-            )
+            raise InputError(f"rotary positions turn pairs: a head of width {self.head_width} must be even")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout={self.dropout}: expected at least 0 and below 1")
         if self.rope_factor < 1 or (self.rope_factor != 1 and self.rope_scaling == "none"):
@@ -176,7 +170,7 @@ class Block(nn.Module):
         return x + self._ffn(self.ffn_norm(x))
 
     def _attention(self, x: Tensor, rotation: Rotation | None, attend: Attend) -> Tensor:
-        heads = self.qkv(x).unflatten(1, (-1, self.head_width))
+        heads = self.qkv(x).view(len(x), -1, self.head_width)
         if self.query_norm is None or self.key_norm is None:
             turned, v = heads.split((self.heads + self.key_heads, self.key_heads), dim=1)
             if rotation is not None:
@@ -339,30 +333,24 @@ class Transformer(nn.Module):
             raise InputError(f"at: {at.dtype} {list(at.shape)}; expected bool [{len(h)}]")
         index = at.nonzero().squeeze(1)
         if vectors.shape != (len(index), h.shape[1]):
-            raise InputError(
-                f"vectors {list(vectors.shape)} for {len(index)} places; expected [{len(index)}, {h.shape[1]}]"
-            )
+            raise InputError(f"vectors {list(vectors.shape)}; expected [{len(index)}, {h.shape[1]}], one per place")
         return h.index_copy(0, index, vectors.to(h.dtype))
 
     def _jagged(self, device: torch.device) -> bool:
-        plain = self.config.attention != "block_causal" and self.config.positions != "alibi"
+        plain = self.config.attention != "block_causal" and self.positions.slopes() is None
         if self.path == "auto":
-            return plain and device.type == "cuda"
+            # The GPU's kernels take heads whose width is a multiple of 8.
+            return plain and device.type == "cuda" and self.config.head_width % 8 == 0
         if self.path == "jagged" and not plain:
-            raise InputError(
-                "jagged attention takes no masks: use the grouped path for alibi and block-causal attention"
-            )
+            raise InputError("jagged attention takes no masks: alibi and block-causal attention are grouped")
         return self.path == "jagged"
 
     def _masks(self, layout: Layout, blocks: Tensor | None, h: Tensor) -> list[Tensor] | None:
         """One mask per run of equal lengths, shared by the layers; None where lengths and causality say it all."""
         kind = self.config.attention
         if (blocks is None) == (kind == "block_causal"):
-            raise InputError(
-                "block-causal attention needs blocks, int64 [N]"
-                if blocks is None
-                else f"blocks given to {kind} attention"
-            )
+            what = "needs blocks, int64 [N]" if blocks is None else "takes no blocks"
+            raise InputError(f"{kind} attention {what}")
         if blocks is not None:
             if blocks.shape != h.shape[:1] or blocks.is_floating_point():
                 raise InputError(f"blocks: {blocks.dtype} {list(blocks.shape)}; expected int64 [{len(h)}]")
@@ -408,9 +396,7 @@ class Transformer(nn.Module):
         """An empty ``KVCache`` for ``rows`` sequences, on this model's device and in its type."""
         config, weight = self.config, self._blocks()[0].qkv.weight
         if config.attention != "causal":
-            raise InputError(
-                f"a key/value cache for {config.attention} attention: only a causal model decodes in steps"
-            )
+            raise InputError(f"a cache for {config.attention} attention: only causal models decode in steps")
         return KVCache(
             layers=config.layers,
             rows=rows,
@@ -471,7 +457,7 @@ class Transformer(nn.Module):
         attends: list[Attend] = [Cached(cache, i, row_of, places, mask) for i in range(self.config.layers)]
         (h,) = self._run(h, places, attends)
         cache.lengths = filled + steps
-        return h.unflatten(0, (rows, steps))
+        return h.view(rows, steps, -1)
 
 
 def _mask(allowed: Tensor | None, slopes: Tensor | None, distance: Tensor) -> Tensor:
