@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="objectives need torch: pip install 'nextvec[hf]'")
 
-from nextvec.objectives.base import Batch, Objective, Outputs  # noqa: E402
+from nextvec.objectives.base import Columns, Objective, Outputs  # noqa: E402
 from nextvec.objectives.distill import Distill  # noqa: E402
 from nextvec.objectives.info_nce import InfoNCE  # noqa: E402
 from nextvec.objectives.matryoshka import Matryoshka  # noqa: E402
@@ -22,49 +22,65 @@ def vectors(rows: int, width: int, seed: int) -> torch.Tensor:
 
 
 def pair(rows: int = 6, width: int = 8, extra: int = 0) -> dict[str, torch.Tensor]:
-    return {"query": vectors(rows, width, 1), "document": vectors(rows + extra, width, 2)}
+    out = {"query": vectors(rows, width, 1), "document": vectors(rows, width, 2)}
+    return out | ({"negative": vectors(extra, width, 3)} if extra else {})
 
 
 def reference_info_nce(
-    query: np.ndarray, document: np.ndarray, temperature: float, symmetric: bool, group: np.ndarray | None = None
+    query: np.ndarray,
+    document: np.ndarray,
+    temperature: float,
+    symmetric: bool,
+    group: np.ndarray | None = None,
+    negatives: np.ndarray | None = None,
 ) -> float:
     """Written out item by item, on purpose unlike the vectorised objective."""
 
     def unit(row: np.ndarray) -> np.ndarray:
         return row / math.sqrt(float((row * row).sum()))
 
+    def score(one: np.ndarray, other: np.ndarray) -> float:
+        return math.exp(float(unit(one) @ unit(other)) / temperature)
+
     count = len(query)
-    scores = [[float(unit(q) @ unit(d)) / temperature for d in document] for q in query]
 
     def allowed(i: int, j: int) -> bool:
         return i == j or group is None or group[i] != group[j]
 
     total = 0.0
     for i in range(count):
-        others = sum(math.exp(scores[i][j]) for j in range(len(document)) if allowed(i, j))
-        total -= math.log(math.exp(scores[i][i]) / others)
+        others = sum(score(query[i], document[j]) for j in range(count) if allowed(i, j))
+        others += sum(score(query[i], row) for row in (negatives if negatives is not None else ()))
+        total -= math.log(score(query[i], document[i]) / others)
         if symmetric:
-            back = sum(math.exp(scores[j][i]) for j in range(count) if allowed(j, i))
-            total -= math.log(math.exp(scores[i][i]) / back)
+            back = sum(score(query[j], document[i]) for j in range(count) if allowed(j, i))
+            total -= math.log(score(query[i], document[i]) / back)
     return total / 2 if symmetric else total
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("extra", [0, 3])
-def test_info_nce_equals_the_reference(symmetric: bool, extra: int) -> None:
+@pytest.mark.parametrize("block", [1, 4, 100])
+def test_info_nce_equals_the_reference(symmetric: bool, extra: int, block: int) -> None:
     out = pair(extra=extra)
-    term = InfoNCE(temperature=0.1, symmetric=symmetric)(out, {})
-    expected = reference_info_nce(out["query"].numpy(), out["document"].numpy(), 0.1, symmetric)
+    negatives = "negative" if extra else None
+    term = InfoNCE(temperature=0.1, symmetric=symmetric, negatives=negatives, block=block)(out, {})
+    numbers = {name: rows.numpy() for name, rows in out.items()}
+    expected = reference_info_nce(
+        numbers["query"], numbers["document"], 0.1, symmetric, negatives=numbers.get("negative")
+    )
     assert float(term.sum) == pytest.approx(expected, rel=1e-6)
     assert term.count == 6
     assert term.logs["info_nce"] == pytest.approx(expected / 6, rel=1e-6)
 
 
-def test_info_nce_leaves_the_own_group_alone() -> None:
+@pytest.mark.parametrize("block", [4, 100])
+def test_info_nce_leaves_the_own_group_alone(block: int) -> None:
     out = pair(extra=2)
-    group = torch.tensor([0, 0, 1, 2, 3, 3, 1, 9])
-    term = InfoNCE(temperature=0.2)(out, {"group": group})
-    expected = reference_info_nce(out["query"].numpy(), out["document"].numpy(), 0.2, True, group.numpy())
+    group = torch.tensor([0, 0, 1, 2, 3, 3])
+    term = InfoNCE(temperature=0.2, negatives="negative", block=block)(out, {"group": group})
+    numbers = {name: rows.numpy() for name, rows in out.items()}
+    expected = reference_info_nce(numbers["query"], numbers["document"], 0.2, True, group.numpy(), numbers["negative"])
     assert float(term.sum) == pytest.approx(expected, rel=1e-6)
 
 
@@ -114,21 +130,24 @@ def test_matryoshka_is_the_weighted_sum_over_prefixes() -> None:
     [
         InfoNCE(temperature=0.5),
         InfoNCE(temperature=0.5, symmetric=False),
-        Matryoshka(InfoNCE(temperature=0.5), dims=(2, 5)),
+        InfoNCE(temperature=0.5, negatives="negative", block=3),
+        Matryoshka(InfoNCE(temperature=0.5, block=2), dims=(2, 5)),
         Distill(student="query", teacher="document"),
         InfoNCE(temperature=0.5) + 0.3 * Matryoshka(Distill(student="query", teacher="document"), dims=(3, 5)),
     ],
-    ids=["info_nce", "one-sided", "matryoshka", "distill", "sum"],
+    ids=["info_nce", "one-sided", "negatives", "matryoshka", "distill", "sum"],
 )
 def test_gradients_equal_finite_differences(objective: Objective) -> None:
-    query, document = vectors(4, 5, 5).requires_grad_(), vectors(4, 5, 6)
+    query, document, negative = (vectors(4, 5, seed).requires_grad_() for seed in (5, 6, 7))
 
-    def loss(q: torch.Tensor) -> torch.Tensor:
-        return objective({"query": q, "document": document}, {}).mean
+    def loss(q: torch.Tensor, d: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+        return objective({"query": q, "document": d, "negative": n}, {}).mean
 
     # The temperature is kept in float32; in float64 the check needs it there too.
     objective.double()
-    assert torch.autograd.gradcheck(loss, (query,))
+    # A teacher gets no gradient, whatever finite differences say.
+    document.requires_grad_(isinstance(objective, InfoNCE | Matryoshka))
+    assert torch.autograd.gradcheck(loss, (query, document, negative))
 
 
 def test_optimising_info_nce_brings_pairs_together_at_every_width() -> None:
@@ -158,7 +177,7 @@ class Squares(Objective):
         self.reads = (name,)
         self.commits = 0
 
-    def forward(self, out: Outputs, batch: Batch) -> Term:
+    def forward(self, out: Outputs, batch: Columns) -> Term:
         values = out[self.reads[0]]
         return Term((values**2).sum(), float(len(values)), {self.reads[0]: float(len(values))})
 
@@ -204,8 +223,12 @@ def test_example_terms_add_over_micro_batches() -> None:
 def test_wrong_use_is_told() -> None:
     with pytest.raises(InputError, match="InfoNCE reads 'document', which the outputs lack"):
         InfoNCE()({"query": vectors(2, 2, 1)}, {})
-    with pytest.raises(InputError, match="at least as many documents as queries"):
+    with pytest.raises(InputError, match="one document per query"):
         InfoNCE()({"query": vectors(3, 2, 1), "document": vectors(2, 2, 1)}, {})
+    with pytest.raises(InputError, match="2 groups for 6 queries"):
+        InfoNCE()(pair(), {"group": torch.zeros(2)})
+    with pytest.raises(InputError, match="block is 0"):
+        InfoNCE(block=0)
     with pytest.raises(InputError, match="temperature must be positive"):
         InfoNCE(temperature=0)
     with pytest.raises(InputError, match="project the teacher first"):

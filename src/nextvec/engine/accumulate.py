@@ -253,4 +253,3 @@ def divide(batch: Batch, micro: int | None) -> list[Batch]:
     number = min(min(sizes), math.ceil(max(sizes) / micro))
     each, more = divmod(batch.size, number)
     return batch.split([each + (i < more) for i in range(number)])
-

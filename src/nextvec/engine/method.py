@@ -40,9 +40,7 @@ class Method(nn.Module):
     def __init__(self, config: Any) -> None:
         super().__init__()
         if not isinstance(config, self.Config):
-            raise InputError(
-                f"{type(self).__name__} takes a {type(self).__name__}.Config, got {type(config).__name__}"
-            )
+            raise InputError(f"{type(self).__name__} takes a {type(self).__name__}.Config, got {type(config).__name__}")
         self.config = config
 
     def forward(self, batch: Batch) -> Outputs:

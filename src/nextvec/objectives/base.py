@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Literal, TypeAlias, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from nextvec.types import Column, InputError, Outputs, Term
 
@@ -43,6 +43,12 @@ class Objective(nn.Module):
 
     def commit(self) -> None:
         """Move running state (queues, centres); called once per optimiser step. Most objectives have none."""
+
+    @classmethod
+    def example(cls, rows: int, seed: int) -> tuple[Objective, dict[str, Tensor], dict[str, Tensor]]:
+        """An instance with the outputs (leaves that want a gradient) and columns of ``rows`` examples, all small:
+        what the contract tests run every objective on."""
+        raise NotImplementedError
 
     def parts(self) -> Iterator[tuple[float, Objective]]:
         """The weighted objectives that this one is a sum of: (1, itself) unless it is a ``Sum`` or ``Scaled``."""

@@ -8,6 +8,8 @@ the squared error because only directions are compared later. Legend: B items, D
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
 from torch.nn import functional
 
 from nextvec.objectives.base import Columns, Objective, Outputs, Scope
@@ -24,6 +26,12 @@ class Distill(Objective):
     def __init__(self, *, student: str = "student", teacher: str = "teacher") -> None:
         super().__init__()
         self.reads = (student, teacher)
+
+    @classmethod
+    def example(cls, rows: int, seed: int) -> tuple[Distill, dict[str, Tensor], dict[str, Tensor]]:
+        random = torch.Generator().manual_seed(seed)
+        student, teacher = (torch.randn(rows, 8, generator=random, dtype=torch.float64) for _ in range(2))
+        return cls(), {"student": student.requires_grad_(), "teacher": teacher}, {}
 
     def forward(self, out: Outputs, batch: Columns) -> Term:
         student, teacher = (out[name] for name in self.reads)

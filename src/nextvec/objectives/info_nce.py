@@ -59,6 +59,15 @@ class InfoNCE(Objective):
         scale = torch.tensor(-math.log(temperature), dtype=torch.float32)
         self.log_scale = nn.Parameter(scale, requires_grad=learn_temperature)
 
+    @classmethod
+    def example(cls, rows: int, seed: int) -> tuple[InfoNCE, dict[str, Tensor], dict[str, Tensor]]:
+        random = torch.Generator().manual_seed(seed)
+        names = ("query", "document", "negative")
+        out = {name: torch.randn(rows, 8, generator=random, dtype=torch.float64) for name in names}
+        group = torch.arange(rows) // 2
+        objective = cls(negatives="negative", learn_temperature=True, temperature=0.5, block=3)
+        return objective, {name: tensor.requires_grad_() for name, tensor in out.items()}, {"group": group}
+
     def forward(self, out: Outputs, batch: Columns) -> Term:
         query, document, *rest = (functional.normalize(out[name], dim=-1) for name in self.reads)
         if document.shape != query.shape or query.ndim != 2:
@@ -92,9 +101,7 @@ class _BlockwiseSoftmax(torch.autograd.Function):
     made a second time for the backward pass."""
 
     @staticmethod
-    def forward(
-        ctx: Any, rows: Tensor, columns: Tensor, group: Tensor | None, block: int
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, rows: Tensor, columns: Tensor, group: Tensor | None, block: int) -> tuple[Tensor, Tensor]:
         needed = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         total, hits = rows.new_zeros(()), rows.new_zeros(())
         d_rows = torch.empty_like(rows) if needed else None

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from nextvec.objectives.base import Columns, Objective, Outputs
+from nextvec.objectives.info_nce import InfoNCE
 from nextvec.types import InputError, Term
 
 __all__ = ["Matryoshka"]
@@ -35,6 +36,11 @@ class Matryoshka(Objective):
         self.dims = tuple(dims)
         self.weights = tuple(weights) if weights is not None else (1.0 / len(dims),) * len(dims)
         self.reads, self.columns, self.scope = inner.reads, inner.columns, inner.scope
+
+    @classmethod
+    def example(cls, rows: int, seed: int) -> tuple[Matryoshka, dict[str, Tensor], dict[str, Tensor]]:
+        inner, out, columns = InfoNCE.example(rows, seed)
+        return cls(inner, dims=(2, 5, 8), weights=(0.5, 1.0, 2.0)), out, columns
 
     def count(self, batch: Columns) -> float | None:
         return self.inner.count(batch)
