@@ -3,7 +3,7 @@
 The order is fixed and always the same: pool, (dense), truncate, normalise, quantise. Truncating before normalising
 keeps shortened vectors on the unit sphere; quantising last means that codes are codes of what is compared.
 
-Legend: n texts, D the model's width, d the width asked for (d <= D).
+Legend: n texts, D the model's width, d the width asked for (d <= D), L the transformer's layers.
 """
 
 from __future__ import annotations
@@ -20,20 +20,17 @@ from nextvec.extras import require
 from nextvec.nn.backbones.static import StaticBackbone
 from nextvec.nn.dense import Dense
 from nextvec.nn.layout import Layout, read_layout
-from nextvec.types import InputError, NotFoundError, OfflineError, Progress, did_you_mean
+from nextvec.nn.locate import bundled_models, model_folder
+from nextvec.types import InputError, Progress, did_you_mean
 
 if TYPE_CHECKING:
     from nextvec.nn.backbones.hf import HFBackbone
 
+__all__ = ["Encoder", "Role", "bundled_models"]
+
 Role = Literal["query", "document"]
 DTYPES = {"float32": np.float32, "float16": np.float16, "int8": np.int8, "binary": np.uint8}
 _ROLE_PROMPTS = {"query": ("query",), "document": ("document", "passage", "corpus")}
-_MODELS = Path(__file__).parent / "models"
-
-
-def bundled_models() -> list[str]:
-    """The names of the models that come with the package."""
-    return sorted(path.name for path in _MODELS.iterdir() if path.is_dir()) if _MODELS.is_dir() else []
 
 
 class Encoder:
@@ -66,7 +63,7 @@ class Encoder:
         use the network. Only safetensors are read; a model's own code is never run. Raises NotFoundError,
         InputError (damaged, pickled or unsupported folders), OfflineError, MissingExtraError.
         """
-        folder, name = _resolve(path_or_name, local_files_only=local_files_only, revision=revision)
+        folder, name = model_folder(path_or_name, local_files_only=local_files_only, revision=revision)
         layout = read_layout(folder)
         if max_length is not None and max_length < 1:
             raise InputError(f"max_length is {max_length}; expected at least 1")
@@ -114,6 +111,21 @@ class Encoder:
         return min(self.layout.dim or self.full_dim, self.full_dim)
 
     @property
+    def layers(self) -> int:
+        """The transformer layers L; 0 for a static model."""
+        return 0 if isinstance(self.backbone, StaticBackbone) else self.backbone.layers
+
+    @property
+    def nested_dims(self) -> list[int]:
+        """The widths that the model was trained to be cut to, where its folder says so."""
+        return list(self.layout.nested_dims)
+
+    @property
+    def nested_layers(self) -> list[int]:
+        """The numbers of layers that the model was trained to stop after, where its folder says so."""
+        return list(self.layout.nested_layers)
+
+    @property
     def max_length(self) -> int | None:
         """Tokens kept per text (None: all)."""
         return self.backbone.max_length
@@ -136,6 +148,7 @@ class Encoder:
         prompt: str | None = None,
         batch_tokens: int | None = None,
         dim: int | None = None,
+        layers: int | None = None,
         precision: str = "auto",
         normalize: bool = True,
         dtype: str = "float32",
@@ -146,14 +159,15 @@ class Encoder:
 
         inputs: one text (gives [d]) or many (gives [n, d]); role: "query" or "document" picks the model's prompt of
         that name; prompt: a prompt text, instead; batch_tokens: upper bound of tokens in one batch (on a CPU each
-        core works on a batch of its own); dim: width d, the first d values are kept; precision: arithmetic of a
+        core works on a batch of its own); dim: width d, the first d values are kept; layers: run the first n of a
+        transformer's L layers only and pool what the n-th gives (before any final norm); precision: arithmetic of a
         transformer, "fp32", "bf16" or "auto" (bf16 where the hardware has it); normalize: to unit length; dtype: of
         the result, "float32", "float16", "int8" (127 * value of unit vectors, rounded) or "binary" (signs, 8 to a
         byte, [n, ceil(d/8)]); out: a .npy file that is written as it goes and resumed when run again, returned
         memory-mapped; progress: called with (texts done, texts in all).
         A text without tokens gives a zero vector. Raises InputError for anything unusable.
         """
-        settings = self._settings(role, prompt, dim, precision, normalize, dtype, batch_tokens)
+        settings = self._settings(role, prompt, dim, layers, precision, normalize, dtype, batch_tokens)
         if isinstance(inputs, str):
             if out is not None:
                 raise InputError("out= needs a list of texts; got one text")
@@ -223,6 +237,7 @@ class Encoder:
         role: str | None,
         prompt: str | None,
         dim: int | None,
+        layers: int | None,
         precision: str,
         normalize: bool,
         dtype: str,
@@ -242,11 +257,15 @@ class Encoder:
             raise InputError("dtype='int8' codes unit vectors; it needs normalize=True")
         if dim is not None and not 1 <= dim <= self.full_dim:
             raise InputError(f"dim is {dim}; {self.name} gives 1 to {self.full_dim}")
+        if layers is not None and not 1 <= layers <= self.layers:
+            known = f"runs 1 to {self.layers} layers" if self.layers else "is no transformer: it has no layers"
+            raise InputError(f"layers is {layers}; {self.name} {known}")
         if batch_tokens is not None and batch_tokens < 1:
             raise InputError(f"batch_tokens is {batch_tokens}; expected at least 1")
         return {
             "prompt": self._prompt(role) if prompt is None else prompt,
             "dim": dim or self.dim,
+            "layers": layers if layers != self.layers else None,
             "precision": precision,
             "normalize": normalize,
             "dtype": dtype,
@@ -291,7 +310,8 @@ class Encoder:
         pooled = np.zeros((len(ids), self._pooled_dim), np.float32)
 
         def run(batch: list[int]) -> None:
-            hidden, lengths = backbone.hidden([ids[i] for i in batch], precision=settings["precision"])
+            texts = [ids[i] for i in batch]
+            hidden, lengths = backbone.hidden(texts, precision=settings["precision"], layers=settings["layers"])
             pooled[batch] = pool(hidden, lengths, modes=self.layout.pooling, skip=skip).cpu().numpy()
 
         budget = settings["batch_tokens"] or backbone.batch_tokens(settings["precision"])
@@ -318,39 +338,6 @@ class Encoder:
         from nextvec.nn.save import save_encoder
 
         return save_encoder(Path(folder), self.backbone, self.layout, self.dense, dim=self.dim)
-
-
-def _resolve(path_or_name: str | Path, *, local_files_only: bool, revision: str | None) -> tuple[Path, str]:
-    """The model's folder and its short name, from a bundled name, a folder, or a hub id."""
-    name = str(path_or_name)
-    if name in bundled_models():
-        return _MODELS / name, name
-    try:
-        path = Path(path_or_name).expanduser()
-        if path.is_dir():
-            return path, path.resolve().name
-    except (OSError, RuntimeError, ValueError) as error:  # a name too long, "~nobody", a NUL in it
-        raise NotFoundError(f"no model {name[:80]!r}: not a path ({error})"[:300]) from error
-    if isinstance(path_or_name, str) and name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return _from_hub(name, local_files_only=local_files_only, revision=revision), name
-    hint = did_you_mean(name, bundled_models())
-    raise NotFoundError(f"no model {name!r}: not a folder and not bundled ({', '.join(bundled_models())}){hint}")
-
-
-def _from_hub(name: str, *, local_files_only: bool, revision: str | None) -> Path:
-    hub = require("huggingface_hub", why=f"fetching {name!r}")
-    allowed = ["*.json", "*.txt", "*.model", "*.safetensors"]
-    try:
-        folder = hub.snapshot_download(
-            name, revision=revision, allow_patterns=allowed, local_files_only=local_files_only
-        )
-    except Exception as error:  # the client raises its own, requests' and OS errors for one and the same cause
-        first = str(error).strip().split("\n")[0][:200]
-        raise OfflineError(
-            f"model {name!r} is neither a folder here nor in the local cache, and the hub gave none: {first}. "
-            "Pass a model folder, or use 'nextvec-mini'"
-        ) from error
-    return Path(folder)
 
 
 def _text(text: Any, position: int) -> str:

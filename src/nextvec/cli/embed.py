@@ -28,6 +28,9 @@ def command(
     text: Annotated[bool, typer.Option("--text", help="SOURCE is the text itself.")] = False,
     role: Annotated[str | None, typer.Option("--role", help="query or document: picks the model's prompt.")] = None,
     dim: Annotated[int | None, typer.Option("--dim", help="Keep the first DIM values (before normalising).")] = None,
+    layers: Annotated[
+        int | None, typer.Option("--layers", help="Run only the first LAYERS layers of a transformer.")
+    ] = None,
     precision: Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16.")] = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="float32, float16, int8 or binary.")] = "float32",
     as_json: JsonFlag = False,
@@ -38,7 +41,7 @@ def command(
     if out is not None:
         _check_out(out, source)
     encoder = Encoder.load(model)
-    options = {"role": role, "dim": dim, "precision": precision, "dtype": dtype}
+    options = {"role": role, "dim": dim, "layers": layers, "precision": precision, "dtype": dtype}
     if text:
         vector = encoder.encode(source, **options)  # type: ignore[arg-type]
         emit(

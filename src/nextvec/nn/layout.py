@@ -43,6 +43,7 @@ class Layout:
     similarity: str = "cosine"
     dim: int | None = None
     nested_dims: list[int] = field(default_factory=list)
+    nested_layers: list[int] = field(default_factory=list)
 
 
 def read_json(path: Path) -> Any:
@@ -146,6 +147,8 @@ def _add_settings(layout: Layout, folder: Path) -> None:
                 f"{str(settings)!r}: similarity {layout.similarity!r:.40}; known: {', '.join(SIMILARITIES)}"
             )
         layout.dim = _whole(config, "truncate_dim", settings)
+        layout.nested_dims = _wholes(config, "nested_dims", settings)
+        layout.nested_layers = _wholes(config, "nested_layers", settings)
     lengths = layout.folder / "sentence_bert_config.json"
     if lengths.is_file():
         config = _object(lengths)

@@ -72,12 +72,15 @@ def _write(
     modules.append((normalize, "Normalize"))
     listed = [{"idx": i, "name": str(i), "path": p, "type": _MODULES + kind} for i, (p, kind) in enumerate(modules)]
     _json(folder / "modules.json", listed)
-    settings = {
+    settings: dict[str, Any] = {
         "prompts": layout.prompts,
         "default_prompt_name": layout.default_prompt,
         "similarity_fn_name": layout.similarity,
         "truncate_dim": layout.dim and dim,
     }
+    # Keys of ours, which sentence-transformers passes over: the sizes that the model was trained to be cut to.
+    nested = {"nested_dims": layout.nested_dims, "nested_layers": layout.nested_layers}
+    settings |= {name: sizes for name, sizes in nested.items() if sizes}
     _json(folder / "config_sentence_transformers.json", settings)
 
 

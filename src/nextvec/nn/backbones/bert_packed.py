@@ -34,8 +34,11 @@ def supports(config: Any) -> bool:
     )
 
 
-def _fused_available() -> bool:
-    return hasattr(torch.ops.mkldnn, "_linear_pointwise") and bool(torch._C._has_mkldnn)
+def _fused_available(dtype: torch.dtype) -> bool:
+    if not (torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+        return False
+    # Without AVX-512 the fused products refuse bfloat16, which the plain ones compute on any CPU.
+    return dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class PackedBert:
         # RoBERTa numbers positions from padding_idx + 1; BERT from 0.
         padding = model.embeddings.position_embeddings.padding_idx
         self.first_position = 0 if config.model_type == "bert" else int(padding) + 1
-        self.fused = _fused_available()
+        self.fused = _fused_available(dtype)
 
         def cast(*tensors: Tensor) -> tuple[Tensor, ...]:
             return tuple(t.detach().to(dtype).contiguous() for t in tensors)
@@ -95,8 +98,9 @@ class PackedBert:
             )
 
     @torch.inference_mode()
-    def __call__(self, ids: Tensor, lengths: list[int]) -> Tensor:
-        """Hidden states [N, D] of ``ids`` int64 [N], texts of ``lengths`` (sum N) end to end.
+    def __call__(self, ids: Tensor, lengths: list[int], layers: int | None = None) -> Tensor:
+        """Hidden states [N, D] of ``ids`` int64 [N], texts of ``lengths`` (sum N) end to end; after the first
+        ``layers`` layers (None: all).
 
         Equal lengths should be neighbours: each run of equal lengths is one attention call.
         """
@@ -104,7 +108,7 @@ class PackedBert:
         steps = torch.arange(max(lengths, default=0)) + self.first_position
         positions = torch.cat([steps[:length].repeat(count) for length, count in runs])
         h = self._norm(F.embedding(ids, self.words) + F.embedding(positions, self.positions), self.norm0)
-        for layer in self.layers:
+        for layer in self.layers[:layers]:
             h = self._norm(self._linear_add(self._attend(h, layer, runs), h, layer.out), layer.norm1)
             h = self._norm(self._linear_add(self._linear_gelu(h, layer.up), h, layer.down), layer.norm2)
         return h

@@ -3,7 +3,7 @@
 BERT-shaped models on the CPU go through the padding-free pass of ``bert_packed``; every other architecture through
 its own ``transformers`` class on padded batches. Only safetensors are read, and never a model's own code.
 
-Legend: N tokens, B texts, T longest text, D width.
+Legend: N tokens, B texts, T longest text, D width, L layers.
 """
 
 from __future__ import annotations
@@ -55,6 +55,11 @@ class HFBackbone:
         """The width D of a hidden state."""
         return int(self.model.config.hidden_size)
 
+    @property
+    def layers(self) -> int:
+        """The number L of transformer layers; 0 where the configuration does not say it."""
+        return int(getattr(self.model.config, "num_hidden_layers", 0))
+
     @classmethod
     def load(cls, folder: Path, *, device: str, max_length: int | None, lower_case: bool = False) -> HFBackbone:
         """Load the checkpoint in ``folder`` in float32."""
@@ -101,17 +106,19 @@ class HFBackbone:
         """The batch size that suits ``precision``: above it, activations spill from cache (measured)."""
         return 1024 if self._resolved(precision) == "fp32" else 2048
 
-    def hidden(self, ids: Sequence[Sequence[int]], *, precision: str) -> tuple[Any, Any]:
+    def hidden(self, ids: Sequence[Sequence[int]], *, precision: str, layers: int | None = None) -> tuple[Any, Any]:
         """Last hidden states of a batch: ([N, D], lengths int64 [B]), in the precision's dtype.
 
-        precision: "fp32", "bf16", or "auto" (bf16 where the hardware multiplies it, else fp32).
+        precision: "fp32", "bf16", or "auto" (bf16 where the hardware multiplies it, else fp32); layers: run the first
+        n < L layers only and return the n-th one's output, which is ``hidden_states[n]`` of transformers: a final
+        norm belongs to all L layers (None) alone.
         """
         import torch
 
         lengths = [len(text) for text in ids]
         run = self._pass(precision)
         flat = torch.tensor([token for text in ids for token in text], dtype=torch.long, device=self.device)
-        return run(flat, lengths), torch.tensor(lengths, dtype=torch.long, device=self.device)
+        return run(flat, lengths, layers), torch.tensor(lengths, dtype=torch.long, device=self.device)
 
     def _resolved(self, precision: str) -> str:
         if precision not in PRECISIONS:
@@ -143,17 +150,68 @@ class _Padded:
 
     def __init__(self, model: Any) -> None:
         self.model = model
+        self._cut: dict[int, Any] = {}
 
-    def __call__(self, flat: Any, lengths: list[int]) -> Any:
+    def __call__(self, flat: Any, lengths: list[int], layers: int | None = None) -> Any:
         import torch
 
+        if layers is not None and layers not in self._cut:
+            self._cut[layers] = _stopping_after(self.model, layers)
+        model = self.model if layers is None else self._cut[layers]
         with torch.inference_mode():
             counts = torch.tensor(lengths, device=flat.device)
             mask = torch.arange(max(lengths), device=flat.device)[None, :] < counts[:, None]
             ids = torch.zeros(mask.shape, dtype=torch.long, device=flat.device)
             ids[mask] = flat
-            options = {"use_cache": False} if getattr(self.model.config, "use_cache", None) is not None else {}
-            return self.model(input_ids=ids, attention_mask=mask.long(), **options).last_hidden_state[mask]
+            options = {"use_cache": False} if getattr(model.config, "use_cache", None) is not None else {}
+            try:
+                return model(input_ids=ids, attention_mask=mask.long(), **options).last_hidden_state[mask]
+            except _Reached as reached:
+                return reached.state[mask]
+
+
+class _Reached(Exception):
+    """Thrown by the last layer to run, with its output: whatever the model would do after it is not done."""
+
+    def __init__(self, state: Any) -> None:
+        super().__init__("the last layer asked for has run")
+        self.state = state
+
+
+def _stopping_after(model: Any, layers: int) -> Any:
+    """A copy of ``model`` (weights shared) that raises ``_Reached`` after layer ``layers``.
+
+    Architectures differ in what they do after their layers, but not in keeping these in one list of length L; so the
+    copy differs in one place only, and threads that run other depths meanwhile are not disturbed.
+    """
+    from torch import nn
+
+    total = model.config.num_hidden_layers
+    lists = [name for name, part in model.named_modules() if isinstance(part, nn.ModuleList) and len(part) == total]
+    if not lists:
+        raise InputError(f"layers: a {model.config.model_type} model does not keep its layers in one list")
+    *outer, name = min(lists, key=len).split(".")
+    clone = at = _shallow(model)
+    for step in outer:
+        at._modules[step] = at = _shallow(at._modules[step])
+    blocks = list(at._modules[name])
+    blocks[layers - 1] = last = _shallow(blocks[layers - 1])
+    run = last.forward
+
+    def forward(*args: Any, **options: Any) -> Any:
+        out = run(*args, **options)
+        raise _Reached(out[0] if isinstance(out, tuple) else out)
+
+    last.forward = forward
+    at._modules[name] = nn.ModuleList(blocks)
+    return clone
+
+
+def _shallow(module: Any) -> Any:
+    """A copy that shares every part and weight, but whose parts can be exchanged without touching the original."""
+    clone = copy.copy(module)
+    clone._modules = dict(module._modules)
+    return clone
 
 
 def _max_length(config: Any, tokenizer: Any, asked: int | None) -> int:
