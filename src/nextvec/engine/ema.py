@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from nextvec.types import InputError
@@ -57,7 +57,7 @@ def _pairs(target: dict[str, Tensor], online: dict[str, Tensor], what: str) -> l
 def _local(tensor: Tensor) -> Tensor:
     """This process's part of a sharded tensor; any other tensor as it is. Without a graph."""
     tensor = tensor.detach()
-    return cast(Tensor, tensor.to_local()) if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _move(targets: list[Tensor], sources: list[Tensor], decay: float) -> None:
@@ -80,7 +80,7 @@ class WeightAverage:
     def __init__(self, method: nn.Module, decay: float) -> None:
         if not 0 <= decay < 1:
             raise InputError(f"the decay of a weight average is {decay}; expected a number from 0 to below 1")
-        self.decay = decay
+        self.decay, self._method = decay, method
         self._weights = {name: p for name, p in method.named_parameters() if p.requires_grad}
         if not self._weights:
             raise InputError("no weights to average: none of the parameters needs a gradient")
@@ -102,14 +102,13 @@ class WeightAverage:
 
     @torch.no_grad()
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Copy ``tensors`` in. InputError naming the first that is missing or has another shape; nothing has changed."""
+        """Copy ``tensors`` in. InputError naming the first that is missing or misshaped; then nothing has changed."""
         for name, own in self._averages.items():
             if name not in tensors:
                 raise InputError(f"the weight average lacks {name!r}: it was saved for another model")
             if tensors[name].shape != own.shape:
-                raise InputError(
-                    f"the weight average of {name!r} has the shape {list(tensors[name].shape)}; expected {list(own.shape)}"
-                )
+                shape = list(tensors[name].shape)
+                raise InputError(f"the weight average of {name!r} has the shape {shape}; expected {list(own.shape)}")
         for name, own in self._averages.items():
             own.copy_(tensors[name])
 
@@ -129,6 +128,10 @@ class WeightAverage:
 
     @torch.no_grad()
     def _write(self, values: dict[str, Tensor]) -> None:
+        for module in self._method.modules():
+            # A sharded module may still hold the gathered weights of its last forward, and would go on using them.
+            if isinstance(module, FSDPModule):
+                module.reshard()
         for name, parameter in self._weights.items():
             _local(parameter).copy_(_local(values[name]))
 

@@ -28,7 +28,7 @@ from nextvec.types import InputError, did_you_mean
 __all__ = ["Muon", "OptimConfig", "Optimizers", "is_table", "make_optimizer", "orthogonalise", "uses_muon"]
 
 NAMES = ("adamw", "muon")
-TABLES = frozenset({"wte", "wpe", "shared", "tokens", "positions"})
+TABLES = frozenset({"wte", "wpe", "shared", "tokens", "types", "positions"})
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 
@@ -84,7 +84,9 @@ def make_optimizer(named_parameters: Iterable[tuple[str, nn.Parameter]], config:
     names: dict[int, str] = {}
     for name, parameter in named_parameters:
         if name in chosen:
-            raise InputError(f"two parameters are named {name!r}: names must differ, the optimiser's state goes by them")
+            raise InputError(
+                f"two parameters are named {name!r}: names must differ, the optimiser's state goes by them"
+            )
         if id(parameter) in names:
             raise InputError(f"{name!r} and {names[id(parameter)]!r} are one parameter: pass it once")
         names[id(parameter)] = name
@@ -114,7 +116,9 @@ def _adamw(parameters: dict[str, nn.Parameter], config: OptimConfig) -> torch.op
         if members
     ]
     fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters.values())
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.betas[0], config.betas[1]), eps=config.eps, fused=fused)
+    return torch.optim.AdamW(
+        groups, lr=config.lr, betas=(config.betas[0], config.betas[1]), eps=config.eps, fused=fused
+    )
 
 
 class Optimizers:
@@ -186,7 +190,9 @@ class Optimizers:
                 raise InputError(f"{key!r} has the shape {list(tensors[key].shape)}; expected {list(value.shape)}")
         for key in tensors:
             if key not in own:
-                raise InputError(f"the optimiser's state has {key!r}, which no parameter here has{did_you_mean(key, own)}")
+                raise InputError(
+                    f"the optimiser's state has {key!r}, which no parameter here has{did_you_mean(key, own)}"
+                )
         with torch.no_grad():
             for key, value in own.items():
                 value.copy_(tensors[key])
@@ -233,7 +239,9 @@ def orthogonalise(matrix: Tensor) -> Tensor:
     """
     if isinstance(matrix, DTensor):
         mesh = matrix.device_mesh
-        whole = DTensor.from_local(orthogonalise(matrix.full_tensor()), mesh, [Replicate()] * mesh.ndim, run_check=False)
+        whole = DTensor.from_local(
+            orthogonalise(matrix.full_tensor()), mesh, [Replicate()] * mesh.ndim, run_check=False
+        )
         return cast(Tensor, whole.redistribute(placements=matrix.placements))
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.mT if tall else matrix
