@@ -13,12 +13,14 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "papers": ("fastapi", "uvicorn", "jinja2", "sqlalchemy", "bm25s"),
     "peers": ("sentence_transformers", "faiss"),
     "plots": ("matplotlib",),
+    "log": ("tensorboard", "wandb"),
 }
 PURPOSES = {
     "hf": "encode with Hugging Face and sentence-transformers models; train",
     "papers": "the paper-discovery site",
     "peers": "compare with other libraries (tests and benchmarks)",
     "plots": "draw the plots of claims",
+    "log": "log training to TensorBoard or Weights & Biases",
 }
 
 
