@@ -23,6 +23,7 @@ __all__ = [
     "Collate",
     "Columns",
     "Generated",
+    "Indices",
     "Shuffled",
     "Source",
     "TokenBounded",
@@ -244,22 +245,22 @@ class TokenBounded:
             if not isinstance(data, Columns):
                 raise InputError("lengths are needed where the data are a function: what each example costs")
             lengths = data.lengths
-        self._lengths = np.asarray(lengths, dtype=np.int64)
-        self._collate, self.count = _collate(data, len(self._lengths))
-        if int(self._lengths.min()) < 0 or min(least, pool) < 1 or least > self.count:
+        self.lengths = np.asarray(lengths, dtype=np.int64)
+        self._collate, self.count = _collate(data, len(self.lengths))
+        if int(self.lengths.min()) < 0 or min(least, pool) < 1 or least > self.count:
             raise InputError(
                 f"token-bounded batches need lengths >= 0, pool >= 1 and 1 <= least <= {self.count:,} (the examples); "
-                f"got a length of {self._lengths.min()}, pool {pool}, least {least}"
+                f"got a length of {self.lengths.min()}, pool {pool}, least {least}"
             )
-        longest = int(self._lengths.argmax())
-        if least * int(self._lengths[longest]) > tokens:
+        longest = int(self.lengths.argmax())
+        if least * int(self.lengths[longest]) > tokens:
             raise InputError(
-                f"example {longest} has {self._lengths[longest]:,} tokens; {least} of that length do not fit into a "
+                f"example {longest} has {self.lengths[longest]:,} tokens; {least} of that length do not fit into a "
                 f"batch of {tokens:,}: truncate the texts or raise the bound"
             )
         self._tokens, self._seed, self._least, self._pool = tokens, seed, least, pool
         self._ends: list[int] = []  # batches up to the end of each epoch planned so far
-        self._plan: tuple[int, list[Indices]] = (-1, [])
+        self._planned: tuple[int, list[Indices]] = (-1, [])
 
     def batch(self, step: int, *, part: int = 0, parts: int = 1) -> Batch:
         if step < 0:
@@ -273,27 +274,30 @@ class TokenBounded:
         return self._collate(rows[start:stop])
 
     def _epoch(self, epoch: int) -> list[Indices]:
-        """The batches of an epoch, as example numbers."""
-        kept, batches = self._plan
+        kept, batches = self._planned
         if kept != epoch:
-            rng = generator(self._seed, epoch)
-            batches = list(self._cut(self._pooled(rng.permutation(self.count))))
-            batches = [batches[i] for i in rng.permutation(len(batches))]
-            self._plan = (epoch, batches)
+            batches = self._plan(epoch)
+            self._planned = (epoch, batches)
         return batches
+
+    def _plan(self, epoch: int) -> list[Indices]:
+        """The batches of an epoch, as example numbers, in their order."""
+        rng = generator(self._seed, epoch)
+        batches = list(self._cut(self._pooled(rng.permutation(self.count))))
+        return [batches[i] for i in rng.permutation(len(batches))]
 
     def _pooled(self, order: Indices) -> Indices:
         """``order`` sorted by length within pools, up and down in turn so that lengths do not jump between pools."""
         pools = []
         for number, start in enumerate(range(0, self.count, self._pool)):
             pool = order[start : start + self._pool]
-            lengths = self._lengths[pool]
+            lengths = self.lengths[pool]
             pools.append(pool[np.argsort(lengths if number % 2 == 0 else -lengths, kind="stable")])
         return np.concatenate(pools)
 
     def _cut(self, order: Indices) -> Iterator[Indices]:
         """Consecutive runs of ``order``, each as long as the bound allows."""
-        ends = np.cumsum(self._lengths[order])
+        ends = np.cumsum(self.lengths[order])
         start, used = 0, 0
         while start < self.count:
             stop = int(np.searchsorted(ends, used + self._tokens, side="right"))
