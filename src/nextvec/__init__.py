@@ -5,13 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Collection", "Encoder", "__version__"]
+__all__ = ["Collection", "Encoder", "__version__", "fit", "load_method", "methods", "reproduce"]
 
-_HOMES = {"Encoder": "nextvec.encoder", "Collection": "nextvec.search.collection"}
+_HOMES = {
+    "Encoder": "nextvec.encoder",
+    "Collection": "nextvec.search.collection",
+    "fit": "nextvec.training",
+    "load_method": "nextvec.training",
+    "methods": "nextvec.claims",
+    "reproduce": "nextvec.claims",
+}
 
 if TYPE_CHECKING:
+    from nextvec.claims import methods, reproduce
     from nextvec.encoder import Encoder
     from nextvec.search.collection import Collection
+    from nextvec.training import fit, load_method
 
 
 def __getattr__(name: str) -> Any:

@@ -40,7 +40,9 @@ class Squares(Objective):
 
     def forward(self, out: Outputs, batch: Columns) -> Term:
         values = out[self.reads[0]]
-        return Term(((values - self.offset) ** 2).sum(), float(len(values)), {self.reads[0]: float(values.detach().sum())})
+        return Term(
+            ((values - self.offset) ** 2).sum(), float(len(values)), {self.reads[0]: float(values.detach().sum())}
+        )
 
     def count(self, batch: Columns) -> float | None:
         text = batch["text"]

@@ -12,11 +12,18 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import typer
 
-from nextvec.types import Progress, StorageError
+from nextvec.types import StorageError
+
+
+class Reporter(Protocol):
+    """A ``Progress`` that also takes a few words to show beside the bar."""
+
+    def __call__(self, done: int, total: int | None, words: str = "") -> None: ...
+
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
@@ -57,13 +64,14 @@ def table(headers: list[str], rows: list[list[str]], *, right: tuple[int, ...] =
 
 
 @contextmanager
-def progress(label: str, *, quiet: bool = False) -> Iterator[Progress]:
-    """A progress bar in a terminal, a plain line every few seconds elsewhere, nothing when ``quiet``.
+def progress(label: str, *, quiet: bool = False) -> Iterator[Reporter]:
+    """A progress bar with the time left in a terminal, a plain line every few seconds elsewhere, nothing when
+    ``quiet``.
 
-    Yields a ``Progress`` callable, ``(done, total)``; both go to standard error.
+    Yields a callable, ``(done, total, words="")``; everything goes to standard error.
     """
     if quiet:
-        yield lambda done, total: None
+        yield lambda done, total, words="": None
     elif sys.stderr.isatty():
         with _rich_bar(label) as report:
             yield report
@@ -73,28 +81,34 @@ def progress(label: str, *, quiet: bool = False) -> Iterator[Progress]:
 
 
 @contextmanager
-def _rich_bar(label: str) -> Iterator[Progress]:
+def _rich_bar(label: str) -> Iterator[Reporter]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[words]}"),
+    )
     with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task(label, total=None, words="")
+        yield lambda done, total, words="": bar.update(task, completed=done, total=total, words=words)
 
 
 @contextmanager
-def _plain_lines(label: str, *, every: float = 3.0) -> Iterator[Progress]:
-    state = {"said": time.monotonic(), "done": -1, "total": None, "shown": -1}
+def _plain_lines(label: str, *, every: float = 3.0) -> Iterator[Reporter]:
+    state: dict[str, Any] = {"said": time.monotonic(), "done": -1, "total": None, "shown": -1, "words": ""}
 
     def say() -> None:
         total = f"/{state['total']}" if state["total"] else ""
-        note(f"{label}: {state['done']}{total}")
+        note(f"{label}: {state['done']}{total}  {state['words']}".rstrip())
         state["shown"] = state["done"]
 
-    def report(done: int, total: int | None) -> None:
-        state["done"], state["total"] = done, total
+    def report(done: int, total: int | None, words: str = "") -> None:
+        state["done"], state["total"], state["words"] = done, total, words
         if time.monotonic() - float(state["said"] or 0) >= every:
             state["said"] = time.monotonic()
             say()

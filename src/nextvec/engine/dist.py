@@ -14,7 +14,17 @@ import torch
 import torch.distributed as torch_dist
 from torch import Tensor
 
-__all__ = ["average_", "barrier", "every", "gather_rows", "process_group", "rank", "sum_floats", "world"]
+__all__ = [
+    "average_",
+    "barrier",
+    "every",
+    "gather_rows",
+    "launched_rank",
+    "process_group",
+    "rank",
+    "sum_floats",
+    "world",
+]
 
 
 def world() -> int:
@@ -25,6 +35,11 @@ def world() -> int:
 def rank() -> int:
     """This process's number, from 0."""
     return torch_dist.get_rank() if _on() else 0
+
+
+def launched_rank() -> int:
+    """The number that torchrun gave this process, known before (and after) the processes have met."""
+    return int(os.environ.get("RANK", "0"))
 
 
 @contextlib.contextmanager

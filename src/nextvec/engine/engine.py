@@ -165,7 +165,10 @@ class Engine:
         elif self.done == 0:
             torch.manual_seed(self.config.seed + dist.rank())
         logger = self._loggers(folder, info)
-        meter = Meter(self.method.flops_per_item())
+        meter = Meter(
+            self.method.flops_per_item(),
+            dtype=torch.bfloat16 if self.config.precision == "bf16" else torch.float32,
+        )
         report = Report(self.done, self.config.steps, math.nan, {})
         try:
             while self.done < self.config.steps:
@@ -176,7 +179,8 @@ class Engine:
                 if on_step is not None:
                     on_step(report)
                 if folder is not None and self._save_now():
-                    self.save(folder, info=info)
+                    with meter.paused():
+                        self.save(folder, info=info)
         except KeyboardInterrupt:
             if folder is not None and dist.world() == 1:
                 self.save(folder, info=info)
@@ -232,30 +236,10 @@ class Engine:
         torch.manual_seed(self.config.seed + dist.rank())
         if newest is None:
             return self.done
-        info = checkpoint.read_info(newest)
-        if info.get("method") != self.method.card.name:
-            raise InputError(
-                f"{str(newest)!r} is a checkpoint of method {info.get('method')!r}, not of "
-                f"{self.method.card.name!r}: choose another folder"
-            )
-        self.done = int(info["step"])
+        self.done = int(checkpoint.read_info(newest, method=self.method.card.name)["step"])
         if self.done > self.config.steps:
             raise InputError(f"{str(newest)!r} is at step {self.done}, after the {self.config.steps} steps asked for")
-        tensors = self._empty_state()
-        checkpoint.load(newest, tensors)
-        self.method.load_state_dict(_under(tensors, "method."))
-        self.objective.load_state_dict(_under(tensors, "objective."))
-        self.optimizer.load_state_tensors({k: v for k, v in tensors.items() if k.startswith("optim.")})
-        if self.average is not None:
-            self.average.load_state_tensors(_under(tensors, "average."))
+        tensors = self.state()  # the tensors themselves: loading fills weights and moments in place
+        checkpoint.load(newest, tensors, method=self.method.card.name)
         checkpoint.set_rng(tensors)
         return self.done
-
-    def _empty_state(self) -> dict[str, Tensor]:
-        """The names and shapes of ``state`` for loading into: the optimiser's moments exist only after a step."""
-        self.optimizer.initialise()
-        return {name: value.clone() for name, value in self.state().items()}
-
-
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}

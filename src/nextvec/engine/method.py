@@ -6,12 +6,18 @@ else has to be edited: contract tests, the command line and the tables find it b
 
 from __future__ import annotations
 
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from torch import nn
 
-from nextvec.types import Batch, Card, Claim, InputError, Outputs
+from nextvec.config import from_mapping, to_mapping
+from nextvec.files import storage_error
+from nextvec.types import Batch, Card, Claim, InputError, NotFoundError, Outputs
 
 if TYPE_CHECKING:
     from nextvec.encoder import Encoder
@@ -32,10 +38,14 @@ class Source(Protocol):
 
 
 class Method(nn.Module):
-    """Base class. ``Config`` is a keyword-only dataclass of settings, all with defaults."""
+    """Base class. ``Config`` is a keyword-only dataclass of settings, all with defaults; ``training`` changes the
+    engine's defaults where the method needs others ("optim.lr=2e-5"). ``direction`` names figures that the objective
+    logs and training must move: "up" or "down" (the contract tests check that it does)."""
 
     card: ClassVar[Card]
     Config: ClassVar[type[Any]]
+    training: ClassVar[tuple[str, ...]] = ()
+    direction: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -62,6 +72,63 @@ class Method(nn.Module):
         """Floating-point operations of forward and backward per item (token) of the batch, where known: for MFU."""
         return None
 
+    def save(self, folder: Path) -> Path:
+        """Write settings (method.json) and weights (weights.safetensors) to ``folder``, in place of what it held.
+
+        Methods that need more to be used (a tokenizer) override ``write``.
+        """
+        temporary = None
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+            self.write(temporary)
+            temporary.chmod(0o755)
+            if folder.is_dir():
+                shutil.rmtree(folder)
+            temporary.rename(folder)
+        except BaseException as error:
+            if temporary is not None:
+                shutil.rmtree(temporary, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise storage_error(error, folder) from error
+            raise
+        return folder
+
+    def write(self, folder: Path) -> None:
+        """The files of ``save``, into an empty folder."""
+        from safetensors.torch import save_model
+
+        from nextvec import __version__
+
+        save_model(self, str(folder / "weights.safetensors"))
+        settings = {"method": self.card.name, "nextvec": __version__, "config": to_mapping(self.config)}
+        (folder / "method.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+    @staticmethod
+    def name_in(folder: Path) -> str:
+        """The name of the method saved in ``folder``."""
+        return str(_settings(folder)["method"])
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """What ``save`` wrote. InputError for another method's folder, or weights that do not fit."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_model
+
+        settings = _settings(folder)
+        if settings["method"] != cls.card.name:
+            raise InputError(f"{str(folder)!r} holds a {settings['method']!r}, not a {cls.card.name!r}")
+        method = cls(from_mapping(cls.Config, settings.get("config") or {}))
+        path = folder / "weights.safetensors"
+        if not path.is_file():
+            raise NotFoundError(f"{str(path)!r} is missing: the folder does not hold a complete model")
+        try:
+            load_model(method, str(path))
+        except (SafetensorError, RuntimeError, ValueError) as error:
+            first = " ".join(str(error).split())[:200]
+            raise InputError(f"{str(path)!r} does not hold this method's weights: {first}") from error
+        return method.eval()
+
     @classmethod
     def toy(cls, seed: int) -> tuple[Self, Batch]:
         """A tiny, dropout-free instance and a batch of it: what the contract tests run."""
@@ -77,3 +144,16 @@ class Method(nn.Module):
     def claim(scale: str) -> Claim:
         """The paper's central figure at ``scale`` "smoke" (seconds), "cpu" (minutes) or "gpu"."""
         raise NotImplementedError
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    path = folder / "method.json"
+    if not path.is_file():
+        raise NotFoundError(f"{str(path)!r} is missing: {str(folder)!r} is not the model/ folder of a training run")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{str(path)!r} is not valid JSON: damaged or truncated") from error
+    if not isinstance(values, dict) or "method" not in values:
+        raise InputError(f"{str(path)!r} names no method: damaged, or not written by nextvec")
+    return values
