@@ -54,7 +54,8 @@ class Pool:
 
 
 def _serve(rank: int, store: str, pipe: Connection) -> None:
-    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "engine")]
+    tests = Path(__file__).parents[1]
+    sys.path[:0] = [str(tests / name) for name in ("distributed", "engine", "contracts")]
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     torch_dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=WORLD)

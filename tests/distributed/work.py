@@ -117,3 +117,14 @@ def student_steps(strategy: str, micro: int | None, steps: int) -> dict[str, Ten
         optimiser.step()
         update(model.target, model.online, 0.9)
     return {name: full(p.detach()).clone() for name, p in model.named_parameters()}
+
+
+def method_gradient(package: str, name: str, micro: int | None) -> dict[str, Any]:
+    """Loss and gradients of the method's toy batch, of which this process has its share."""
+    from contracts import toy
+    from nextvec import catalog
+
+    method, whole = toy(catalog.find(package, name), double=True)
+    objective = method.objective().double()
+    losses = backward(Parallel(method), objective, divide(share(whole), micro))
+    return {key.partition(".")[2]: value for key, value in grads(method).items()} | {"loss": losses.loss}

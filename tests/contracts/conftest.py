@@ -1,0 +1,27 @@
+"""Contract tests use the distributed tests' pool of two processes and the engine's small methods."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+pytest.importorskip("torch", reason="training needs torch: pip install 'nextvec[hf]'")
+_TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(Path(__file__).parent), str(_TESTS / "distributed"), str(_TESTS / "engine")]
+
+if TYPE_CHECKING:
+    from pool import Pool
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    """Two Gloo processes."""
+    from pool import Pool
+
+    running = Pool(tmp_path_factory.mktemp("gloo"))
+    yield running
+    running.close()
