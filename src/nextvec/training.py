@@ -26,7 +26,7 @@ from nextvec.files import atomic_write
 from nextvec.types import ConflictError, InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from nextvec.engine.method import Source
+    from nextvec.data.sources import Source
 
 __all__ = ["METHODS", "Plan", "Trained", "fit", "load_method", "plan", "read_plan"]
 
@@ -66,17 +66,19 @@ def plan(method: str, data: str | Path, changes: Iterable[str] = (), *, package:
     """The plan of ``method`` on ``data`` with ``key=value`` changes, each a setting of the method or of training
     ("horizon=4", "steps=2000", "lr=1e-3", "schedule.name=wsd"). InputError for an unknown key, with the closest."""
     cls = catalog.find(package, method)
-    own, train = cls.Config(), config.override(TrainConfig(), cls.training)
+    made = Plan(method=method, data=Path(data), config=cls.Config())
+    made.train = config.override(made.train, cls.train_settings)
+    return _changed(made, cls, changes)
+
+
+def _changed(made: Plan, cls: type[Method], changes: Iterable[str]) -> Plan:
     for change in changes:
         key, equals, value = change.partition("=")
-        home, dotted = _home(cls.Config, key) if equals else ("", "")
-        if home == "config":
-            own = config.override(own, [f"{dotted}={value}"])
-        elif home == "train":
-            train = config.override(train, [f"{dotted}={value}"])
-        else:
+        if not equals:
             raise InputError(f"{change!r} is not a setting; expected key=value")
-    return Plan(method=method, data=Path(data), config=own, train=train)
+        home, dotted = _home(cls.Config, key)
+        setattr(made, home, config.override(getattr(made, home), [f"{dotted}={value}"]))
+    return made
 
 
 def _home(own: type[Any], key: str) -> tuple[str, str]:
@@ -111,18 +113,13 @@ def read_plan(path: Path, changes: Iterable[str] = (), *, package: str = METHODS
     if not isinstance(values, Mapping) or not {"method", "data"} <= set(values):
         raise InputError(f"{str(path)!r} is not a run: expected the keys method, data, config and train")
     cls = catalog.find(package, str(values["method"]))
-    base = Plan(
+    kept = Plan(
         method=str(values["method"]),
         data=Path(str(values["data"])),
         config=config.from_mapping(cls.Config, values.get("config") or {}),
         train=config.from_mapping(TrainConfig, values.get("train") or {}),
     )
-    for change in changes:
-        home, dotted = _home(cls.Config, change.partition("=")[0])
-        target = base.config if home == "config" else base.train
-        changed = config.override(target, [f"{dotted}={change.partition('=')[2]}"])
-        base = dataclasses.replace(base, **{home: changed})
-    return base
+    return _changed(kept, cls, changes)
 
 
 def fit(

@@ -50,7 +50,7 @@ class Small(Method):
         width: int = 6
         dropout: float = 0.2
 
-    training: ClassVar[tuple[str, ...]] = ("optim.lr=0.02", "schedule.warmup=0")
+    train_settings: ClassVar[tuple[str, ...]] = ("optim.lr=0.02", "schedule.warmup=0")
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)

@@ -18,13 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from nextvec.config import to_mapping
+from nextvec.data.sources import Source
 from nextvec.engine import checkpoint, dist
 from nextvec.engine.accumulate import Losses, backward, divide, tokens
 from nextvec.engine.ema import WeightAverage
 from nextvec.engine.guard import NonFiniteError, first_bad
 from nextvec.engine.loggers import Loggers
 from nextvec.engine.meter import Meter
-from nextvec.engine.method import Method, Source
+from nextvec.engine.method import Method
 from nextvec.engine.optim import OptimConfig, make_optimizer
 from nextvec.engine.parallel import Parallel
 from nextvec.engine.schedule import ScheduleConfig, factor

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from torch import nn
 
@@ -20,31 +20,21 @@ from nextvec.files import storage_error
 from nextvec.types import Batch, Card, Claim, InputError, NotFoundError, Outputs
 
 if TYPE_CHECKING:
+    from nextvec.data.sources import Source
     from nextvec.encoder import Encoder
     from nextvec.objectives.base import Objective
 
-__all__ = ["Method", "Source"]
-
-
-class Source(Protocol):
-    """Where batches come from: a function of the step alone, so that resuming needs no state.
-
-    ``batch(step, part=p, parts=n)`` is the p-th of n contiguous shares of that step's batch.
-    """
-
-    def batch(self, step: int, *, part: int = 0, parts: int = 1) -> Batch:
-        """The batch of ``step`` (from 0), or a share of it."""
-        ...
+__all__ = ["Method"]
 
 
 class Method(nn.Module):
-    """Base class. ``Config`` is a keyword-only dataclass of settings, all with defaults; ``training`` changes the
+    """Base class. ``Config`` is a keyword-only dataclass of settings, all with defaults; ``train_settings`` changes the
     engine's defaults where the method needs others ("optim.lr=2e-5"). ``direction`` names figures that the objective
     logs and training must move: "up" or "down" (the contract tests check that it does)."""
 
     card: ClassVar[Card]
     Config: ClassVar[type[Any]]
-    training: ClassVar[tuple[str, ...]] = ()
+    train_settings: ClassVar[tuple[str, ...]] = ()
     direction: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, config: Any) -> None:

@@ -45,7 +45,7 @@ class Objective(nn.Module):
         """Move running state (queues, centres); called once per optimiser step. Most objectives have none."""
 
     @classmethod
-    def example(cls, rows: int, seed: int) -> tuple[Objective, dict[str, Tensor], dict[str, Tensor]]:
+    def example(cls, rows: int, seed: int) -> tuple[Objective, dict[str, Tensor], dict[str, Column]]:
         """An instance with the outputs (leaves that want a gradient) and columns of ``rows`` examples, all small:
         what the contract tests run every objective on."""
         raise NotImplementedError

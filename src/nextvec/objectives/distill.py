@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nextvec.objectives.base import Columns, Objective, Outputs, Scope
-from nextvec.types import InputError, Term
+from nextvec.types import Column, InputError, Term
 
 __all__ = ["Distill"]
 
@@ -28,7 +28,7 @@ class Distill(Objective):
         self.reads = (student, teacher)
 
     @classmethod
-    def example(cls, rows: int, seed: int) -> tuple[Distill, dict[str, Tensor], dict[str, Tensor]]:
+    def example(cls, rows: int, seed: int) -> tuple[Distill, dict[str, Tensor], dict[str, Column]]:
         random = torch.Generator().manual_seed(seed)
         student, teacher = (torch.randn(rows, 8, generator=random, dtype=torch.float64) for _ in range(2))
         return cls(), {"student": student.requires_grad_(), "teacher": teacher}, {}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nextvec.objectives.base import Columns, Objective, Outputs, Scope
-from nextvec.types import InputError, Term
+from nextvec.types import Column, InputError, Term
 
 __all__ = ["InfoNCE"]
 
@@ -60,7 +60,7 @@ class InfoNCE(Objective):
         self.log_scale = nn.Parameter(scale, requires_grad=learn_temperature)
 
     @classmethod
-    def example(cls, rows: int, seed: int) -> tuple[InfoNCE, dict[str, Tensor], dict[str, Tensor]]:
+    def example(cls, rows: int, seed: int) -> tuple[InfoNCE, dict[str, Tensor], dict[str, Column]]:
         random = torch.Generator().manual_seed(seed)
         names = ("query", "document", "negative")
         out = {name: torch.randn(rows, 8, generator=random, dtype=torch.float64) for name in names}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nextvec.objectives.base import Columns, Objective, Outputs
 from nextvec.objectives.info_nce import InfoNCE
-from nextvec.types import InputError, Term
+from nextvec.types import Column, InputError, Term
 
 __all__ = ["Matryoshka"]
 
@@ -38,7 +38,7 @@ class Matryoshka(Objective):
         self.reads, self.columns, self.scope = inner.reads, inner.columns, inner.scope
 
     @classmethod
-    def example(cls, rows: int, seed: int) -> tuple[Matryoshka, dict[str, Tensor], dict[str, Tensor]]:
+    def example(cls, rows: int, seed: int) -> tuple[Matryoshka, dict[str, Tensor], dict[str, Column]]:
         inner, out, columns = InfoNCE.example(rows, seed)
         return cls(inner, dims=(2, 5, 8), weights=(0.5, 1.0, 2.0)), out, columns
 
