@@ -34,7 +34,7 @@ class Small(nn.Module):
         x = self.tokens(ids)
         for block in self.blocks:
             x = torch.tanh(block(x))
-        return self.out(x) + self.target(x.detach()).sum()
+        return self.out(x) + self.target(x.detach()).sum(-1, keepdim=True)
 
 
 def full(tensor: Tensor) -> Tensor:

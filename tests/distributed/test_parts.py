@@ -69,9 +69,8 @@ def test_replicas_are_written_once_and_one_process_writes_for_two(pool: Pool, tm
     written = sum(file.stat().st_size for file in path.glob("*.safetensors"))
     assert written < held + 5056 + 20_000  # a second random state, and the headers
     equal(checkpoint.read(path, prefix="method."), checkpoint_part(expected, "method."))
-    own = checkpoint.save(
-        tmp_path / "one", 1, {n: v for n, v in expected.items() if n != "rng.cpu.0"}, {"method": "small"}
-    )
+    tensors = {name: value for name, value in expected.items() if name != "rng.cpu.0"}
+    own = checkpoint.save(tmp_path / "one", 1, tensors, parts_work.INFO)
     for found in pool.run("parts_work", "loaded_sharded", str(own)):
         equal(found, parts_work.comparable(expected))
 

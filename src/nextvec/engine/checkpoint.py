@@ -147,7 +147,7 @@ def _publish(part: Path, target: Path, text: str, keep: int) -> Path:
             target.rename(old)
         try:
             part.rename(target)
-        except OSError:
+        except BaseException:
             if old.exists():
                 old.rename(target)
             raise

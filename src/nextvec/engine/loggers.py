@@ -128,7 +128,8 @@ class _TensorBoard:
 
 
 class _Wandb:
-    """A resumed run goes on under the name it had, which is kept in ``folder/wandb-id``."""
+    """A resumed run goes on under the name it had, which is kept in ``folder/wandb-id``. Steps that W&B already has are
+    passed over there; an exact resume would only repeat them."""
 
     def __init__(self, folder: Path, run_info: Mapping[str, Any]) -> None:
         wandb = require("wandb", why="logging to Weights & Biases")

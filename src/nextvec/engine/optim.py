@@ -2,7 +2,7 @@
 
 Which parameter goes where, by name and number of dimensions alone:
 
-- *Tables* (a part of the dotted name contains "embed", ends in "table", or is one of ``TABLES``) and *heads* (a part is
+- *Tables* (a part of the dotted name contains "embed", ends in "_table", or is one of ``TABLES``) and *heads* (a part is
   "head" or "classifier", or ends in "_head") are never given to Muon; nor is what has not exactly two dimensions, or
   has one of size 1 (a vector in disguise). A token table that is also the output head counts as a table.
 - Weight decay spares vectors (fewer than two dimensions: biases, gains) and tables: the rows of a table that a batch
@@ -28,7 +28,7 @@ from nextvec.types import InputError, did_you_mean
 __all__ = ["Muon", "OptimConfig", "Optimizers", "is_table", "make_optimizer", "orthogonalise", "uses_muon"]
 
 NAMES = ("adamw", "muon")
-TABLES = frozenset({"wte", "wpe", "shared", "tokens", "types", "positions"})
+TABLES = frozenset({"table", "wte", "wpe", "shared", "tokens", "types", "positions"})
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 
@@ -65,7 +65,7 @@ class OptimConfig:
 
 def is_table(name: str) -> bool:
     """Whether the parameter ``name`` is a table of tokens or positions (see the rule above)."""
-    return any("embed" in part or part.endswith("table") or part in TABLES for part in name.lower().split("."))
+    return any("embed" in part or part.endswith("_table") or part in TABLES for part in name.lower().split("."))
 
 
 def uses_muon(name: str, parameter: Tensor) -> bool:
