@@ -6,8 +6,10 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from nextvec.types import NotFoundError, did_you_mean
+from nextvec.extras import EXTRAS, require
+from nextvec.types import Card, InputError, NotFoundError, did_you_mean
 
 
 def names(package: str) -> list[str]:
@@ -15,7 +17,10 @@ def names(package: str) -> list[str]:
 
     Files that begin with an underscore are parts, not entries.
     """
-    spec = find_spec(package)
+    try:
+        spec = find_spec(package)
+    except ModuleNotFoundError:  # of the package that it should lie in
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise NotFoundError(f"{package!r} is not a package")
     folders = [Path(folder) for folder in spec.submodule_search_locations]
@@ -28,3 +33,32 @@ def load(package: str, name: str) -> ModuleType:
     if name not in known:
         raise NotFoundError(f"no {name!r} in {package}; there are {', '.join(known)}{did_you_mean(name, known)}")
     return import_module(f"{package}.{name}")
+
+
+def find(package: str, name: str) -> Any:
+    """The method in the file ``name`` of ``package``: the one class written there that has a ``card`` of its own.
+
+    NotFoundError where there is no such file, InputError where it holds none or several, MissingExtraError (one line
+    that names the extra) where what it imports is not installed.
+    """
+    try:
+        module = load(package, name)
+    except ModuleNotFoundError as error:
+        top = (error.name or "").partition(".")[0]
+        if any(top in modules for modules in EXTRAS.values()):
+            require(top, why=f"the method {name!r}")
+        raise
+    found = {value for value in vars(module).values() if isinstance(value, type) and _is_method(value, module)}
+    if len(found) != 1:
+        had = ", ".join(sorted(value.__name__ for value in found)) or "no method"
+        raise InputError(f"{package}.{name} holds {had}; exactly one class with a card of its own is expected there")
+    return found.pop()
+
+
+def cards(package: str) -> dict[str, Card]:
+    """The card of every method of ``package``, by file name. Imports them all."""
+    return {name: find(package, name).card for name in names(package)}
+
+
+def _is_method(value: type, module: ModuleType) -> bool:
+    return value.__module__ == module.__name__ and isinstance(vars(value).get("card"), Card)

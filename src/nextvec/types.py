@@ -275,7 +275,8 @@ class Claim:
 
     arms: name -> a function of ``Run`` that returns measures; the method, its baselines, and the control that could
     refute it. checks: what must hold. paper: the paper's own figures, "arm.measure" -> value, shown beside ours.
-    curves: measures named "curve@x" are also drawn as lines over x. prepare: makes what all arms share, once.
+    curves: measures named "curve@x" are drawn as lines over x. prepare: makes what all arms share, once, in a folder
+    that is empty when it begins. config: the settings at this scale, kept with the result.
     """
 
     statement: str
@@ -284,3 +285,4 @@ class Claim:
     paper: Mapping[str, float] = field(default_factory=dict)
     curves: tuple[str, ...] = ()
     prepare: Callable[[Path], None] | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
