@@ -60,7 +60,8 @@ def test_a_method_whose_library_is_absent_names_the_extra(methods: Methods, monk
         catalog.find(PACKAGE, "lacking")
 
 
-def test_the_result(fixed: Fixed, tmp_path: Path) -> None:
+def test_the_result(fixed: Fixed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     said: list[str] = []
     counted: list[tuple[int, int | None]] = []
     result = go(tmp_path / "out", seeds=3, note=said.append, progress=lambda done, total: counted.append((done, total)))
@@ -84,7 +85,7 @@ def test_the_result(fixed: Fixed, tmp_path: Path) -> None:
     assert kept["versions"]["nextvec"] and kept["versions"]["python"] and "torch" in kept["versions"]
     assert kept["commit"] is None or len(kept["commit"]["hash"]) == 40
     assert kept["run_seconds"] >= 0 and kept["wall_seconds"] > 0 and kept["date"].startswith("20")
-    assert kept["command"].startswith(f"nextvec reproduce fake --scale smoke --seeds 3 --package {PACKAGE} --out")
+    assert kept["command"] == f"nextvec reproduce fake --scale smoke --seeds 3 --package {PACKAGE} --out out"
     assert said[0] == "fake, smoke scale: 2 arms x 3 seeds = 6 runs; 2 at a time"
     assert counted[0] == (0, 6) and counted[-1] == (6, 6)
     assert fixed() == ["ours 0", "ours 1", "ours 2", "plain 0", "plain 1", "plain 2"]

@@ -56,7 +56,10 @@ class _Plan:
     def command(self) -> str:
         words = ["nextvec", "reproduce", self.method, "--scale", self.scale, "--seeds", str(self.seeds)]
         words += [] if self.package == METHODS else ["--package", self.package]
-        return shlex.join([*words, "--out", str(self.out)])
+        # Relative where it can be: the result may be read on another machine.
+        here, out = Path.cwd(), self.out.resolve()
+        shown = out.relative_to(here).as_posix() if out.is_relative_to(here) else str(self.out)
+        return shlex.join([*words, "--out", shown])
 
 
 def reproduce(
