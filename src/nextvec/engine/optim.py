@@ -2,8 +2,8 @@
 
 Which parameter goes where, by name and number of dimensions alone:
 
-- *Tables* (a part of the dotted name contains "embed", ends in "_table", or is one of ``TABLES``) and *heads* (a part is
-  "head" or "classifier", or ends in "_head") are never given to Muon; nor is what has not exactly two dimensions, or
+- *Tables* (a part of the dotted name contains "embed", ends in "_table", or is one of ``TABLES``) and *heads* (a part
+  is "head" or "classifier", or ends in "_head") are never given to Muon; nor is what has not exactly two dimensions, or
   has one of size 1 (a vector in disguise). A token table that is also the output head counts as a table.
 - Weight decay spares vectors (fewer than two dimensions: biases, gains) and tables: the rows of a table that a batch
   does not touch have no gradient, and decay alone would pull rare tokens to zero.
