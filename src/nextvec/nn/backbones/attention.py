@@ -10,6 +10,7 @@ Hkv key/value heads, d head width. Every path is called with q [N, H, d], k and 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,18 @@ from torch.nn import functional as F
 from nextvec.nn.backbones.cache import KVCache
 from nextvec.types import InputError
 
-__all__ = ["Attend", "Cached", "Grouped", "Jagged", "Layout", "Recording", "places_of"]
+__all__ = [
+    "Attend",
+    "Cached",
+    "Grouped",
+    "Jagged",
+    "Layout",
+    "Recording",
+    "attention",
+    "attention_masks",
+    "cached_mask",
+    "places_of",
+]
 
 
 class Attend(Protocol):
@@ -32,13 +44,22 @@ class Attend(Protocol):
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor: ...
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def attention(attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """``attend(q, k, v)``, where a compiled block breaks: the lengths differ in every batch, and a block compiled for
+    them would be compiled again and again."""
+    return attend(q, k, v)
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """The order in which a batch is computed. runs: (L, how many sequences in a row have it); order and inverse:
-    int64 [N], the tokens' way there and back, or None where they already stand as they should."""
+    int64 [N], the tokens' way there and back, or None where they already stand as they should; places: int64 [N], the
+    index of every token in its own sequence, in computing order."""
 
     lengths: list[int]
     runs: list[tuple[int, int]]
+    places: Tensor
     order: Tensor | None = None
     inverse: Tensor | None = None
 
@@ -50,15 +71,25 @@ class Layout:
             raise InputError(f"sequences of lengths {sizes[:8]}: one sequence, and one token in each, is the least")
         runs = [(length, len(list(same))) for length, same in groupby(sizes)]
         if not group or len(runs) == len(Counter(sizes)):
-            return cls(sizes, runs)
+            return cls(sizes, runs, places_of(lengths).to(device, non_blocking=True))
         ranked, ranks = torch.sort(lengths, stable=True)
         starts = lengths.cumsum(0) - lengths
         # Token t of the sequence that comes r-th stands at starts[ranks[r]] + t in what was given.
-        order = torch.repeat_interleave(starts[ranks], ranked) + places_of(ranked)
+        places = places_of(ranked)
+        order = torch.repeat_interleave(starts[ranks], ranked) + places
         inverse = torch.empty_like(order)
         inverse[order] = torch.arange(len(order))
         runs = [(length, len(list(same))) for length, same in groupby(ranked.tolist())]
-        return cls(ranked.tolist(), runs, order.to(device), inverse.to(device))
+        moved = [x.to(device, non_blocking=True) for x in (places, order, inverse)]
+        return cls(ranked.tolist(), runs, *moved)
+
+    def arrange(self, x: Tensor) -> Tensor:
+        """Rows [N, ...] as given, in computing order."""
+        return x if self.order is None else x.index_select(0, self.order)
+
+    def restore(self, x: Tensor) -> Tensor:
+        """Rows [N, ...] in computing order, as they were given."""
+        return x if self.inverse is None else x.index_select(0, self.inverse)
 
 
 def places_of(lengths: Tensor) -> Tensor:
@@ -162,3 +193,48 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, caus
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1]
     )
+
+
+def attention_masks(
+    layout: Layout, *, kind: str, blocks: Tensor | None, slopes: Tensor | None, device: torch.device
+) -> list[Tensor] | None:
+    """One mask per run of equal lengths, or None where lengths and causality say it all.
+
+    kind: "causal", "bidirectional" or "block_causal"; blocks: int64 [N] in computing order, for block-causal attention
+    (token i sees token j where blocks[j] <= blocks[i]); slopes: float [H], ALiBi's penalty per token of distance.
+    """
+    if blocks is None and slopes is None:
+        return None
+    longest = torch.arange(max(layout.lengths), device=device)
+    distance = longest[:, None] - longest[None, :]
+    if blocks is None:
+        # One mask serves all lengths: a shorter sequence takes its corner.
+        whole = _mask((distance >= 0) if kind == "causal" else None, slopes, distance)
+        return [whole[:, :, :length, :length] for length, _ in layout.runs]
+    masks = []
+    for own, (length, count) in zip(torch.split(blocks, [n * m for n, m in layout.runs]), layout.runs, strict=True):
+        rows = own.view(count, 1, length)
+        masks.append(_mask(rows[:, :, None, :] <= rows[:, :, :, None], slopes, distance[:length, :length]))
+    return masks
+
+
+def cached_mask(filled: Tensor, steps: int, *, slopes: Tensor | None, device: torch.device) -> Tensor | None:
+    """What S = ``steps`` new tokens may see of caches that hold ``filled`` int64 [B] tokens and themselves: broadcast
+    to [B, H, S, T], T the longest row; None where every new token may see everything."""
+    where = filled[:, None, None, None] + torch.arange(steps)[:, None]
+    distance = (where - torch.arange(int(filled.max()) + steps)).to(device, non_blocking=True)
+    level = steps == 1 and bool((filled == filled[0]).all())
+    return None if level and slopes is None else _mask(distance >= 0, slopes, distance)
+
+
+def _mask(allowed: Tensor | None, slopes: Tensor | None, distance: Tensor) -> Tensor:
+    """``allowed`` (bool) itself, or with ``slopes`` [H] a float mask: -slope * |distance|, -inf where not allowed.
+
+    distance: [L, T] or [B, 1, L, T]; the mask has four dimensions, [count or 1, H or 1, L, T].
+    """
+    if slopes is None:
+        assert allowed is not None
+        return allowed
+    bias = -slopes[:, None, None] * distance.abs()
+    bias = bias if bias.ndim == 4 else bias[None]
+    return bias if allowed is None else bias.masked_fill(~allowed, -math.inf)

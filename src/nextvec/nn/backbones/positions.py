@@ -12,17 +12,24 @@ Legend: N tokens laid end to end, D width, H heads, d width of a head, place = i
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from nextvec.nn.backbones.transformer_config import TransformerConfig
 from nextvec.types import InputError
 
-if TYPE_CHECKING:
-    from nextvec.nn.backbones.transformer import TransformerConfig
-
-__all__ = ["POSITIONS", "Alibi", "Learned", "Positions", "Rope", "Rotation", "Sinusoidal", "alibi_slopes", "rotate"]
+__all__ = [
+    "POSITIONS",
+    "Alibi",
+    "Learned",
+    "Positions",
+    "Rope",
+    "Rotation",
+    "Sinusoidal",
+    "alibi_slopes",
+    "require_place",
+]
 
 Rotation = tuple[Tensor, Tensor]
 """cos and sin, each float32 [N, 1, d/2] (or [N, H, d/2] where heads turn at their own pace)."""
@@ -64,8 +71,12 @@ class Learned(Positions):
 
 
 class Sinusoidal(Positions):
-    """Fixed waves (Vaswani et al. 2017, section 3.5): sin in even columns, cos in odd ones,
-    wavelengths from 2 pi to ``rope_theta`` * 2 pi (10,000 in the paper)."""
+    """Fixed waves (Vaswani et al. 2017, section 3.5): sin in even columns, cos in odd ones, wavelengths from 2 pi to
+    ``rope_theta`` * 2 pi (10,000 in the paper).
+
+    The paper multiplies token vectors by sqrt(D) and adds waves of amplitude 1; here the waves are divided by sqrt(D):
+    the same proportion, and vectors that come from elsewhere stay as they are.
+    """
 
     frequencies: Tensor
 
@@ -77,7 +88,7 @@ class Sinusoidal(Positions):
     def add(self, h: Tensor, places: Tensor) -> Tensor:
         angles = places[:, None].float() * self.frequencies
         waves = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)[:, : self.dim]
-        return h + waves.to(h.dtype)
+        return h + (waves / math.sqrt(self.dim)).to(h.dtype)
 
 
 class Rope(Positions):
@@ -128,7 +139,7 @@ POSITIONS: dict[str, type[Positions]] = {
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Heads [N, H, d] turned by ``rotation``: (a, b) -> (a cos - b sin, b cos + a sin), halves as pairs."""
+    """Heads [N, h, d] turned by ``rotation``: their halves (a, b) become (a cos - b sin, b cos + a sin)."""
     cos, sin = (part.to(x.dtype) for part in rotation)
     a, b = x.chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)

@@ -2,7 +2,7 @@
 
 Every matrix product, norm and activation runs over real tokens only; attention alone knows where sequences begin and
 end (``attention.py``), and positions are pluggable (``positions.py``). Parts named by ``TransformerConfig`` make it a
-GPT, a Qwen3, a BERT; ``statemap.py`` maps its weights to and from Hugging Face's.
+GPT, a Qwen3, a BERT (``transformer_config.py``); ``statemap.py`` maps its weights to and from Hugging Face's.
 
 Initialisation: every matrix and table is normal with standard deviation 0.02, the two projections of a block that
 write into the residual stream are divided by sqrt(2 * layers) (as in GPT-2, so that the stream's variance does not grow
@@ -15,126 +15,30 @@ Hkv key/value heads, d head width, F feed-forward width.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal, cast, overload
+from typing import Literal, cast, overload
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from nextvec.nn.backbones.attention import Attend, Cached, Grouped, Jagged, Layout, Recording, places_of
+from nextvec.nn.backbones.attention import (
+    Attend,
+    Cached,
+    Grouped,
+    Jagged,
+    Layout,
+    Recording,
+    attention,
+    attention_masks,
+    cached_mask,
+)
 from nextvec.nn.backbones.cache import KVCache
 from nextvec.nn.backbones.positions import POSITIONS, Positions, Rotation, require_place, rotate
-from nextvec.types import InputError, Ragged, did_you_mean
+from nextvec.nn.backbones.transformer_config import TransformerConfig
+from nextvec.types import InputError, Ragged
 
 __all__ = ["Block", "Transformer", "TransformerConfig"]
-
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "norm": ("rms", "layer"),
-    "norm_position": ("pre", "post"),
-    "activation": ("swiglu", "geglu", "gelu", "gelu_tanh", "relu"),
-    "positions": tuple(POSITIONS),
-    "rope_scaling": ("none", "linear", "ntk"),
-    "attention": ("causal", "bidirectional", "block_causal"),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransformerConfig:
-    """The shape of a transformer. ``sized(depth)`` fills it from one number.
-
-    vocab: rows of the token table, 0 for none (the input is then vectors); kv_heads: key/value heads, each shared by
-    heads / kv_heads query heads (None: as many as heads); head_dim: width of a head (None: dim / heads); ffn: width of
-    the feed-forward layer (None: 4 dim, or 8/3 dim rounded up to 64 where it is gated); norm_position: "post"
-    normalises after the residual sum, as BERT does; max_length: longest sequence (a limit only for learned positions);
-    attention: "block_causal" lets a token see every token of its own and earlier blocks; qk_norm: RMS norm of every
-    query and key head; tied: the head is the token table; biases: of every linear layer; dropout: of the embeddings
-    and of what each half-block adds (not of attention weights, for which fast kernels have no place on the CPU);
-    embed_norm: normalise the embeddings; token_types: rows of a table whose row 0 is added to every token (BERT);
-    checkpointing: recompute each block in the backward pass instead of storing its activations.
-    """
-
-    vocab: int
-    dim: int
-    layers: int
-    heads: int
-    kv_heads: int | None = None
-    head_dim: int | None = None
-    ffn: int | None = None
-    norm: str = "rms"
-    norm_position: str = "pre"
-    activation: str = "swiglu"
-    positions: str = "rope"
-    rope_theta: float = 10_000.0
-    rope_scaling: str = "none"
-    rope_factor: float = 1.0
-    max_length: int = 2048
-    attention: str = "causal"
-    qk_norm: bool = False
-    tied: bool = True
-    biases: bool = False
-    dropout: float = 0.0
-    eps: float = 1e-6
-    embed_norm: bool = False
-    token_types: int = 0
-    checkpointing: bool = False
-
-    def __post_init__(self) -> None:
-        for name, known in _CHOICES.items():
-            value = getattr(self, name)
-            if value not in known:
-                raise InputError(
-                    f"transformer {name}={value!r}; expected one of {', '.join(known)}{did_you_mean(str(value), known)}"
-                )
-        if min(self.dim, self.layers, self.heads, self.max_length) < 1 or min(self.vocab, self.token_types) < 0:
-            raise InputError("dim, layers, heads and max_length must be at least 1; vocab and token_types at least 0")
-        if self.head_dim is None and self.dim % self.heads:
-            raise InputError(f"dim={self.dim} is no multiple of heads={self.heads}: choose one, or give head_dim")
-        if self.key_heads < 1 or self.heads % self.key_heads:
-            raise InputError(f"{self.heads} heads cannot share kv_heads={self.kv_heads}: it must divide them")
-        if self.positions == "rope" and self.head_width % 2:
-            raise InputError(f"rotary positions turn pairs: a head of width {self.head_width} must be even")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"dropout={self.dropout}: expected at least 0 and below 1")
-        if self.rope_factor < 1 or (self.rope_factor != 1 and self.rope_scaling == "none"):
-            raise InputError(
-                f"rope_factor={self.rope_factor} with rope_scaling={self.rope_scaling!r}: a factor of at least 1, "
-                "and above 1 only with linear or ntk scaling"
-            )
-
-    @property
-    def key_heads(self) -> int:
-        """Key/value heads Hkv."""
-        return self.heads if self.kv_heads is None else self.kv_heads
-
-    @property
-    def head_width(self) -> int:
-        """Width d of a head."""
-        return self.dim // self.heads if self.head_dim is None else self.head_dim
-
-    @property
-    def gated(self) -> bool:
-        """Whether the feed-forward layer multiplies by an activated gate."""
-        return self.activation in ("swiglu", "geglu")
-
-    @property
-    def ffn_width(self) -> int:
-        """Feed-forward width F."""
-        if self.ffn is not None:
-            return self.ffn
-        return -(-8 * self.dim // 3 // 64) * 64 if self.gated else 4 * self.dim
-
-    @classmethod
-    def sized(cls, depth: int, *, vocab: int, **changes: Any) -> TransformerConfig:
-        """A model from one number: ``depth`` layers of width 64 * depth, heads 64 wide; ``changes`` override.
-
-        Parameters without the token table: about 12 * depth * dim^2, so 0.2M at depth 2, 3M at 4, 25M at 8, 85M at 12.
-        """
-        if depth < 1:
-            raise InputError(f"a transformer of depth {depth}: at least 1 is needed")
-        shape: dict[str, Any] = {"vocab": vocab, "dim": 64 * depth, "layers": depth, "heads": depth, **changes}
-        return cls(**shape)
 
 
 def _norm(config: TransformerConfig) -> nn.Module:
@@ -156,8 +60,9 @@ class Block(nn.Module):
         self.up = nn.Linear(config.dim, (2 if config.gated else 1) * config.ffn_width, bias=config.biases)
         self.down = nn.Linear(config.ffn_width, config.dim, bias=config.biases)
         self.attention_norm, self.ffn_norm = _norm(config), _norm(config)
-        self.query_norm = nn.RMSNorm(width, eps=config.eps) if config.qk_norm else None
-        self.key_norm = nn.RMSNorm(width, eps=config.eps) if config.qk_norm else None
+        self.eps = config.eps
+        self.query_scale = nn.Parameter(torch.ones(width)) if config.qk_norm else None
+        self.key_scale = nn.Parameter(torch.ones(width)) if config.qk_norm else None
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, rotation: Rotation | None, attend: Attend) -> Tensor:
@@ -171,18 +76,16 @@ class Block(nn.Module):
 
     def _attention(self, x: Tensor, rotation: Rotation | None, attend: Attend) -> Tensor:
         heads = self.qkv(x).view(len(x), -1, self.head_width)
-        if self.query_norm is None or self.key_norm is None:
-            turned, v = heads.split((self.heads + self.key_heads, self.key_heads), dim=1)
-            if rotation is not None:
-                turned = rotate(turned, rotation)
-            q, k = turned.split((self.heads, self.key_heads), dim=1)
-        else:
-            q, k, v = heads.split((self.heads, self.key_heads, self.key_heads), dim=1)
-            q, k = self.query_norm(q), self.key_norm(k)
-            if rotation is not None:
-                q, k = rotate(q, rotation), rotate(k, rotation)
-        added: Tensor = self.dropout(self.out(attend(q, k, v)))
+        q, k, v = heads.split((self.heads, self.key_heads, self.key_heads), dim=1)
+        if self.query_scale is not None and self.key_scale is not None:
+            q, k = self._scaled(q, self.query_scale), self._scaled(k, self.key_scale)
+        if rotation is not None:
+            q, k = rotate(q, rotation), rotate(k, rotation)
+        added: Tensor = self.dropout(self.out(attention(attend, q, k, v)))
         return added
+
+    def _scaled(self, heads: Tensor, scale: Tensor) -> Tensor:
+        return F.rms_norm(heads, scale.shape, scale.to(heads.dtype), self.eps)
 
     def _ffn(self, x: Tensor) -> Tensor:
         added: Tensor = self.dropout(self.down(_activate(self.up(x), self.activation)))
@@ -295,25 +198,27 @@ class Transformer(nn.Module):
         Raises InputError for ids outside the vocabulary, an empty sequence, a sequence longer than learned positions
         reach, and shapes that do not fit.
         """
-        h = self._rows(inputs.values, vectors, at)
-        jagged = self._jagged(h.device)
+        h, layout, attend = self._prepare(inputs, blocks, self._rows(inputs.values, vectors, at))
+        states = self._run(h, layout.places, [attend] * self.config.layers, keep=all_states)
+        states = [layout.restore(state) for state in states]
+        return states if all_states else states[-1]
+
+    def _prepare(self, inputs: Ragged, blocks: Tensor | None, h: Tensor) -> tuple[Tensor, Layout, Attend]:
+        """Rows [N, D] in computing order, that order, and attention for it."""
+        kind, slopes = self.config.attention, self.positions.slopes()
+        if (blocks is None) == (kind == "block_causal"):
+            what = "needs blocks, int64 [N]" if blocks is None else "takes no blocks"
+            raise InputError(f"{kind} attention {what}")
+        if blocks is not None and (blocks.shape != h.shape[:1] or blocks.is_floating_point()):
+            raise InputError(f"blocks: {blocks.dtype} {list(blocks.shape)}; expected int64 [{len(h)}]")
+        jagged = self._jagged(h.device, plain=blocks is None and slopes is None)
         layout = Layout.of(inputs.lengths, device=h.device, group=not jagged)
         require_place(self.positions, max(layout.lengths))
-        if layout.order is not None:
-            h = h.index_select(0, layout.order)
-        attend: Attend
         if jagged:
-            self._masks(layout, blocks, h)
-            attend = Jagged(layout.lengths, causal=self.config.attention == "causal", device=h.device)
-        else:
-            masks = self._masks(layout, blocks, h)
-            attend = Grouped(layout.runs, causal=self.config.attention == "causal", masks=masks)
-        places = places_of(torch.tensor(layout.lengths)).to(h.device, non_blocking=True)
-        states = self._run(h, places, [attend] * self.config.layers, keep=all_states)
-        if layout.inverse is not None:
-            inverse = layout.inverse
-            states = [state.index_select(0, inverse) for state in states]
-        return states if all_states else states[-1]
+            return h, layout, Jagged(layout.lengths, causal=kind == "causal", device=h.device)
+        blocks = None if blocks is None else layout.arrange(blocks.to(h.device))
+        masks = attention_masks(layout, kind=kind, blocks=blocks, slopes=slopes, device=h.device)
+        return layout.arrange(h), layout, Grouped(layout.runs, causal=kind == "causal", masks=masks)
 
     def _rows(self, values: Tensor, vectors: Tensor | None, at: Tensor | None) -> Tensor:
         """What enters the network before positions, [N, D]."""
@@ -336,41 +241,13 @@ class Transformer(nn.Module):
             raise InputError(f"vectors {list(vectors.shape)}; expected [{len(index)}, {h.shape[1]}], one per place")
         return h.index_copy(0, index, vectors.to(h.dtype))
 
-    def _jagged(self, device: torch.device) -> bool:
-        plain = self.config.attention != "block_causal" and self.positions.slopes() is None
+    def _jagged(self, device: torch.device, *, plain: bool) -> bool:
         if self.path == "auto":
             # The GPU's kernels take heads whose width is a multiple of 8.
             return plain and device.type == "cuda" and self.config.head_width % 8 == 0
         if self.path == "jagged" and not plain:
             raise InputError("jagged attention takes no masks: alibi and block-causal attention are grouped")
         return self.path == "jagged"
-
-    def _masks(self, layout: Layout, blocks: Tensor | None, h: Tensor) -> list[Tensor] | None:
-        """One mask per run of equal lengths, shared by the layers; None where lengths and causality say it all."""
-        kind = self.config.attention
-        if (blocks is None) == (kind == "block_causal"):
-            what = "needs blocks, int64 [N]" if blocks is None else "takes no blocks"
-            raise InputError(f"{kind} attention {what}")
-        if blocks is not None:
-            if blocks.shape != h.shape[:1] or blocks.is_floating_point():
-                raise InputError(f"blocks: {blocks.dtype} {list(blocks.shape)}; expected int64 [{len(h)}]")
-            blocks = blocks.to(h.device)
-            blocks = blocks if layout.order is None else blocks[layout.order]
-        slopes = self.positions.slopes()
-        if blocks is None and slopes is None:
-            return None
-        masks, start = [], 0
-        for length, count in layout.runs:
-            steps = torch.arange(length, device=h.device)
-            allowed = None
-            if blocks is not None:
-                own = blocks[start : start + length * count].view(count, 1, length)
-                allowed = own[:, :, None, :] <= own[:, :, :, None]
-            elif kind == "causal":
-                allowed = steps[None, :] <= steps[:, None]
-            masks.append(_mask(allowed, slopes, steps[:, None] - steps[None, :]))
-            start += length * count
-        return masks
 
     def _run(self, h: Tensor, places: Tensor, attends: list[Attend], *, keep: bool = False) -> list[Tensor]:
         """The states: all layers + 1 with ``keep``, else the last alone."""
@@ -415,19 +292,13 @@ class Transformer(nn.Module):
                 f"prefill of {len(inputs)} prompts into a cache of {cache.rows} rows with lengths "
                 f"{cache.lengths.tolist()[:8]}: an empty cache with a row per prompt is needed"
             )
-        h = self._rows(inputs.values, None, None)
-        layout = Layout.of(inputs.lengths, device=h.device)
-        require_place(self.positions, max(layout.lengths))
+        h, layout, inner = self._prepare(inputs, None, self._rows(inputs.values, None, None))
         cache.reserve(max(layout.lengths))
-        rows = torch.repeat_interleave(torch.arange(len(inputs)), inputs.lengths).to(h.device)
-        places = places_of(inputs.lengths).to(h.device)
-        if layout.order is not None:
-            h, rows, places = h[layout.order], rows[layout.order], places[layout.order]
-        inner = Grouped(layout.runs, causal=True, masks=self._masks(layout, None, h))
-        attends: list[Attend] = [Recording(inner, cache, i, rows, places) for i in range(self.config.layers)]
-        (h,) = self._run(h, places, attends)
+        rows = layout.arrange(torch.repeat_interleave(torch.arange(len(inputs)), inputs.lengths).to(h.device))
+        attends: list[Attend] = [Recording(inner, cache, i, rows, layout.places) for i in range(self.config.layers)]
+        (h,) = self._run(h, layout.places, attends)
         cache.lengths = inputs.lengths.clone()
-        return h if layout.inverse is None else h[layout.inverse]
+        return layout.restore(h)
 
     @torch.no_grad()
     def forward_cached(self, inputs: Tensor, cache: KVCache) -> Tensor:
@@ -444,33 +315,13 @@ class Transformer(nn.Module):
         end = int(filled.max()) + steps
         require_place(self.positions, end)
         cache.reserve(end)
-        where = filled[:, None] + torch.arange(steps)
         row_of = torch.arange(rows).repeat_interleave(steps).to(h.device)
-        places = where.flatten().to(h.device)
-        allowed = None
-        if steps > 1 or bool((filled != filled[0]).any()):
-            allowed = (torch.arange(end) <= where[:, :, None])[:, None].to(h.device)
-        slopes = self.positions.slopes()
-        mask = allowed
-        if slopes is not None:
-            mask = _mask(allowed, slopes, (where[:, None, :, None] - torch.arange(end)).to(h.device))
+        places = (filled[:, None] + torch.arange(steps)).flatten().to(h.device)
+        mask = cached_mask(filled, steps, slopes=self.positions.slopes(), device=h.device)
         attends: list[Attend] = [Cached(cache, i, row_of, places, mask) for i in range(self.config.layers)]
         (h,) = self._run(h, places, attends)
         cache.lengths = filled + steps
         return h.view(rows, steps, -1)
-
-
-def _mask(allowed: Tensor | None, slopes: Tensor | None, distance: Tensor) -> Tensor:
-    """``allowed`` (bool) itself, or with ``slopes`` [H] a float mask: -slope * |distance|, -inf where not allowed.
-
-    The result has four dimensions, [count or 1, H or 1, L, T]; ``distance`` is [L, T] or [B, 1, L, T].
-    """
-    if slopes is None:
-        assert allowed is not None
-        return allowed
-    bias = -slopes[:, None, None] * distance.abs()
-    bias = bias if bias.ndim == 4 else bias[None]
-    return bias if allowed is None else bias.masked_fill(~allowed, -math.inf)
 
 
 def _initialise(module: nn.Module) -> None:
