@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from nextvec import catalog, config
-from nextvec.engine import checkpoint, dist
+from nextvec.engine import dist
 from nextvec.engine.engine import Engine, Report, TrainConfig
 from nextvec.engine.method import Method
 from nextvec.files import atomic_write
@@ -104,14 +104,7 @@ def _home(own: type[Any], key: str) -> tuple[str, str]:
 
 def read_plan(path: Path, changes: Iterable[str] = (), *, package: str = METHODS) -> Plan:
     """The plan in a ``run.yaml``, with changes."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {str(path)!r}: {error}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{str(path)!r} is not valid YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(values, Mapping) or not {"method", "data"} <= set(values):
-        raise InputError(f"{str(path)!r} is not a run: expected the keys method, data, config and train")
+    values = _read_yaml(path)
     cls = catalog.find(package, str(values["method"]))
     kept = Plan(
         method=str(values["method"]),
@@ -145,7 +138,8 @@ def fit(
         method = plan(method, data, set, package=package)
     folder = Path(out)
     with dist.process_group(device) as own_device:
-        _claim_folder(folder, method, resume=resume)
+        wanted = method
+        dist.together(lambda: _claim_folder(folder, wanted, resume=resume), first_only=True)
         cls = catalog.find(package, method.method)
         made, source = _prepare(cls, method, folder)
         engine = Engine(made, method.train, device=own_device)
@@ -166,22 +160,31 @@ def load_method(folder: str | Path, *, package: str = METHODS) -> Method:
 
 
 def _claim_folder(folder: Path, wanted: Plan, *, resume: bool) -> None:
-    """Refuse to mix two runs in one folder; write ``run.yaml`` before anything is trained."""
+    """Refuse to mix two runs in one folder; write ``run.yaml`` before anything is trained. For one process."""
     path = folder / "run.yaml"
     if path.is_file():
         if not resume:
             raise ConflictError(f"{str(folder)!r} holds a run: go on with --resume, or choose another folder")
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        _same_run(values, wanted.mapping(), path)
-    elif checkpoint.latest(folder) is not None:
+        _same_run(_read_yaml(path), wanted.mapping(), path)
+    elif any(folder.glob("step-*")):
         raise ConflictError(f"{str(folder)!r} holds checkpoints without a run.yaml: choose another folder")
-    if dist.rank() == 0:
-        with atomic_write(path, "w") as stream:
-            yaml.safe_dump(wanted.mapping(), stream, sort_keys=False, allow_unicode=True)
-    dist.barrier()
+    with atomic_write(path, "w") as stream:
+        yaml.safe_dump(wanted.mapping(), stream, sort_keys=False, allow_unicode=True)
 
 
-def _same_run(kept: Any, wanted: Mapping[str, Any], path: Path) -> None:
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {str(path)!r}: {error}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{str(path)!r} is not valid YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(values, dict) or not {"method", "data"} <= set(values):
+        raise InputError(f"{str(path)!r} is not a run: expected the keys method, data, config and train")
+    return values
+
+
+def _same_run(kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
     """InputError where a resumed run would not be the one that was begun. More steps may be asked for only where
     the schedule does not depend on their number."""
     free = (*_MAY_CHANGE, "steps") if wanted["train"]["schedule"]["name"] == "constant" else _MAY_CHANGE
@@ -202,12 +205,16 @@ def _same_run(kept: Any, wanted: Mapping[str, Any], path: Path) -> None:
 def _prepare(cls: type[Method], wanted: Plan, folder: Path) -> tuple[Method, Source]:
     """The method and its source; the first process prepares the files that the others read."""
     train = wanted.train
-    if dist.rank() != 0:
-        dist.barrier()
-    made, source = cls.prepare(wanted.data, wanted.config, batch=train.batch, seed=train.seed, folder=folder / "data")
-    if dist.rank() == 0:
-        dist.barrier()
-    return made, source
+    made: list[tuple[Method, Source]] = []
+
+    def prepare() -> None:
+        if not made:
+            data = folder / "data"
+            made.append(cls.prepare(wanted.data, wanted.config, batch=train.batch, seed=train.seed, folder=data))
+
+    dist.together(prepare, first_only=True)
+    dist.together(prepare)
+    return made[0]
 
 
 def _export(engine: Engine, folder: Path) -> None:

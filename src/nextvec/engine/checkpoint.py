@@ -17,13 +17,12 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from logging import getLogger
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
-import torch.distributed as torch_dist
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
@@ -35,7 +34,7 @@ from torch.distributed.tensor import DTensor
 from nextvec import __version__
 from nextvec.engine import dist
 from nextvec.files import atomic_write, sha256, storage_error
-from nextvec.types import InputError, NextvecError, NotFoundError, StorageError, did_you_mean
+from nextvec.types import InputError, NotFoundError, StorageError, did_you_mean
 
 __all__ = ["FORMAT", "latest", "load", "read", "read_info", "rng_tensors", "save", "scan", "set_rng"]
 
@@ -44,7 +43,6 @@ _INFO = "info.json"
 _MAX_INFO = 64 << 20
 _NAME = re.compile(r"step-\d{8,}")
 _logger = getLogger(__name__)
-T = TypeVar("T")
 
 
 # ---------------------------------------------------------------------------------------------------- writing
@@ -62,9 +60,9 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], info: Mapping[s
     text = _info_text(info, step)
     part = folder / f".step-{step:08d}.part"
     try:
-        _together(lambda: _prepare(folder, part), first_only=True)
+        dist.together(lambda: _prepare(folder, part), first_only=True)
         _write(part, tensors)
-        return _together(lambda: _publish(part, folder / f"step-{step:08d}", text, keep), first_only=True)
+        return dist.together(lambda: _publish(part, folder / f"step-{step:08d}", text, keep), first_only=True)
     except BaseException:
         if dist.rank() == 0:
             shutil.rmtree(part, ignore_errors=True)
@@ -197,7 +195,7 @@ def scan(folder: Path) -> tuple[Path | None, list[str]]:
             notes.append(f"checkpoint {str(path)!r} is skipped: {damage}")
         return None, notes
 
-    return _together(look, first_only=True)
+    return dist.together(look, first_only=True)
 
 
 def latest(folder: Path) -> Path | None:
@@ -293,9 +291,9 @@ def load(path: Path, tensors: Mapping[str, Tensor], *, method: str | None = None
     ``partial`` (random states of other processes aside). Raises InputError for these and for another method or format,
     StorageError for a damaged checkpoint, in every process; then nothing has changed.
     """
-    info = _together(lambda: _whole(path, method), first_only=True)
+    info = dist.together(lambda: _whole(path, method), first_only=True)
     reader = HuggingFaceStorageReader(str(path))
-    _together(lambda: _match(path, reader, tensors, info, partial))
+    dist.together(lambda: _match(path, reader, tensors, info, partial))
     with _disk(path):
         dcp_load({name: tensor.detach() for name, tensor in tensors.items()}, storage_reader=reader)
 
@@ -351,28 +349,6 @@ def _match(
     extra = [name for name in stored if name not in tensors and not name.startswith("rng.")]
     if extra and not partial:
         raise InputError(f"{where} has {extra[0]!r}, which is not expected here: was it saved with other settings?")
-
-
-def _together(work: Callable[[], T], *, first_only: bool = False) -> T:
-    """``work()``, or where ``first_only`` what process 0 got from it. A NextvecError in one process is raised in all,
-    so that none waits for one that has gone."""
-    result: T | None = None
-    problem: NextvecError | None = None
-    if not first_only or dist.rank() == 0:
-        try:
-            result = work()
-        except NextvecError as error:
-            if dist.world() == 1:
-                raise
-            problem = error
-    if dist.world() == 1:
-        return cast(T, result)
-    outcomes: list[Any] = [None] * dist.world()
-    torch_dist.all_gather_object(outcomes, (result if first_only else None, problem))
-    for _, raised in outcomes:
-        if raised is not None:
-            raise raised
-    return cast(T, outcomes[0][0] if first_only else result)
 
 
 # ---------------------------------------------------------------------------------------------------- random states

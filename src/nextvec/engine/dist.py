@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as torch_dist
 from torch import Tensor
+
+from nextvec.types import NextvecError
+
+T = TypeVar("T")
 
 __all__ = [
     "average_",
@@ -23,6 +28,7 @@ __all__ = [
     "process_group",
     "rank",
     "sum_floats",
+    "together",
     "world",
 ]
 
@@ -104,6 +110,28 @@ def gather_rows(own: Tensor) -> tuple[Tensor, int]:
     torch_dist.all_gather(parts, padded)
     gathered = torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
     return gathered, sum(sizes[: rank()])
+
+
+def together(work: Callable[[], T], *, first_only: bool = False) -> T:
+    """``work()``, or where ``first_only`` what process 0 got from it. A NextvecError in one process is raised in all,
+    so that none waits for one that has gone."""
+    result: T | None = None
+    problem: NextvecError | None = None
+    if not first_only or rank() == 0:
+        try:
+            result = work()
+        except NextvecError as error:
+            if world() == 1:
+                raise
+            problem = error
+    if world() == 1:
+        return cast(T, result)
+    outcomes: list[Any] = [None] * world()
+    torch_dist.all_gather_object(outcomes, (result if first_only else None, problem))
+    for _, raised in outcomes:
+        if raised is not None:
+            raise raised
+    return cast(T, outcomes[0][0] if first_only else result)
 
 
 def average_(tensors: Iterable[Tensor]) -> None:
