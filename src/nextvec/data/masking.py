@@ -112,24 +112,27 @@ class Masking:
     def _spans(
         self, free: NDArray[np.bool_], lengths: NDArray[np.int64], rng: np.random.Generator
     ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-        chosen, fate = np.zeros(len(free), dtype=bool), np.zeros(len(free))
+        # Starts are tried in a random order; one that an earlier run has covered is passed over. That is a uniform
+        # choice among the tokens still open, and all that is drawn is drawn at once.
+        open_places = np.flatnonzero(free)
+        text = np.repeat(np.arange(len(lengths)), lengths)[open_places]
+        order = open_places[np.lexsort((rng.random(len(open_places)), text))].tolist()
+        sizes = np.minimum(rng.geometric(self.stop, size=len(free)), self.longest).tolist()
+        counts = np.bincount(text, minlength=len(lengths))
+        # How many of a text to choose: the share, rounded up or down at random so that its mean is kept.
+        budgets = np.minimum(counts, np.maximum(1, (self.probability * counts + rng.random(len(counts))).astype(int)))
+        run = [-1] * len(free)  # the start of the run that a token was chosen with
+        usable = free.tolist()
         begin = 0
-        for length in lengths.tolist():
-            text = slice(begin, begin + length)
-            begin += length
-            left = self._budget(int(free[text].sum()), rng)
-            while left > 0:
-                open_places = np.flatnonzero(free[text] & ~chosen[text]) + text.start
-                first = int(rng.choice(open_places))
-                size = min(int(rng.geometric(self.stop)), self.longest, left)
-                decided = rng.random()
-                for place in range(first, min(first + size, text.stop)):
-                    if not free[place] or chosen[place]:
-                        break
-                    chosen[place], fate[place] = True, decided
-                    left -= 1
-        return chosen, fate
-
-    def _budget(self, count: int, rng: np.random.Generator) -> int:
-        """How many of ``count`` tokens to choose: the share, rounded up or down at random so that its mean is kept."""
-        return min(count, max(1, int(self.probability * count + rng.random())))
+        ends = np.cumsum(lengths).tolist()
+        for end, count, left in zip(ends, counts.tolist(), budgets.tolist(), strict=True):
+            for first in order[begin : begin + count]:
+                if not left:
+                    break
+                place, stop = first, min(first + min(sizes[first], left), end)
+                while place < stop and usable[place]:
+                    usable[place], run[place] = False, first
+                    place, left = place + 1, left - 1
+            begin += count
+        chosen = np.array(run, dtype=np.int64) >= 0
+        return chosen, rng.random(len(free))[run]
