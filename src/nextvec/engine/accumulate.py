@@ -70,6 +70,11 @@ def backward(
     else:
         seen = []
     totals = dist.sum_floats([_total(count, i, seen) for i, count in enumerate(counts)])
+    if not batches and not any(totals):
+        raise InputError(
+            "nothing in this step counts towards the loss (every target is masked, or every sequence too short): give "
+            "longer sequences or shorter prompts"
+        )
     gradients, losses = step.batch_stage(seen, micros)
     for i, micro in enumerate(micros):
         state, last = states[i], i == len(micros) - 1
