@@ -103,12 +103,9 @@ class Rope(Positions):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__(config)
-        width, base, factor = config.head_width, config.rope_theta, config.rope_factor
-        if config.rope_scaling == "ntk":
-            base *= factor ** (width / max(width - 2, 1))
-        frequencies = _frequencies(width, base)
+        frequencies = _frequencies(config.head_width, config.rope_base)
         if config.rope_scaling == "linear":
-            frequencies /= factor
+            frequencies /= config.rope_factor
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def rotation(self, h: Tensor, places: Tensor) -> Rotation:

@@ -96,6 +96,13 @@ class TransformerConfig:
         return self.dim // self.heads if self.head_dim is None else self.head_dim
 
     @property
+    def rope_base(self) -> float:
+        """The base of rotary positions, raised to theta * factor^(d / (d - 2)) by "ntk" scaling."""
+        if self.rope_scaling != "ntk":
+            return self.rope_theta
+        return float(self.rope_theta * self.rope_factor ** (self.head_width / max(self.head_width - 2, 1)))
+
+    @property
     def gated(self) -> bool:
         """Whether the feed-forward layer multiplies by an activated gate."""
         return self.activation in ("swiglu", "geglu")
