@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,14 +30,26 @@ def save_encoder(
     *,
     dim: int,
 ) -> Path:
-    """Write everything to a temporary folder beside ``folder``, then rename it; see ``Encoder.save``."""
+    """Write the encoder as a whole; see ``Encoder.save``."""
+    with new_folder(folder) as temporary:
+        _write(temporary, backbone, layout, dense, dim)
+    return folder
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside ``folder`` that becomes ``folder`` when the block ends without an error.
+
+    Raises ConflictError where ``folder`` exists and is not empty, StorageError when the disk refuses; then nothing is
+    left behind.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConflictError(f"{str(folder)!r} exists and is not empty: choose another folder or remove it first")
     temporary = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        _write(temporary, backbone, layout, dense, dim)
+        yield temporary
         temporary.chmod(0o755)
         if folder.exists():
             folder.rmdir()
@@ -47,7 +60,6 @@ def save_encoder(
         if isinstance(error, OSError):
             raise storage_error(error, folder) from error
         raise
-    return folder
 
 
 def _write(

@@ -9,7 +9,8 @@ Legend: N tokens, B texts, T longest text, D width, L layers.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,40 @@ def pick_device(device: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""Options of every ``from_pretrained``: no network, and never a model's own code."""
+
+
+@contextmanager
+def opening(folder: Path) -> Iterator[Any]:
+    """The ``transformers`` module, quiet, for loading from the model folder ``folder`` with ``LOCAL``.
+
+    Refuses what is no complete model in safetensors before the block runs; what ``transformers`` raises in it becomes
+    an InputError of one line.
+    """
+    transformers = require("transformers", why=f"loading {folder.name!r}")
+    read_json(folder / "config.json")
+    require_safetensors(folder)
+    if (folder / "adapter_config.json").is_file():
+        # Where peft is installed, transformers would follow it to whatever base model it names.
+        raise InputError(f"{str(folder)!r} holds an adapter (adapter_config.json): merge it into its base model first")
+    quiet = transformers.utils.logging
+    bars, level = quiet.is_progress_bar_enabled(), quiet.get_verbosity()
+    quiet.disable_progress_bar()
+    quiet.set_verbosity_error()
+    try:
+        yield transformers
+    except NextvecError:
+        raise
+    except Exception as error:  # transformers raises every kind for a folder that is damaged or unknown
+        first = str(error).strip().split("\n")[0][:300]
+        raise InputError(f"{str(folder)!r} cannot be loaded as a Hugging Face model: {first}") from error
+    finally:
+        quiet.set_verbosity(level)
+        if bars:
+            quiet.enable_progress_bar()
+
+
 class HFBackbone:
     """A transformer checkpoint with its tokenizer."""
 
@@ -63,26 +98,9 @@ class HFBackbone:
     @classmethod
     def load(cls, folder: Path, *, device: str, max_length: int | None, lower_case: bool = False) -> HFBackbone:
         """Load the checkpoint in ``folder`` in float32."""
-        transformers = require("transformers", why=f"loading {folder.name!r}")
-        read_json(folder / "config.json")
-        require_safetensors(folder)
-        quiet = transformers.utils.logging
-        bars, level = quiet.is_progress_bar_enabled(), quiet.get_verbosity()
-        quiet.disable_progress_bar()
-        quiet.set_verbosity_error()
-        try:
-            options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-            model = transformers.AutoModel.from_pretrained(folder, use_safetensors=True, dtype="float32", **options)
-        except NextvecError:
-            raise
-        except Exception as error:  # transformers raises every kind for a folder that is damaged or unknown
-            first = str(error).strip().split("\n")[0][:300]
-            raise InputError(f"{str(folder)!r} cannot be loaded as a Hugging Face model: {first}") from error
-        finally:
-            quiet.set_verbosity(level)
-            if bars:
-                quiet.enable_progress_bar()
+        with opening(folder) as transformers:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **LOCAL)
+            model = transformers.AutoModel.from_pretrained(folder, use_safetensors=True, dtype="float32", **LOCAL)
         if not getattr(tokenizer, "is_fast", False):
             raise InputError(f"{str(folder)!r} has no fast tokenizer (tokenizer.json), which is needed")
         length = _max_length(model.config, tokenizer, max_length)
