@@ -67,14 +67,26 @@ def from_hf(source: Path | str | Any, **changes: Any) -> Transformer:
     if kind not in _PREFIXES:
         raise InputError(f"{where!r} is of type {kind!r}; weights map from {' and '.join(_PREFIXES)} only")
     try:
-        config = _read_config(kind, settings)
+        config = _read_bert(settings) if kind == "bert" else _read_qwen3(settings)
     except KeyError as error:
         raise InputError(f"{where!r}: config.json lacks {error}, which a {kind} model needs") from error
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where!r}: config.json has a value of the wrong type ({error})") from error
+    if config.layers > len(state):
+        raise InputError(f"{where!r}: config.json says {config.layers} layers, but there are {len(state)} weights")
     if not config.tied and not any(name.endswith("lm_head.weight") for name in state):
         # A body alone, as embedding models are: there is no head that tying could change.
         config = replace(config, tied=True)
-    model = _empty(replace(config, **changes))
-    model.load_state_dict(_to_ours(kind, config, state, where), assign=True)
+    config = replace(config, **changes)
+    # No memory before the shapes are found to agree: what config.json says may be anything.
+    with torch.device("meta"):
+        model = Transformer(config)
+    model.load_state_dict(_to_ours(kind, model, state, where), assign=True)
+    if any(buffer.is_meta for buffer in model.buffers()):
+        # Computed tables of positions, which weights do not bring along.
+        model.positions = type(model.positions)(config)
     return model.requires_grad_(True)
 
 
@@ -259,19 +271,10 @@ def _one(ours: str, theirs: str) -> _Row:
     return _Row(ours, ((theirs, 0),))
 
 
-def _empty(config: TransformerConfig) -> Transformer:
-    """A transformer whose parameters have no memory yet, while what is computed from ``config`` is there."""
-    with torch.device("meta"):
-        model = Transformer(config)
-    # Positions may hold computed tables, which the weights do not bring along.
-    model.positions = type(model.positions)(config)
-    return model
-
-
-def _to_ours(kind: str, config: TransformerConfig, state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    prefix = _PREFIXES[kind]
+def _to_ours(kind: str, model: Transformer, state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    prefix, config = _PREFIXES[kind], model.config
     theirs = {name.removeprefix(prefix): value for name, value in state.items()}
-    shapes = {name: value.shape for name, value in _empty(config).state_dict().items()}
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
     ours = {}
     for row in _table(kind, config):
         parts = []
@@ -293,24 +296,20 @@ def _to_ours(kind: str, config: TransformerConfig, state: Mapping[str, Tensor], 
     return ours
 
 
-def _read_config(kind: str, settings: Mapping[str, Any]) -> TransformerConfig:
-    return _read_bert(settings) if kind == "bert" else _read_qwen3(settings)
-
-
 def _read_qwen3(settings: Mapping[str, Any]) -> TransformerConfig:
     _require("qwen3", settings, "hidden_act", "silu")
     _require("qwen3", settings, "attention_bias", False)
     _require("qwen3", settings, "use_sliding_window", False)
-    heads = int(settings["num_attention_heads"])
+    heads = _number(settings, "num_attention_heads")
     return TransformerConfig(
-        vocab=int(settings["vocab_size"]),
-        dim=int(settings["hidden_size"]),
-        layers=int(settings["num_hidden_layers"]),
+        vocab=_number(settings, "vocab_size"),
+        dim=_number(settings, "hidden_size"),
+        layers=_number(settings, "num_hidden_layers"),
         heads=heads,
-        kv_heads=int(settings.get("num_key_value_heads") or heads),
-        head_dim=int(settings.get("head_dim") or 128),
-        ffn=int(settings["intermediate_size"]),
-        max_length=int(settings.get("max_position_embeddings", 32_768)),
+        kv_heads=_number(settings, "num_key_value_heads", heads),
+        head_dim=_number(settings, "head_dim", 128),
+        ffn=_number(settings, "intermediate_size"),
+        max_length=_number(settings, "max_position_embeddings", 32_768),
         eps=float(settings.get("rms_norm_eps", 1e-6)),
         tied=bool(settings.get("tie_word_embeddings", False)),
         qk_norm=True,
@@ -321,6 +320,8 @@ def _read_qwen3(settings: Mapping[str, Any]) -> TransformerConfig:
 def _read_rope(settings: Mapping[str, Any]) -> dict[str, Any]:
     # transformers 5 keeps both in rope_parameters; before, the base stood by itself and scaling in rope_scaling.
     rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
+    if not isinstance(rope, Mapping):
+        raise InputError(f"config.json: rotary positions are {rope!r}; expected a mapping")
     theta = float(rope.get("rope_theta") or settings.get("rope_theta") or 10_000.0)
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "linear":
@@ -337,6 +338,13 @@ def _write_rope(config: TransformerConfig) -> dict[str, Any]:
     return {"rope_type": "default", "rope_theta": config.rope_base}
 
 
+def _number(settings: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    value = settings[name] if default is None or settings.get(name) is not None else default
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(f"config.json: {name} is {value!r}; expected a whole number")
+    return value
+
+
 def _read_bert(settings: Mapping[str, Any]) -> TransformerConfig:
     _require("bert", settings, "position_embedding_type", "absolute", None)
     _require("bert", settings, "is_decoder", False)
@@ -344,22 +352,22 @@ def _read_bert(settings: Mapping[str, Any]) -> TransformerConfig:
     if activation != "relu" and activation not in _ACTIVATIONS:
         raise InputError(f"a bert model with hidden_act={activation!r}, which has no counterpart here")
     return TransformerConfig(
-        vocab=int(settings["vocab_size"]),
-        dim=int(settings["hidden_size"]),
-        layers=int(settings["num_hidden_layers"]),
-        heads=int(settings["num_attention_heads"]),
-        ffn=int(settings["intermediate_size"]),
+        vocab=_number(settings, "vocab_size"),
+        dim=_number(settings, "hidden_size"),
+        layers=_number(settings, "num_hidden_layers"),
+        heads=_number(settings, "num_attention_heads"),
+        ffn=_number(settings, "intermediate_size"),
         norm="layer",
         norm_position="post",
         activation=_ACTIVATIONS.get(activation, activation),
         positions="learned",
-        max_length=int(settings["max_position_embeddings"]),
+        max_length=_number(settings, "max_position_embeddings"),
         attention="bidirectional",
         biases=True,
         dropout=float(settings.get("hidden_dropout_prob", 0.1)),
         eps=float(settings.get("layer_norm_eps", 1e-12)),
         embed_norm=True,
-        token_types=int(settings.get("type_vocab_size", 2)),
+        token_types=_number(settings, "type_vocab_size", 2),
     )
 
 
@@ -378,7 +386,10 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     names = [whole.name]
     if not whole.is_file():
-        weights = read_json(index).get("weight_map", {})
+        listed = read_json(index)
+        weights = listed.get("weight_map") if isinstance(listed, dict) else None
+        if not isinstance(weights, dict):
+            raise InputError(f"{str(index)!r} has no 'weight_map' from weights to files: damaged")
         names = sorted({str(name) for name in weights.values()})
     state: dict[str, Tensor] = {}
     for name in names:
