@@ -11,7 +11,7 @@ from nextvec.types import MissingExtraError
 EXTRAS: dict[str, tuple[str, ...]] = {
     "hf": ("torch", "transformers"),
     "papers": ("fastapi", "uvicorn", "jinja2", "sqlalchemy", "bm25s"),
-    "peers": ("sentence_transformers", "faiss"),
+    "peers": ("sentence_transformers", "faiss", "accelerate"),
     "plots": ("matplotlib",),
     "lora": ("peft",),
     "log": ("tensorboard", "wandb"),
