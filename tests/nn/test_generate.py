@@ -55,6 +55,7 @@ def greedy_by_definition(model: Transformer, prompt: list[int], *, max_new: int,
     return ids[len(prompt) :]
 
 
+PROMPT_6 = [[1, 2], [3], [5, 4, 0]]
 PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 1, 2], [3, 3], [9, 4, 1]]
 SHAPES = [
     {},
@@ -140,9 +141,6 @@ def test_rows_do_not_depend_on_their_neighbours(taught: tuple[Transformer, Resid
     assert together.forward_passes == max(together.passes)
 
 
-# ---------------------------------------------------------------------------------------------------- what is read
-
-
 def memoryless(seed: int = 0) -> tuple[Transformer, Callable[[Tensor, Tensor], Tensor]]:
     """A model whose state depends on the last token alone, and the dynamics that know it exactly."""
     model = make(seed, positions="none")
@@ -213,9 +211,6 @@ def test_learned_positions_leave_room_for_the_drafts_of_other_rows() -> None:
     plain = generate(model, prompts, max_new=6)
     fast = generate(model, prompts, max_new=6, draft=LatentDraft(Residual(16), model, 9))
     assert fast.ids == plain.ids and [len(row) for row in fast.ids] == [6, 6]
-
-
-# ---------------------------------------------------------------------------------------------------- sampling
 
 
 SAMPLES = 6_000
@@ -339,12 +334,6 @@ def test_sampling_at_the_edges(toy: tuple[Transformer, LatentDraft]) -> None:
     first = generate(model, PROMPT_6, max_new=8, temperature=1.0, top_k=99, seed=3, draft=draft)
     assert first == generate(model, PROMPT_6, max_new=8, temperature=1.0, top_k=99, seed=3, draft=draft)
     assert first != generate(model, PROMPT_6, max_new=8, temperature=1.0, top_k=99, seed=4, draft=draft)
-
-
-PROMPT_6 = [[1, 2], [3], [5, 4, 0]]
-
-
-# ---------------------------------------------------------------------------------------------------- around it
 
 
 def test_modes_and_gradients_are_as_before() -> None:
