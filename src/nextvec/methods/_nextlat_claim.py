@@ -1,0 +1,365 @@
+"""The claim of NextLat, in three parts: planning, compact states, drafts for itself.
+
+planning   Path-Star: read a star's edges in random order, write the path from its centre to a given tip. Next-token
+           training learns to follow edges and guesses the first step; the share of whole paths that are right on graphs
+           never seen, greedy decoding. Every step draws fresh graphs.
+compact    walks on a torus, where the position is all that matters: the effective rank of 256 states, one from each of
+           256 new walks, at places drawn at random (the same for all arms of a seed).
+drafts     a small language model of abstracts: new tokens per pass of the backbone when it drafts for itself, on the
+           first tokens of abstracts it has not seen; the share of outputs that equal plain greedy decoding; the loss.
+           The control drafts with dynamics that were never trained: repetitive text would flatter any draft.
+
+Arms: the method; a GPT, which is the same without the terms; multi-token prediction, which foretells as many tokens but
+not states. All share shape, data, order of data and optimiser.
+
+Legend: B graphs or walks, T tokens of each, D width, d horizon.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nextvec.data.bundled import daily_papers
+from nextvec.data.catalog import find
+from nextvec.data.readers import read_records
+from nextvec.data.sources import Generated, Source
+from nextvec.data.synthetic.grid_world import GridWorld
+from nextvec.data.synthetic.path_star import PathStar
+from nextvec.data.tokenfile import PackedTokens, TokenFile, build_token_file
+from nextvec.data.tokenizers import load_tokenizer, train_bpe
+from nextvec.engine.engine import Engine, TrainConfig
+from nextvec.engine.method import Method
+from nextvec.engine.optim import OptimConfig
+from nextvec.engine.schedule import ScheduleConfig
+from nextvec.evaluate.geometry import effective_rank
+from nextvec.generate import LatentDraft, generate
+from nextvec.methods._nextlat_parts import LatentDynamics, MultiToken
+from nextvec.methods.nextlat import NextLat
+from nextvec.objectives.next_token import NextToken
+from nextvec.types import Batch, Check, Claim, InputError, Ragged, Run
+
+ARMS = ("gpt", "mtp", "nextlat")
+_STATES = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """How a model of one part is shaped and trained. horizon: of NextLat's states and MTP's tokens."""
+
+    dim: int
+    layers: int
+    heads: int
+    horizon: int
+    steps: int
+    batch: int
+    lr: float = 3e-3
+    muon_lr: float = 0.0125
+    optimiser: str = "muon"
+    schedule: str = "constant"
+    positions: str = "learned"
+    tied: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """One scale of the claim. graphs: (degree, length, node values) of the Path-Star graphs, each with its own model;
+    test: graphs to find paths in. moves: of a walk on a grid x grid torus whose cells are written every ``every``
+    moves. abstracts: read for the language model, every 20th kept for tests; vocab: of its BPE; length: tokens of a
+    sequence; drafts: tokens drafted per pass; prompts, prompt, new: continuations to write, of how many tokens, how
+    long."""
+
+    graphs: tuple[tuple[int, int, int], ...]
+    planning: Task
+    test: int
+    walks: Task
+    text: Task
+    grid: int = 4
+    moves: int = 12
+    every: int = 3
+    abstracts: int = 6000
+    vocab: int = 2048
+    length: int = 128
+    drafts: int = 3
+    prompts: int = 32
+    prompt: int = 16
+    new: int = 48
+    device: str = "cpu"
+    paper: Mapping[str, float] = field(default_factory=dict)
+
+
+SCALES = {
+    "smoke": Scale(
+        graphs=((2, 3, 6),),
+        planning=Task(dim=16, layers=2, heads=2, horizon=1, steps=8, batch=16),
+        test=32,
+        walks=Task(dim=16, layers=1, heads=2, horizon=2, steps=8, batch=16),
+        text=Task(dim=16, layers=1, heads=2, horizon=2, steps=6, batch=2, positions="rope", tied=True),
+        abstracts=100,
+        vocab=320,
+        length=64,
+        prompts=4,
+        prompt=8,
+        new=12,
+    ),
+    "cpu": Scale(
+        graphs=((2, 5, 9),),
+        planning=Task(dim=64, layers=4, heads=2, horizon=3, steps=1500, batch=64),
+        test=500,
+        walks=Task(dim=64, layers=2, heads=2, horizon=4, steps=500, batch=64),
+        text=Task(dim=128, layers=2, heads=2, horizon=3, steps=500, batch=8, positions="rope", tied=True),
+        paper={"gpt.path_2_5": 0.494, "mtp.path_2_5": 0.662, "nextlat.path_2_5": 0.971},
+    ),
+    "gpu": Scale(
+        graphs=((5, 5, 100), (7, 7, 100)),
+        planning=Task(
+            dim=384, layers=12, heads=6, horizon=3, steps=20_000, batch=512, lr=5e-4, optimiser="adamw", tied=True
+        ),
+        test=20_000,
+        walks=Task(dim=256, layers=4, heads=4, horizon=8, steps=5000, batch=256),
+        text=Task(dim=512, layers=8, heads=8, horizon=4, steps=10_000, batch=64, positions="rope", tied=True),
+        abstracts=54_000,
+        vocab=8192,
+        length=512,
+        prompts=256,
+        new=128,
+        device="cuda",
+        paper={
+            "gpt.path_5_5": 0.186,
+            "mtp.path_5_5": 0.212,
+            "nextlat.path_5_5": 0.998,
+            "gpt.path_7_7": 0.126,
+            "mtp.path_7_7": 0.126,
+            "nextlat.path_7_7": 0.943,
+        },
+    ),
+}
+
+
+def claim(name: str) -> Claim:
+    """The claim at scale ``name``."""
+    if name not in SCALES:
+        raise InputError(f"scale is {name!r}; expected one of {', '.join(SCALES)}")
+    scale = SCALES[name]
+    return Claim(
+        statement="NextLat plans where next-token and multi-token prediction guess, its states are more compact than a"
+        " GPT's, and it drafts for itself in fewer passes with identical output. The paper's path figures beside"
+        " G(2, 5) are its G(2, 10).",
+        arms={arm: _arm(arm, scale) for arm in ARMS},
+        checks=tuple(_checks(scale)),
+        paper=scale.paper,
+        prepare=lambda shared: _prepare(shared, scale),
+        config=asdict(scale),
+    )
+
+
+def _checks(scale: Scale) -> Iterator[Check]:
+    for degree, length, _ in scale.graphs:
+        name = f"path_{degree}_{length}"
+        graph = f"G({degree}, {length})"
+        for other, called in (("gpt", "a GPT"), ("mtp", "multi-token prediction")):
+            yield Check(
+                says=f"NextLat finds more whole paths in {graph} than {called}",
+                better=f"nextlat.{name}",
+                worse=f"{other}.{name}",
+            )
+        yield Check(
+            says=f"on {graph} a GPT only guesses the first of {degree} steps (control: it follows edges, and errs in"
+            " most of the rest)",
+            better=f"gpt.{name}_wrong",
+            worse=0.8 * (1 - 1 / degree),
+        )
+    yield Check(says="its states are more compact than a GPT's", better="gpt.rank", worse="nextlat.rank")
+    yield Check(
+        says="it drafts for itself better than dynamics that were not trained",
+        better="nextlat.tokens_per_pass",
+        worse="nextlat.tokens_per_pass_untrained",
+    )
+    yield Check(
+        says="with drafts the output is that of plain decoding", better="nextlat.identical", worse=1.0, margin=-1e-6
+    )
+
+
+def _arm(arm: str, scale: Scale) -> Callable[[Run], Mapping[str, float]]:
+    def run(given: Run) -> Mapping[str, float]:
+        meter = _Steps(given, scale, text=arm != "mtp")
+        measures: dict[str, float] = {}
+        for graph in scale.graphs:
+            measures |= _planning(arm, graph, scale, given, meter)
+        measures |= _compact(arm, scale, given, meter)
+        if arm != "mtp":
+            measures |= _drafts(arm, scale, given, meter)
+        return measures
+
+    return run
+
+
+class _Steps:
+    """Progress of one arm over all its trainings."""
+
+    def __init__(self, run: Run, scale: Scale, *, text: bool) -> None:
+        self.run, self.done = run, 0
+        self.total = len(scale.graphs) * scale.planning.steps + scale.walks.steps + text * scale.text.steps
+
+    def train(self, method: Method, source: Source, task: Task, name: str, device: str) -> Method:
+        """``method``, trained; what an interrupted run left in the arm's folder is taken up again."""
+        settings = TrainConfig(
+            steps=task.steps,
+            batch=task.batch,
+            optim=OptimConfig(name=task.optimiser, lr=task.lr, muon_lr=task.muon_lr),
+            schedule=ScheduleConfig(name=task.schedule, warmup=min(50.0, task.steps // 4)),
+            seed=self.run.seed,
+            save_every=max(1, task.steps // 4),
+            keep=1,
+            log_every=50,
+        )
+        engine = Engine(method, settings, device=device)
+        engine.fit(
+            source,
+            folder=self.run.folder / name,
+            on_step=lambda report: self.run.progress(self.done + report.step, self.total),
+        )
+        self.done += task.steps
+        return method.eval()
+
+
+def _made(arm: str, task: Task, *, vocab: int, length: int, seed: int) -> Any:
+    """The model of ``arm``: the same backbone from the same random numbers for all."""
+    torch.manual_seed(seed)
+    config = NextLat.Config(
+        dim=task.dim,
+        layers=task.layers,
+        heads=task.heads,
+        horizon=task.horizon if arm == "nextlat" else 0,
+        kl=1.0,
+        vocab=vocab,
+        length=length,
+        activation="gelu",
+        positions=task.positions,
+        tied=task.tied,
+    )
+    if arm == "mtp":
+        return MultiToken(MultiToken.Config(model=config.model(), horizon=task.horizon))
+    return NextLat(config)
+
+
+# ---------------------------------------------------------------- planning
+
+
+def _planning(arm: str, graph: tuple[int, int, int], scale: Scale, run: Run, meter: _Steps) -> dict[str, float]:
+    """The share of whole paths found, and of those not, in graphs never seen."""
+    degree, length, nodes = graph
+    world = PathStar(degree, length, nodes)
+    name = f"path_{degree}_{length}"
+    method = _made(arm, scale.planning, vocab=world.vocab, length=world.sequence_length, seed=run.seed)
+
+    def draw(rng: np.random.Generator, count: int) -> Batch:
+        return Batch(world.columns(world.sample(rng, count)))
+
+    source = Generated(draw, batch=scale.planning.batch, seed=run.seed)
+    meter.train(method, source, scale.planning, name, scale.device)
+    ids = world.dataset(scale.test, seed=run.seed)
+    right = 0.0
+    for start in range(0, len(ids), 500):
+        some = ids[start : start + 500]
+        prompts = torch.from_numpy(some[:, : world.prompt_length].copy())
+        lengths = torch.full((len(some),), world.prompt_length)
+        written = generate(method.backbone, Ragged(prompts.flatten(), lengths), max_new=length).ids
+        right += world.accuracy(np.array(written), some) * len(some)
+    share = right / len(ids)
+    return {name: share, f"{name}_wrong": 1 - share}
+
+
+# ---------------------------------------------------------------- compact states
+
+
+def _compact(arm: str, scale: Scale, run: Run, meter: _Steps) -> dict[str, float]:
+    """The effective rank of states on walks never seen, and the loss on them."""
+    world = GridWorld(scale.grid, scale.grid, every=scale.every)
+    length = world.sequence_length(scale.moves)
+    method = _made(arm, scale.walks, vocab=world.vocab, length=length, seed=run.seed)
+
+    def draw(rng: np.random.Generator, count: int) -> Batch:
+        ids, _ = world.sample(rng, count, scale.moves)
+        return Batch({"text": Ragged(torch.from_numpy(ids.reshape(-1)), torch.full((count,), length))})
+
+    source = Generated(draw, batch=scale.walks.batch, seed=run.seed)
+    meter.train(method, source, scale.walks, "walks", scale.device)
+    rng = np.random.default_rng([run.seed, 0, 1])  # not the numbers of any step
+    batch = draw(rng, _STATES).to(scale.device)
+    places = torch.arange(_STATES) * length + torch.from_numpy(rng.integers(1, length, size=_STATES))
+    with torch.no_grad():
+        out = method(batch)
+    states = out["hidden"][places.to(scale.device)]
+    return {"rank": effective_rank(states.float().cpu().numpy()), "walk_loss": _loss(method, batch)}
+
+
+def _loss(method: Method, batch: Batch) -> float:
+    """Mean cross entropy of the next token, in nats."""
+
+    with torch.no_grad():
+        return float(NextToken()(method(batch), batch).mean)
+
+
+# ---------------------------------------------------------------- drafts
+
+
+def _abstracts(count: int) -> Iterator[str]:
+    """Abstracts from arXiv's daily listings, or of the bundled papers where that set is not at hand."""
+    found = find("arxiv_daily")
+    if found is not None:
+        records = itertools.chain.from_iterable(read_records(path) for path in sorted(found[1].glob("*.jsonl.xz")))
+        return (" ".join(str(record["summary"]).split()) for record in itertools.islice(records, count))
+    return (" ".join(text.split()) for text in daily_papers(columns=["summary"])["summary"].to_pylist()[:count])
+
+
+def _prepare(shared: Path, scale: Scale) -> None:
+    """Tokenizer, tokens of the abstracts to learn from, and of every 20th to test on."""
+    texts = list(_abstracts(scale.abstracts))
+    train = [text for i, text in enumerate(texts) if i % 20]
+    train_bpe(train, vocab=scale.vocab).save(shared / "tokenizer")
+    tokenizer = load_tokenizer(shared / "tokenizer")
+    build_token_file(shared / "train.bin", train, tokenizer)
+    build_token_file(shared / "test.bin", texts[::20], tokenizer)
+
+
+def _drafts(arm: str, scale: Scale, run: Run, meter: _Steps) -> dict[str, float]:
+    """The loss on abstracts never seen; for the method also what drafting for itself saves."""
+    train, test = (TokenFile.open(run.shared / f"{name}.bin") for name in ("train", "test"))
+    task = scale.text
+    method = _made(arm, task, vocab=train.vocab, length=scale.length, seed=run.seed)
+    source = PackedTokens(train, tokens=task.batch * scale.length, length=scale.length, seed=run.seed)
+    meter.train(method, source, task, "text", scale.device)
+    batch = PackedTokens(test, tokens=min(test.tokens, 20_000), length=scale.length, seed=0).batch(0)
+    measures = {"text_loss": _loss(method, batch.to(scale.device))}
+    if arm == "nextlat":
+        long = [test.document(i)[: scale.prompt] for i in range(len(test)) if test.lengths[i] >= scale.prompt]
+        prompts = [document.tolist() for document in long[: scale.prompts]]
+        measures |= _saved(method, prompts, scale, run.seed)
+    return measures
+
+
+def _saved(method: NextLat, prompts: list[list[int]], scale: Scale, seed: int) -> dict[str, float]:
+    """New tokens per pass with drafts: greedy, drawn at temperature 1, and greedy with untrained dynamics."""
+    backbone = method.backbone
+    assert method.dynamics is not None
+    torch.manual_seed(seed)
+    fresh = LatentDynamics(backbone.config.dim, hidden=method.config.hidden).to(scale.device).eval()
+    own, control = (LatentDraft(dynamics, backbone, scale.drafts) for dynamics in (method.dynamics, fresh))
+    plain = generate(backbone, prompts, max_new=scale.new)
+    drafted = generate(backbone, prompts, max_new=scale.new, draft=own)
+    drawn = generate(backbone, prompts, max_new=scale.new, temperature=1.0, seed=seed, draft=own)
+    untrained = generate(backbone, prompts, max_new=scale.new, draft=control)
+    same = [one == other for one, other in zip(plain.ids, drafted.ids, strict=True)]
+    return {
+        "tokens_per_pass": drafted.tokens_per_pass,
+        "tokens_per_pass_drawn": drawn.tokens_per_pass,
+        "tokens_per_pass_untrained": untrained.tokens_per_pass,
+        "identical": sum(same) / len(same),
+    }
