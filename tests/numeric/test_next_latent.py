@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="objectives need torch: pip install 'nextvec[hf]'")
 
+from nextvec.methods._nextlat_parts import MultiToken  # noqa: E402
+from nextvec.methods.nextlat import NextLat  # noqa: E402
 from nextvec.objectives.base import Objective  # noqa: E402
 from nextvec.objectives.next_latent import LatentKL, NextLatent, SmoothLatent  # noqa: E402
 from nextvec.objectives.next_token import NextToken, predicted  # noqa: E402
@@ -278,3 +283,126 @@ def test_next_latent_refusals() -> None:
         objective({**out, "latent_1": out["hidden"]}, batch())
     with pytest.raises(InputError, match="'draft_1'"):
         LatentKL(horizon=1)(outputs(("logits",)), batch())
+
+
+# ---------------------------------------------------------------- the method
+
+
+def model(**changes: object) -> NextLat:
+    torch.manual_seed(0)
+    settings = {"dim": 8, "layers": 1, "heads": 2, "vocab": VOCAB, "length": 8, "horizon": 3, "kl": 1.0, **changes}
+    return NextLat(NextLat.Config(**settings)).double()  # type: ignore[arg-type]
+
+
+def test_the_forecasts_equal_a_walk_position_by_position() -> None:
+    method, given = model(), batch()
+    text = given.ragged("text")
+    out = method(given)
+    hidden, table = out["hidden"], method.backbone.embed(text.values)
+    assert method.dynamics is not None
+    for i in (1, 2, 3):
+        for row, t in zip(out[f"latent_{i}"], positions(ahead=i, prompt=False), strict=True):
+            state = hidden[t]
+            for j in range(1, i + 1):
+                state = method.dynamics(state, table[t + j])
+            assert torch.allclose(row, state)
+        asked = [positions(ahead=i, prompt=False).index(t) for t in positions(ahead=i + 1)]
+        expected = method.backbone.logits(out[f"latent_{i}"])[asked]
+        assert torch.allclose(out[f"draft_{i}"], expected)
+    assert torch.allclose(out["logits"], method.backbone.logits(hidden[positions(ahead=1)]))
+
+
+def test_next_latent_trains_dynamics_and_states_but_not_the_head() -> None:
+    method, given = model(tied=False), batch()
+    NextLatent(horizon=3)(method(given), given).mean.backward()
+    assert method.backbone.head is not None
+    assert method.dynamics is not None
+    assert method.backbone.head.weight.grad is None
+    for part in (method.dynamics, method.backbone.blocks[0]):
+        for name, parameter in part.named_parameters():
+            assert parameter.grad is not None, name
+            assert bool(parameter.grad.any()), name
+
+
+def test_targets_are_constants_to_the_states() -> None:
+    """The gradient with respect to the states is that of a loss whose targets were written down beforehand."""
+    method, given = model(kl=0.0, horizon=1), batch()
+    text = given.ragged("text")
+    rows = predicted(text)
+    assert method.dynamics is not None
+    found = []
+    for written_down in (False, True):
+        method.zero_grad()
+        out = dict(method(given))
+        if written_down:
+            out["hidden"] = torch.tensor(out["hidden"].tolist(), dtype=torch.float64)
+        SmoothLatent(horizon=1)(out, given).mean.backward()
+        found.append(method.backbone.blocks[0].qkv.weight.grad.clone())
+    assert len(rows)
+    assert torch.equal(found[0], found[1])
+    assert bool(found[0].any())
+
+
+def test_horizon_0_is_a_plain_language_model() -> None:
+    plain = model(horizon=0)
+    assert plain.dynamics is None
+    assert sorted(plain(batch())) == ["hidden", "logits"]
+    assert [type(part) for _, part in plain.objective().parts()] == [NextToken]
+    assert model(kl=None, horizon=1).kl == 0.0
+    assert model(kl=None, horizon=2).kl == 1.0
+
+
+def test_multi_token_heads_predict_further_on() -> None:
+    torch.manual_seed(0)
+    method = MultiToken(MultiToken.Config(model=NextLat.Config(dim=8, layers=1, heads=2, vocab=VOCAB).model()))
+    given = batch()
+    out = method(given)
+    assert {name: len(rows) for name, rows in out.items() if name != "hidden"} == {
+        "logits": len(positions(ahead=1)),
+        **{f"logits_{i}": len(positions(ahead=i + 1)) for i in (1, 2, 3)},
+    }
+    ahead = [part.ahead for _, part in method.objective().parts() if isinstance(part, NextToken)]
+    assert ahead == [1, 2, 3, 4]
+    method.objective()(out, given).mean.backward()
+    assert all(p.grad is not None for p in method.parameters())
+
+
+@pytest.mark.parametrize("tokenizer", ["bpe", "bytes"])
+def test_texts_become_a_model_and_batches(tokenizer: str, tmp_path: Path) -> None:
+    texts = [f"the state of {word} foretells the next" for word in ("words", "moves", "stars", "paths", "walks")] * 4
+    data = tmp_path / "texts.jsonl"
+    data.write_text("".join(json.dumps({"body": text}) + "\n" for text in texts), encoding="utf-8")
+    config = NextLat.Config(depth=1, tokenizer=tokenizer, vocab=300, field="body", length=16)
+    folder = tmp_path / "data"
+    method, source = NextLat.prepare(data, config, batch=4, seed=1, folder=folder)
+    given = source.batch(0)
+    assert len(given.ragged("text").values) == 64
+    assert int(given.ragged("text").lengths.max()) <= 16
+    assert method.tokenizer is not None
+    assert method.config.vocab == method.tokenizer.vocab == method.backbone.config.vocab
+    objective = method.objective()
+    assert objective(method(given), given).mean.item() > 0
+
+    again, same = NextLat.prepare(data, config, batch=4, seed=1, folder=folder)
+    assert torch.equal(same.batch(3).ragged("text").values, source.batch(3).ragged("text").values)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), method.parameters(), strict=True))
+
+    method.eval().save(tmp_path / "model")
+    loaded = NextLat.load(tmp_path / "model")
+    assert loaded.tokenizer is not None
+    ids = method.tokenizer.encode(texts[:1])
+    assert loaded.tokenizer.encode(texts[:1]) == ids
+    assert loaded.tokenizer.decode(ids) == texts[:1]
+
+
+def test_data_that_cannot_be() -> None:
+    config = NextLat.Config(field="body")
+    for record, said in (({"text": "a"}, "'body' is missing"), ({"body": 3}, "int")):
+        with tempfile.TemporaryDirectory() as name:
+            data = Path(name) / "texts.jsonl"
+            data.write_text(json.dumps(record) + "\n", encoding="utf-8")
+            with pytest.raises(InputError, match=said):
+                NextLat.prepare(data, config, batch=1, seed=0, folder=Path(name) / "data")
+    for changes in ({"horizon": -1}, {"smooth": 0.0, "kl": 0.0}, {"kl": -1.0}):
+        with pytest.raises(InputError, match=r"horizon|weights"):
+            model(**changes)
