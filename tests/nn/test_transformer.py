@@ -418,8 +418,8 @@ def test_bad_configurations(changes: dict[str, Any], message: str) -> None:
     [
         (torch.tensor([3, 50]), [2], {}, "token id 50 is outside the vocabulary of 50"),
         (torch.tensor([-1, 4]), [2], {}, "token id -1 is outside"),
-        (torch.tensor([1, 2]), [2, 0], {}, "one token in each"),
-        (torch.zeros(0, dtype=torch.long), [], {}, "one sequence"),
+        (torch.tensor([1, 2]), [2, 0], {}, "sequence 1 has no tokens"),
+        (torch.zeros(0, dtype=torch.long), [], {}, "no sequences"),
         (torch.zeros(2, 2, dtype=torch.long), [2], {}, r"token ids of shape \[2, 2\]"),
         (torch.tensor([True, False]), [2], {}, "token ids of type torch.bool"),
         (torch.zeros(2, 23), [2], {}, r"expected \[N, 24\]"),

@@ -68,7 +68,8 @@ class Layout:
         """Lay out sequences of ``lengths`` int64 [B]; with ``group``, equal lengths become neighbours."""
         sizes = lengths.tolist()
         if not sizes or min(sizes) < 1:
-            raise InputError(f"sequences of lengths {sizes[:8]}: one sequence, and one token in each, is the least")
+            which = f"sequence {sizes.index(min(sizes))} has no tokens" if sizes else "no sequences"
+            raise InputError(f"{which}: at least one sequence, and one token in each, is needed")
         runs = [(length, len(list(same))) for length, same in groupby(sizes)]
         if not group or len(runs) == len(Counter(sizes)):
             return cls(sizes, runs, places_of(lengths).to(device, non_blocking=True))
