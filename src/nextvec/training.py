@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,9 +140,14 @@ def fit(
     folder = Path(out)
     with dist.process_group(device) as own_device:
         wanted = method
-        dist.together(lambda: _claim_folder(folder, wanted, resume=resume), first_only=True)
         cls = catalog.find(package, method.method)
-        made, source = _prepare(cls, method, folder)
+        new = dist.together(lambda: _claim_folder(folder, wanted, resume=resume), first_only=True)
+        try:
+            made, source = _prepare(cls, method, folder)
+        except BaseException:
+            if new and dist.rank() == 0:
+                _forget(folder)
+            raise
         engine = Engine(made, method.train, device=own_device)
         report = engine.fit(source, folder=folder, info={"plan": method.mapping()}, on_step=on_step)
         if dist.rank() == 0:
@@ -159,10 +165,12 @@ def load_method(folder: str | Path, *, package: str = METHODS) -> Method:
     return loaded
 
 
-def _claim_folder(folder: Path, wanted: Plan, *, resume: bool) -> None:
-    """Refuse to mix two runs in one folder; write ``run.yaml`` before anything is trained. For one process."""
+def _claim_folder(folder: Path, wanted: Plan, *, resume: bool) -> bool:
+    """Refuse to mix two runs in one folder; write ``run.yaml`` before anything is made of the data. True for a new run.
+    For one process."""
     path = folder / "run.yaml"
-    if path.is_file():
+    known = path.is_file()
+    if known:
         if not resume:
             raise ConflictError(f"{str(folder)!r} holds a run: go on with --resume, or choose another folder")
         _same_run(_read_yaml(path), wanted.mapping(), path)
@@ -170,6 +178,15 @@ def _claim_folder(folder: Path, wanted: Plan, *, resume: bool) -> None:
         raise ConflictError(f"{str(folder)!r} holds checkpoints without a run.yaml: choose another folder")
     with atomic_write(path, "w") as stream:
         yaml.safe_dump(wanted.mapping(), stream, sort_keys=False, allow_unicode=True)
+    return not known
+
+
+def _forget(folder: Path) -> None:
+    """Remove what a new run left whose data could not be used: with other settings, it would be in the way."""
+    (folder / "run.yaml").unlink(missing_ok=True)
+    shutil.rmtree(folder / "data", ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -79,6 +79,26 @@ def test_a_folder_with_a_run_is_never_mixed(tmp_path: Path, package: str) -> Non
             read_plan(tmp_path / "bad.yaml", package=package)
 
 
+def test_data_that_cannot_be_used_leave_nothing_behind(
+    tmp_path: Path, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nextvec import catalog
+
+    out = tmp_path / "run"
+
+    def broken(data: Path, config: object, *, batch: int, seed: int, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        (folder / "half").write_text("")
+        raise InputError("these data will not do")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(catalog.find(package, "small"), "prepare", broken)
+        with pytest.raises(InputError, match="will not do"):
+            fit("small", tmp_path, out=out, set=["steps=1"], package=package, device="cpu")
+    assert not out.exists()
+    fit("small", tmp_path, out=out, set=["steps=1", "width=7"], package=package, device="cpu")
+
+
 def test_damaged_model_folders_are_told(tmp_path: Path, package: str) -> None:
     out = tmp_path / "run"
     fit("small", tmp_path, out=out, set=["steps=1"], package=package, device="cpu")
