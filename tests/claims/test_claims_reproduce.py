@@ -303,6 +303,14 @@ def test_the_digest_follows_the_program_alone(methods: Methods) -> None:
     assert of(FIXED.replace("0.01 * run.seed", "0.02 * run.seed")) != first
     methods.write("fake", FIXED)
     assert digest(catalog.find(PACKAGE, "fake"), version="2") != first
+    # A part file counts where it is named, and so do the parts that it names itself.
+    (methods.folder / "_parts.py").write_text("from . import _more\nSTEPS = 1\n")
+    (methods.folder / "_more.py").write_text("RATE = 1\n")
+    assert of(FIXED) == first
+    named = FIXED.replace("def plain(run):", "def plain(run):\n    from . import _parts")
+    before = of(named)
+    (methods.folder / "_more.py").write_text("RATE = 2\n")
+    assert of(named) != before
 
 
 def test_a_method_changed_in_the_middle_does_not_mix_with_itself(methods: Methods, tmp_path: Path) -> None:

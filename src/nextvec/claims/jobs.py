@@ -95,18 +95,31 @@ def work_folder(out: Path, method: str, scale: str, key: str) -> Path:
 
 
 def digest(method: type[Any], *, version: str) -> str:
-    """12 hexadecimal digits of nextvec's version and of the program in the method's file.
+    """12 hexadecimal digits of nextvec's version and of the program in the method's file and in its part files.
 
     Comments, layout, docstrings, the card, and what ``Claim(...)`` says beside arms and preparation do not count:
     a corrected sentence or a stricter check must not cost hours of runs. The rest of nextvec counts only through its
     version (each run records its commit).
     """
+    path = inspect.getsourcefile(method)
+    if path is None:
+        raise InputError(f"the source of {method.__module__} cannot be read: a method is one Python file")
+    programs = [ast.dump(_Program().visit(ast.parse(source))) for source in _sources(Path(path))]
+    return hashlib.sha256("\n".join([version, *programs]).encode()).hexdigest()[:12]
+
+
+def _sources(path: Path) -> list[str]:
+    """The text of the method's file, and of each part file ("_NAME.py" beside it) that one of these names."""
     try:
-        source = inspect.getsource(inspect.getmodule(method))  # type: ignore[arg-type]
-    except (OSError, TypeError) as error:
-        raise InputError(f"the source of {method.__module__} cannot be read: a method is one Python file") from error
-    program = ast.dump(_Program().visit(ast.parse(source)))
-    return hashlib.sha256(f"{version}\n{program}".encode()).hexdigest()[:12]
+        texts = {path: path.read_text(encoding="utf-8")}
+        parts = sorted(path.parent.glob("_[!_]*.py"))
+        while True:
+            more = [p for p in parts if p not in texts and any(p.stem in text for text in texts.values())]
+            if not more:
+                return list(texts.values())
+            texts |= {p: p.read_text(encoding="utf-8") for p in more}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the source {str(path)!r} cannot be read: {error}") from error
 
 
 class _Program(ast.NodeTransformer):
