@@ -1,0 +1,400 @@
+"""2D Matryoshka: sentence embeddings that may be cut in two directions, to fewer layers and to fewer values.
+
+Every layer's states are pooled, and the loss of ordinary training is also taken on short prefixes of them, so that a
+user may stop after layer n (``encode(layers=n)``) and keep d values (``encode(dim=d)``) of one and the same model. The
+base loss L is any batch objective, InfoNCE here. Two published ways to choose what is trained:
+
+2DMSE: each step draws one layer n < N and one width d < D, evenly.
+
+    loss = L(z_N) + L(z_N[:d]) + L(z_n) + L(z_n[:d]) + w t KL( softmax(z_N / t) || softmax(z_n / t) )
+
+The softmax is over the D values of a vector, z_N is not moved by the KL, which is averaged over all texts.
+
+ESE ("Espresso"): each step takes all layers, at one width k.
+
+    loss = L(z_N) + L(z_N[:k]) + A(z_N) + 1/(N-1) sum_{n<N} ( L(z_n[:k]) + A(z_n) ) / (1 + ln(1 + n))
+    A(Z) = MSE(Z[:, :k], P) + KL( softmax(P) || softmax(Z[:, :k]) ),   P = Z U S (not moved)
+    U S V' = rank-k decomposition of softmax(Z' Z / sqrt(D)), each row of the D x D matrix summing to 1
+
+"mrl" nests widths alone (``objectives/matryoshka.py``) and "plain" trains z_N alone: the baselines.
+
+Legend: B pairs, R texts (of all kinds), N (in code L) layers, D width, n a layer from 1, d and k widths, z_n [R, D] the
+pooled output of layer n (not normalised; L normalises), Z all rows of it, t temperature, w weight of the KL.
+
+Source: Li et al. 2024, "2D Matryoshka Sentence Embeddings" (arXiv 2402.14776; v1 and v3 are 2DMSE, v2 is "ESE: Espresso
+Sentence Embeddings", ICLR 2025). t, the KL's fixed teacher and A follow the authors' and sentence-transformers' code.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nextvec.data.pairs import Pairs, pair_columns, read_pairs
+from nextvec.data.sources import Shuffled, generator
+from nextvec.data.tokenizers import TextTokenizer, train_bpe
+from nextvec.engine.engine import Engine
+from nextvec.engine.method import Method
+from nextvec.methods import _matryoshka_2d_parts as parts
+from nextvec.nn.backbones.transformer import Transformer
+from nextvec.nn.backbones.transformer_config import TransformerConfig
+from nextvec.nn.pooling.modes import pool
+from nextvec.objectives.base import Columns, Objective, Outputs, Scope
+from nextvec.objectives.info_nce import InfoNCE
+from nextvec.objectives.matryoshka import Matryoshka
+from nextvec.types import Batch, Card, Claim, Column, InputError, Ragged, Run, Term, did_you_mean
+
+if TYPE_CHECKING:
+    from nextvec.data.sources import Source
+    from nextvec.encoder import Encoder
+
+VARIANTS = ("2dmse", "ese", "mrl", "plain")
+TEXTS = ("query", "document", "neg0")
+
+
+class _Layered(Objective):
+    """Reads ``NAME_layers`` [B, L, D] for every NAME that ``inner`` reads, and hands it slices [B, d]."""
+
+    scope: Scope = "batch"
+
+    def __init__(self, inner: Objective) -> None:
+        super().__init__()
+        if inner.scope != "batch":
+            raise InputError(f"{type(self).__name__} wraps batch objectives; {type(inner).__name__} is one of examples")
+        self.inner = inner
+        self.reads = tuple(f"{name}_layers" for name in inner.reads)
+        self.columns = inner.columns
+
+    def _rows(self, out: Outputs, narrow: int) -> Tensor:
+        """All that is read, [R, L, D]; InputError where L < 2, or D is not above the width ``narrow``."""
+        shapes = {tuple(out[name].shape[1:]) for name in self.reads}
+        layers, width = next(iter(shapes)) if len(shapes) == 1 and len(max(shapes)) == 2 else (0, 0)
+        if layers < 2 or width <= narrow:
+            wanted = f"[B, L, D] of one L >= 2 and one D > {narrow}"
+            raise InputError(f"{type(self).__name__} needs {wanted}; got {sorted(shapes)}")
+        return torch.cat([out[name] for name in self.reads])
+
+    def _at(self, out: Outputs, batch: Columns, layer: int, dim: int) -> Term:
+        """``inner`` on the first ``dim`` values of layer ``layer`` (from 1)."""
+        cut = {name: out[f"{name}_layers"][:, layer - 1, :dim] for name in self.inner.reads}
+        return self.inner({**out, **cut}, batch)
+
+    def commit(self) -> None:
+        self.inner.commit()
+
+
+class TwoDMatryoshka(_Layered):
+    """2DMSE around ``inner``. ``dims``: the widths d to draw from, all below D. The draw depends on ``seed`` and the
+    number of optimiser steps alone: all processes draw alike, and a resumed run draws what the straight one drew.
+
+    Logs those of ``inner`` on the full vector, and ``kl``.
+    """
+
+    steps: Tensor
+
+    def __init__(
+        self, inner: Objective, *, dims: Sequence[int], kl_weight: float = 1.0, temperature: float = 0.3, seed: int = 0
+    ) -> None:
+        super().__init__(inner)
+        if not dims or min(dims) < 1 or len(set(dims)) != len(dims):
+            raise InputError(f"dims must be different positive widths, got {list(dims)}")
+        if not temperature > 0 or kl_weight < 0:
+            raise InputError(f"temperature {temperature} must be positive and kl_weight {kl_weight} not negative")
+        self.dims, self.kl_weight, self.temperature, self.seed = tuple(dims), kl_weight, temperature, seed
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    @classmethod
+    def example(cls, rows: int, seed: int) -> tuple[TwoDMatryoshka, dict[str, Tensor], dict[str, Column]]:
+        inner, out, columns = _layered_example(rows, seed)
+        return cls(inner, dims=(2, 5), seed=seed), out, columns
+
+    def draw(self, layers: int) -> tuple[int, int]:
+        """This step's layer, from 1 to ``layers`` - 1, and width."""
+        random = generator(self.seed, int(self.steps))
+        return int(random.integers(1, layers)), int(random.choice(self.dims))
+
+    def forward(self, out: Outputs, batch: Columns) -> Term:
+        rows = self._rows(out, max(self.dims))
+        last, width = rows.shape[1:]
+        layer, dim = self.draw(last)
+        terms = [self._at(out, batch, n, d) for n in (last, layer) for d in (width, dim)]
+        aligned = _coordinate_kl(rows[:, layer - 1], rows[:, -1], self.temperature)
+        count = terms[0].count
+        total = terms[0].sum + terms[1].sum + terms[2].sum + terms[3].sum + self.kl_weight * count * aligned
+        return Term(total, count, {**terms[0].logs, "kl": float(aligned.detach())})
+
+    def commit(self) -> None:
+        self.steps += 1
+        super().commit()
+
+
+class Espresso(_Layered):
+    """ESE around ``inner``. ``compress``: the width k, below D. Logs those of ``inner`` on the full vector, and
+    ``compression``, the last layer's A."""
+
+    def __init__(self, inner: Objective, *, compress: int) -> None:
+        super().__init__(inner)
+        if compress < 1:
+            raise InputError(f"compress is {compress}; expected a width of at least 1")
+        self.compress = compress
+
+    @classmethod
+    def example(cls, rows: int, seed: int) -> tuple[Espresso, dict[str, Tensor], dict[str, Column]]:
+        inner, out, columns = _layered_example(rows, seed)
+        return cls(inner, compress=3), out, columns
+
+    def forward(self, out: Outputs, batch: Columns) -> Term:
+        k = self.compress
+        rows = self._rows(out, k)
+        last, width = rows.shape[1:]
+        full = self._at(out, batch, last, width)
+        aligned = _compression(rows[:, -1], k)
+        total = full.sum + self._at(out, batch, last, k).sum + full.count * aligned
+        for n in range(1, last):
+            own = self._at(out, batch, n, k).sum + full.count * _compression(rows[:, n - 1], k)
+            total = total + own / ((last - 1) * (1 + math.log(1 + n)))
+        return Term(total, full.count, {**full.logs, "compression": float(aligned.detach())})
+
+
+def _layered_example(rows: int, seed: int) -> tuple[InfoNCE, dict[str, Tensor], dict[str, Column]]:
+    """InfoNCE's own example with three layers of everything that it reads."""
+    inner, out, columns = InfoNCE.example(rows, seed)
+    random = torch.Generator().manual_seed(seed + 1)
+    made = {f"{n}_layers": torch.randn(len(x), 3, x.shape[1], generator=random).to(x.dtype) for n, x in out.items()}
+    return inner, {name: tensor.requires_grad_() for name, tensor in made.items()}, columns
+
+
+def _coordinate_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """t KL( softmax(teacher / t) || softmax(student / t) ) over the values of a row, the mean of rows [R, d]."""
+    target = functional.softmax(teacher.detach() / temperature, dim=-1)
+    guess = functional.log_softmax(student / temperature, dim=-1)
+    return temperature * functional.kl_div(guess, target, reduction="batchmean")
+
+
+def _compression(rows: Tensor, k: int) -> Tensor:
+    """ESE's A of ``rows`` [R, D]."""
+    target = _principal(rows, k)
+    return functional.mse_loss(rows[:, :k], target) + _coordinate_kl(rows[:, :k], target, 1.0)
+
+
+@torch.no_grad()
+def _principal(rows: Tensor, k: int) -> Tensor:
+    """ESE's P [R, k] of ``rows`` [R, D]. A decomposition leaves the sign of each column open: here its largest value
+    is positive, so that what is aimed at does not flip from step to step."""
+    mixed = functional.softmax(rows.T @ rows / math.sqrt(rows.shape[1]), dim=-1)
+    left, strength, _ = torch.linalg.svd(mixed)
+    left = left[:, :k]
+    sign = left.gather(0, left.abs().argmax(0, keepdim=True)).sign()
+    found: Tensor = rows @ (left * sign * strength[:k])
+    return found
+
+
+class Matryoshka2D(Method):
+    """A sentence encoder whose layers and values nest."""
+
+    card = Card(
+        name="matryoshka_2d",
+        title="2D Matryoshka Sentence Embeddings (2DMSE; v2: ESE, Espresso Sentence Embeddings)",
+        arxiv="2402.14776",
+        year=2024,
+        family="text embeddings",
+        claim="Cut to few layers and few values, embeddings trained on both are far better than those of ordinary"
+        " training or of nested widths alone, and at full size they lose little.",
+        differs=(
+            "The base loss is symmetric InfoNCE over title and sentence pairs; the papers use AnglE on NLI.",
+            "2DMSE draws n from 1 to N - 1 without weights by depth, as v1 and v3 say; their first code weighted it.",
+            "ESE leaves out the embedding layer (no model stops there) and averages over layers 1 to N - 1.",
+            "ESE's decomposition is exact and its signs are fixed; the authors' code draws a random low-rank one.",
+            "The KL is taken on pooled vectors that are not normalised, of all texts of the batch.",
+            "Fine-tuning of a small model on a few thousand pairs, without dropout; the papers use BERT-base and NLI.",
+        ),
+    )
+    train_settings: ClassVar[tuple[str, ...]] = ("optim.lr=1e-4", "optim.weight_decay=0.01", "schedule.warmup=0.1")
+    direction: ClassVar[Mapping[str, str]] = {"info_nce_accuracy": "up", "info_nce": "down"}
+
+    @dataclass(kw_only=True)
+    class Config:
+        """variant: "2dmse", "ese", "mrl" (widths alone) or "plain". base: a folder or hub id of a BERT (or Qwen3), or
+        "tiny": random weights of ``depth`` layers, 64 * depth wide, and a tokenizer of ``vocab`` tokens learned from
+        the data. dims: the nested widths below D (none: the powers of two from about D / 16). compress: ESE's k
+        (None: 128 as in the paper, half of D where D <= 128). temperature: InfoNCE's. max_length: tokens kept per
+        text. seed, negatives, pooling and shape are filled in by ``prepare`` from the run, the data and the base."""
+
+        variant: str = "2dmse"
+        base: str = "tiny"
+        depth: int = 4
+        vocab: int = 8192
+        dims: tuple[int, ...] = ()
+        compress: int | None = None
+        temperature: float = 0.05
+        kl_weight: float = 1.0
+        kl_temperature: float = 0.3
+        max_length: int = 128
+        dropout: float = 0.0
+        seed: int = 0
+        negatives: bool = False
+        pooling: str = "mean"
+        shape: TransformerConfig | None = None
+
+    def __init__(self, config: Any, *, tokenizer: TextTokenizer | None = None) -> None:
+        super().__init__(config)
+        if config.variant not in VARIANTS:
+            close = did_you_mean(config.variant, VARIANTS)
+            raise InputError(f"variant is {config.variant!r}; expected one of {', '.join(VARIANTS)}{close}")
+        self.transformer = Transformer(config.shape or parts.tiny_shape(config.depth, config.vocab))
+        self.tokenizer = tokenizer
+        shape = self.transformer.config
+        if not 1 <= config.max_length <= shape.max_length:
+            raise InputError(f"max_length is {config.max_length}; this base reads 1 to {shape.max_length} tokens")
+        widths = config.dims or tuple(2**i for i in range(1, 16) if shape.dim / 16 <= 2**i < shape.dim)
+        self.dims = tuple(sorted(widths))
+        self.compress = config.compress or (128 if shape.dim > 128 else shape.dim // 2)
+        if max(self.dims) >= shape.dim or self.compress >= shape.dim or shape.layers < 2:
+            own = f"base's width {shape.dim}, and its {shape.layers} layers at least 2"
+            raise InputError(f"dims {list(self.dims)} and compress {self.compress} must be below the {own}")
+
+    def states(self, texts: Ragged) -> Tensor:
+        """The pooled output of every layer, [B, L, D], of token ids laid end to end."""
+        lengths = texts.lengths.to(texts.values.device)
+        hidden = self.transformer(texts, all_states=True)[1:]
+        return torch.stack([pool(state, lengths, modes=(self.config.pooling,)) for state in hidden], dim=1)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Per kind of text NAME that the batch has: ``NAME_layers`` [B, L, D], and NAME [B, D], the last layer."""
+        names = [name for name in TEXTS if name in batch]
+        columns = [batch.ragged(name) for name in names]
+        # One pass for all kinds: half as many calls, each twice as large.
+        joined = Ragged(torch.cat([c.values for c in columns]), torch.cat([c.lengths for c in columns]))
+        layers = dict(zip(names, torch.split(self.states(joined), [len(c) for c in columns]), strict=True))
+        return {f"{n}_layers": x for n, x in layers.items()} | {n: x[:, -1] for n, x in layers.items()}
+
+    def objective(self) -> Objective:
+        config = self.config
+        inner = InfoNCE(temperature=config.temperature, negatives="neg0" if config.negatives else None)
+        if config.variant == "2dmse":
+            return TwoDMatryoshka(
+                inner, dims=self.dims, kl_weight=config.kl_weight, temperature=config.kl_temperature, seed=config.seed
+            )
+        if config.variant == "ese":
+            return Espresso(inner, compress=self.compress)
+        if config.variant == "mrl":
+            return Matryoshka(inner, dims=(*self.dims, self.transformer.config.dim))
+        return inner
+
+    def nested(self) -> tuple[list[int], list[int]]:
+        """The widths and numbers of layers that the variant trains."""
+        shape = self.transformer.config
+        widths = {"plain": [], "ese": [self.compress, shape.dim]}.get(self.config.variant, [*self.dims, shape.dim])
+        deep = self.config.variant in ("2dmse", "ese")
+        return widths, list(range(1, shape.layers + 1)) if deep else []
+
+    def encoder(self) -> Encoder:
+        """The model with ``encode(dim=, layers=)``. Its files live as long as it does; ``Encoder.save`` keeps them."""
+        if self.tokenizer is None:
+            raise InputError(
+                "this model has no tokenizer, so that it cannot encode texts: make it with prepare or load"
+            )
+        folder = Path(tempfile.mkdtemp(prefix="nextvec-"))
+        encoder = parts.to_encoder(self.transformer, self.tokenizer, folder, max_length=self.config.max_length)
+        weakref.finalize(encoder, shutil.rmtree, folder, ignore_errors=True)
+        encoder.layout.pooling = (self.config.pooling,)
+        encoder.layout.nested_dims, encoder.layout.nested_layers = self.nested()
+        return encoder
+
+    def flops_per_item(self) -> float:
+        """6 per weight that multiplies (tables do not)."""
+        return 6.0 * sum(p.numel() for block in self.transformer.blocks for p in block.parameters())
+
+    def write(self, folder: Path) -> None:
+        super().write(folder)
+        if self.tokenizer is not None:
+            self.tokenizer.save(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """What ``save`` wrote."""
+        method = super().load(folder)
+        if (folder / "tokenizer.json").is_file():
+            method.tokenizer = parts.text_tokenizer(folder)
+        return method
+
+    @classmethod
+    def start(cls, config: Any, texts: Sequence[str] = ()) -> Self:
+        """The method with its base's weights and tokenizer; "tiny" learns one from ``texts``."""
+        if config.base == "tiny":
+            tokenizer = train_bpe(texts, vocab=config.vocab)
+            shape = parts.tiny_shape(config.depth, tokenizer.vocab, dropout=config.dropout)
+            torch.manual_seed(config.seed)
+            return cls(replace(config, shape=shape), tokenizer=tokenizer)
+        transformer, tokenizer, pooling = parts.open_base(config.base, dropout=config.dropout)
+        config = replace(config, shape=transformer.config, pooling=pooling)
+        method = cls(config, tokenizer=tokenizer)
+        method.transformer = transformer
+        return method
+
+    @classmethod
+    def prepare(cls, data: Path, config: Any, *, batch: int, seed: int, folder: Path) -> tuple[Self, Source]:
+        """data: records with "query" (or "title") and "document" (or "body", "summary", "abstract"), in all records or
+        none also "neg", a wrong document; see ``data/pairs.py``."""
+        pairs = read_pairs(data)
+        config = replace(config, seed=seed, negatives=pairs.negatives is not None)
+        method = cls.start(config, [*pairs.queries, *pairs.documents])
+        assert method.tokenizer is not None
+        columns = pair_columns(pairs, method.tokenizer, max_length=config.max_length)
+        return method, Shuffled(columns, batch=batch, seed=seed)
+
+    @classmethod
+    def toy(cls, seed: int) -> tuple[Self, Batch]:
+        """Eight pairs of short texts and a model of three layers."""
+        words = ("red", "small", "fast", "old", "deep", "warm", "loud", "round")
+        pairs = Pairs([f"a {word} thing" for word in words], [f"it is {word}, as one sees" for word in words])
+        tokenizer = train_bpe([*pairs.queries, *pairs.documents], vocab=300)
+        torch.manual_seed(seed)
+        shape = replace(parts.tiny_shape(3, tokenizer.vocab), dim=32, heads=2, max_length=32)
+        method = cls(cls.Config(shape=shape, max_length=16, seed=seed), tokenizer=tokenizer)
+        source = Shuffled(pair_columns(pairs, tokenizer, max_length=16), batch=8, seed=seed)
+        return method, source.batch(0)
+
+    @staticmethod
+    def claim(scale: str) -> Claim:
+        """Four variants on a grid of layers and widths: the same base, pairs, steps and base loss."""
+        size = parts.SIZES[scale]
+        return Claim(
+            statement="Embeddings trained on few layers and few values keep far more of their quality when cut to them"
+            " than embeddings trained plainly or on few values alone, and lose little at full size.",
+            arms={variant: partial(_arm, variant=variant, size=size) for variant in VARIANTS},
+            checks=(*parts.checks("2dmse"), *parts.checks("ese")),
+            paper=parts.PAPER if scale != "smoke" else {},
+            curves=tuple(f"{task}_l{n}" for task in ("sts", "ndcg") for n in range(1, size.layers + 1)),
+            prepare=partial(parts.write_texts, size=size),
+            config=parts.described(size),
+        )
+
+
+def _arm(run: Run, *, variant: str, size: parts.Size) -> Mapping[str, float]:
+    texts = parts.read_texts(run.shared)
+    config = Matryoshka2D.Config(
+        variant=variant, base=parts.base_of(size), depth=2, vocab=600, seed=run.seed, max_length=size.eval_length
+    )
+    method = Matryoshka2D.start(config, [text for pair in texts["train"] for text in pair])
+    assert method.tokenizer is not None
+    pairs = Pairs(*(list(side) for side in zip(*texts["train"], strict=True)))
+    source = Shuffled(
+        pair_columns(pairs, method.tokenizer, max_length=size.train_length), batch=size.batch, seed=run.seed
+    )
+    engine = Engine(method, parts.train_config(size, run.seed), device=size.device)
+    engine.fit(source, folder=run.folder / "training", on_step=lambda report: run.progress(report.step, report.steps))
+    measures = parts.grid(method.eval().states, method.tokenizer, texts, size)
+    shutil.rmtree(run.folder / "training")  # a checkpoint of each of a dozen runs is gigabytes that nobody reads
+    return measures
