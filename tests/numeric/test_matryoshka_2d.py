@@ -167,7 +167,7 @@ def test_gradients(cls: type[TwoDMatryoshka | Espresso], monkeypatch: pytest.Mon
         return objective(dict(zip(out, tensors, strict=True)), columns).mean
 
     inputs = [tensor.detach().requires_grad_() for tensor in out.values()]
-    torch.autograd.gradcheck(loss, inputs, eps=1e-6, atol=1e-5)
+    torch.autograd.gradcheck(loss, inputs, fast_mode=True)
 
 
 @pytest.mark.parametrize("variant", ["2dmse", "ese"])
