@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,20 +51,23 @@ _STATES = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """How a model of one part is shaped and trained. horizon: of NextLat's states and MTP's tokens."""
+    """How a model of one part is shaped and trained. horizon: of NextLat's states and MTP's tokens (0, on Path-Star: as
+    in the paper, two less than the path's nodes)."""
 
     dim: int
     layers: int
     heads: int
-    horizon: int
     steps: int
     batch: int
+    horizon: int = 0
     lr: float = 3e-3
     muon_lr: float = 0.0125
+    weight_decay: float = 0.01
     optimiser: str = "muon"
     schedule: str = "constant"
     positions: str = "learned"
     tied: bool = False
+    qk_norm: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +84,8 @@ class Scale:
     walks: Task
     text: Task
     grid: int = 4
-    moves: int = 12
-    every: int = 3
+    moves: int = 8
+    every: int = 1
     abstracts: int = 6000
     vocab: int = 2048
     length: int = 128
@@ -97,7 +100,7 @@ class Scale:
 SCALES = {
     "smoke": Scale(
         graphs=((2, 3, 6),),
-        planning=Task(dim=16, layers=2, heads=2, horizon=1, steps=8, batch=16),
+        planning=Task(dim=16, layers=2, heads=2, steps=8, batch=16),
         test=32,
         walks=Task(dim=16, layers=1, heads=2, horizon=2, steps=8, batch=16),
         text=Task(dim=16, layers=1, heads=2, horizon=2, steps=6, batch=2, positions="rope", tied=True),
@@ -110,16 +113,24 @@ SCALES = {
     ),
     "cpu": Scale(
         graphs=((2, 5, 9),),
-        planning=Task(dim=64, layers=4, heads=2, horizon=3, steps=1500, batch=64),
+        planning=Task(dim=64, layers=4, heads=2, steps=2000, batch=64),
         test=500,
-        walks=Task(dim=64, layers=2, heads=2, horizon=4, steps=500, batch=64),
+        walks=Task(dim=64, layers=2, heads=2, horizon=4, steps=400, batch=64),
         text=Task(dim=128, layers=2, heads=2, horizon=3, steps=500, batch=8, positions="rope", tied=True),
         paper={"gpt.path_2_5": 0.494, "mtp.path_2_5": 0.662, "nextlat.path_2_5": 0.971},
     ),
     "gpu": Scale(
         graphs=((5, 5, 100), (7, 7, 100)),
         planning=Task(
-            dim=384, layers=12, heads=6, horizon=3, steps=20_000, batch=512, lr=5e-4, optimiser="adamw", tied=True
+            dim=384,
+            layers=12,
+            heads=6,
+            steps=20_000,
+            batch=512,
+            lr=5e-4,
+            weight_decay=0.1,
+            optimiser="adamw",
+            tied=True,
         ),
         test=20_000,
         walks=Task(dim=256, layers=4, heads=4, horizon=8, steps=5000, batch=256),
@@ -212,7 +223,7 @@ class _Steps:
         settings = TrainConfig(
             steps=task.steps,
             batch=task.batch,
-            optim=OptimConfig(name=task.optimiser, lr=task.lr, muon_lr=task.muon_lr),
+            optim=OptimConfig(name=task.optimiser, lr=task.lr, muon_lr=task.muon_lr, weight_decay=task.weight_decay),
             schedule=ScheduleConfig(name=task.schedule, warmup=min(50.0, task.steps // 4)),
             seed=self.run.seed,
             save_every=max(1, task.steps // 4),
@@ -243,6 +254,7 @@ def _made(arm: str, task: Task, *, vocab: int, length: int, seed: int) -> Any:
         activation="gelu",
         positions=task.positions,
         tied=task.tied,
+        qk_norm=task.qk_norm,
     )
     if arm == "mtp":
         return MultiToken(MultiToken.Config(model=config.model(), horizon=task.horizon))
@@ -257,13 +269,14 @@ def _planning(arm: str, graph: tuple[int, int, int], scale: Scale, run: Run, met
     degree, length, nodes = graph
     world = PathStar(degree, length, nodes)
     name = f"path_{degree}_{length}"
-    method = _made(arm, scale.planning, vocab=world.vocab, length=world.sequence_length, seed=run.seed)
+    task = replace(scale.planning, horizon=scale.planning.horizon or length - 2)
+    method = _made(arm, task, vocab=world.vocab, length=world.sequence_length, seed=run.seed)
 
     def draw(rng: np.random.Generator, count: int) -> Batch:
         return Batch(world.columns(world.sample(rng, count)))
 
-    source = Generated(draw, batch=scale.planning.batch, seed=run.seed)
-    meter.train(method, source, scale.planning, name, scale.device)
+    source = Generated(draw, batch=task.batch, seed=run.seed)
+    meter.train(method, source, task, name, scale.device)
     ids = world.dataset(scale.test, seed=run.seed)
     right = 0.0
     for start in range(0, len(ids), 500):
