@@ -13,6 +13,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "papers": ("fastapi", "uvicorn", "jinja2", "sqlalchemy", "bm25s"),
     "peers": ("sentence_transformers", "faiss", "accelerate"),
     "plots": ("matplotlib",),
+    "images": ("PIL", "scipy"),
     "lora": ("peft",),
     "log": ("tensorboard", "wandb"),
 }
@@ -21,6 +22,7 @@ PURPOSES = {
     "papers": "the paper-discovery site",
     "peers": "compare with other libraries (tests and benchmarks)",
     "plots": "draw the plots of claims",
+    "images": "read images and gaze recordings",
     "lora": "train small adapters instead of a whole checkpoint",
     "log": "log training to TensorBoard or Weights & Biases",
 }
