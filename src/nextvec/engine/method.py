@@ -7,8 +7,6 @@ else has to be edited: contract tests, the command line and the tables find it b
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from torch import nn
 
 from nextvec.config import from_mapping, to_mapping
-from nextvec.files import storage_error
+from nextvec.nn.save import new_folder
 from nextvec.types import Batch, Card, Claim, InputError, NotFoundError, Outputs
 
 if TYPE_CHECKING:
@@ -67,21 +65,8 @@ class Method(nn.Module):
 
         Methods that need more to be used (a tokenizer) override ``write``.
         """
-        temporary = None
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        with new_folder(folder, replace=True) as temporary:
             self.write(temporary)
-            temporary.chmod(0o755)
-            if folder.is_dir():
-                shutil.rmtree(folder)
-            temporary.rename(folder)
-        except BaseException as error:
-            if temporary is not None:
-                shutil.rmtree(temporary, ignore_errors=True)
-            if isinstance(error, OSError):
-                raise storage_error(error, folder) from error
-            raise
         return folder
 
     def write(self, folder: Path) -> None:

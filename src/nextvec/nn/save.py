@@ -37,13 +37,13 @@ def save_encoder(
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
+def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     """A temporary folder beside ``folder`` that becomes ``folder`` when the block ends without an error.
 
-    Raises ConflictError where ``folder`` exists and is not empty, StorageError when the disk refuses; then nothing is
-    left behind.
+    Raises ConflictError where ``folder`` is a file, or exists and is not empty and is not to be replaced; StorageError
+    when the disk refuses. Then nothing is left behind.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or (not replace and any(folder.iterdir()))):
         raise ConflictError(f"{str(folder)!r} exists and is not empty: choose another folder or remove it first")
     temporary = None
     try:
@@ -52,7 +52,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o755)
         if folder.exists():
-            folder.rmdir()
+            shutil.rmtree(folder)
         temporary.rename(folder)
     except BaseException as error:
         if temporary is not None:
