@@ -136,6 +136,7 @@ class GlimpsePrediction(Method):
         differs=(
             "Glimpses are embedded by a small vision transformer made here without labels (SimCLR-like, on crops of the"
             " training images), or one of random weights; the paper uses a ResNet-50 and DINOv2.",
+            "People's gaze over 199 photographs (OSIE), where the paper has simulated scanpaths over 48,000 or more.",
             "The mean over rivals in the sequence is taken per prediction; the authors' code pools it over the batch.",
             "Sequences over the same scene are no 'other sequences'; the paper has too many scenes to need this.",
             "Without saccades their path gives zeros, so that all four networks have the same shape.",
