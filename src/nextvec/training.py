@@ -205,11 +205,11 @@ def _same_run(kept: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) ->
     """InputError where a resumed run would not be the one that was begun. More steps may be asked for only where
     the schedule does not depend on their number."""
     free = (*_MAY_CHANGE, "steps") if wanted["train"]["schedule"]["name"] == "constant" else _MAY_CHANGE
-    for group in ("method", "config", "train"):
+    for group in ("method", "data", "config", "train"):
         before, now = (values.get(group) for values in (kept, wanted))
         if not isinstance(before, Mapping) or not isinstance(now, Mapping):
             if before != now:
-                raise InputError(f"{str(path)!r} is a run of {before!r}, not of {now!r}: choose another folder")
+                raise InputError(f"{str(path)!r} is a run with {group} {before!r}, not {now!r}: choose another folder")
             continue
         for key, value in now.items():
             if key not in free and before.get(key) != value:

@@ -71,6 +71,8 @@ def test_a_folder_with_a_run_is_never_mixed(tmp_path: Path, package: str) -> Non
         fit("small", tmp_path, out=out, set=["steps=2"], package=package, device="cpu")
     with pytest.raises(InputError, match="width was 6 and is now 7"):
         fit("small", tmp_path, out=out, set=["steps=2", "width=7"], resume=True, package=package, device="cpu")
+    with pytest.raises(InputError, match="a run with data"):
+        fit("small", tmp_path / "other", out=out, set=["steps=2"], resume=True, package=package, device="cpu")
     done = fit("small", tmp_path, out=out, set=["steps=2"], resume=True, package=package, device="cpu")
     assert done.report.step == 2
     for damaged in ("a: [", "[1, 2]", "method: small"):
