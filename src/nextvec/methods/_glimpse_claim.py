@@ -88,7 +88,8 @@ SIZES = {
         scenes="osie", held=40, eye_dim=192, eye_layers=6, eye_steps=5000, device="auto",
     ),
 }  # fmt: skip
-CROP, PIXELS, SCALE = 96, 32, 3.0
+CROP, PIXELS = 96, 32
+SCALE = 1.0  # on letters saccades stay in the world's units: divided by more, Xavier's start hides them
 
 PAPER = {
     "RS.position_r2": 1.0,

@@ -143,7 +143,7 @@ class GlimpsePrediction(Method):
             "A forget gate's bias begins at 1; saccades are divided by their root mean square over the data.",
             "AdamW with warm-up and cosine decay for a fixed number of steps, not decay on a plateau.",
             "On letters: an LSTM of one layer where the follow-up has a GRU of three, glimpses are one-hot, and the"
-            " loss is the GPN's contrastive one, not cross entropy; walks start at the centre.",
+            " loss is the GPN's contrastive one, not cross entropy; saccades unscaled; walks start at the centre.",
         ),
     )
     train_settings: ClassVar[tuple[str, ...]] = ("batch=128", "optim.lr=1e-3", "optim.weight_decay=0.01")
