@@ -156,7 +156,7 @@ def contract_the_card_is_complete(cls: type[Method]) -> None:
     assert len(card.claim) > 20
     module = __import__(cls.__module__, fromlist=["__doc__"])
     assert module.__doc__, "the file's docstring holds idea, equations, shapes and source"
-    assert "Legend" in module.__doc__
+    assert "Legend" in module.__doc__, "the file's docstring lacks its Legend of symbols and shapes"
     assert card.arxiv in module.__doc__
 
 

@@ -26,7 +26,8 @@ def objectives() -> list[tuple[str, str]]:
             for cls in vars(module).values():
                 if inspect.isclass(cls) and issubclass(cls, Objective) and cls.__module__ == module.__name__:
                     found.append((module.__name__, cls.__name__))
-    return [(module, name) for module, name in found if name not in {c.__name__ for c in (Objective, Sum, Scaled)}]
+    general = {cls.__name__ for cls in (Objective, Sum, Scaled)}
+    return [(module, name) for module, name in found if name not in general and not name.startswith("_")]
 
 
 def close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float = 1e-6) -> None:

@@ -128,3 +128,13 @@ def method_gradient(package: str, name: str, micro: int | None) -> dict[str, Any
     objective = method.objective().double()
     losses = backward(Parallel(method), objective, divide(share(whole), micro))
     return {key.partition(".")[2]: value for key, value in grads(method).items()} | {"loss": losses.loss}
+
+
+def fit_small(path: str, out: str, settings: list[str]) -> int:
+    """``fit`` of the small method in the package "dropped_methods" below ``path``; the last step."""
+    import sys
+
+    from nextvec.training import fit
+
+    sys.path.insert(0, path)
+    return fit("small", path, out=out, set=settings, package="dropped_methods", device="cpu").report.step

@@ -42,7 +42,13 @@ class Small(Method):
     """Online and target network on random rows."""
 
     card = Card(
-        name="small", title="Small", arxiv="", year=2026, family="test", claim="none", differs=("a test double",)
+        name="small",
+        title="Small",
+        arxiv="",
+        year=2026,
+        family="test",
+        claim="the engine moves what it should move",
+        differs=("a test double",),
     )
 
     @dataclass(kw_only=True)

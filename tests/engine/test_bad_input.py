@@ -114,13 +114,19 @@ main()
 def test_ctrl_c_saves_and_exits_with_130(tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-c", _LONG, str(Path(__file__).parent), str(out)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # A shell's background job ignores Ctrl-C, and so would what it starts.
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    )
     for _ in range(3000):
         if (out / "log.jsonl").exists() and (out / "log.jsonl").stat().st_size:
             break
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130, errors
     assert "interrupted" in errors
     assert "Traceback" not in errors

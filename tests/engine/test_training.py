@@ -174,31 +174,3 @@ def _wait_for_progress(process: subprocess.Popen[str], out: Path, *, at_least: i
             return
         time.sleep(0.01)
     raise AssertionError("the run made no progress in 60 s")
-
-
-def test_two_processes_train_what_one_does(tmp_path: Path, package: str) -> None:
-    """torchrun, DDP, a checkpoint in the middle: the weights of one process, to rounding."""
-    settings = ["steps=6", "dropout=0", "save_every=3", "micro=2"]
-    fit("small", tmp_path, out=tmp_path / "one", set=settings, package=package, device="cpu")
-    script = tmp_path / "two.py"
-    script.write_text(
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "import torch; torch.set_num_threads(1)\n"
-        "from nextvec.training import fit\n"
-        f"fit('small', '.', out=sys.argv[2], set={settings}, package='dropped_methods', device='cpu')\n"
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(
-        [*command, str(script), str(tmp_path), str(tmp_path / "two")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    left, right = (load_file(tmp_path / name / "model" / "weights.safetensors") for name in ("one", "two"))
-    assert left.keys() == right.keys()
-    assert all(torch.allclose(left[name], right[name], atol=1e-6) for name in left)
-    assert len(list((tmp_path / "two").glob("step-*"))) == 2
