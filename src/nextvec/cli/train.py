@@ -46,7 +46,7 @@ def command(
     else:
         wanted = plan(method, data, changes or ())
     started = time.monotonic()
-    with progress(f"training {wanted.method}", quiet=dist.launched_rank() != 0) as report:
+    with progress(f"training {wanted.method}", quiet=as_json or dist.launched_rank() != 0) as report:
 
         def on_step(state: Report) -> None:
             report(state.step, state.steps, _words(state))
@@ -58,7 +58,7 @@ def command(
         "method": wanted.method,
         "out": str(out),
         "steps": trained.report.step,
-        "loss": trained.report.loss,
+        "loss": trained.report.loss if trained.report.values else None,  # a run that was complete made no step
         "seconds": round(time.monotonic() - started, 1),
     }
     if not trained.report.values:
