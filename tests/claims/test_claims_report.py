@@ -169,6 +169,7 @@ def test_the_plot_names_everything(tmp_path: Path, seeds: int) -> None:
     pytest.importorskip("matplotlib", reason="the plot needs matplotlib: pip install 'nextvec[plots]'")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ResourceWarning)  # what earlier tests left, collected here
         draw(result(seeds=seeds), tmp_path / "fake.svg")
     drawn = (tmp_path / "fake.svg").read_text()
     for words in (
@@ -197,6 +198,7 @@ def test_plots_of_unusual_results(tmp_path: Path) -> None:
         arm["measures"], arm["paper"] = {"accuracy": arm["measures"]["accuracy"]}, {}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ResourceWarning)  # what earlier tests left, collected here
         for i, document in enumerate((partial, many, single)):
             draw(document, tmp_path / f"{i}.png")
             assert (tmp_path / f"{i}.png").read_bytes().startswith(b"\x89PNG")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import json
@@ -160,6 +161,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def connected(port: int) -> contextlib.closing[http.client.HTTPConnection]:
+    return contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20))
+
+
 def test_serve_takes_the_next_port_answers_and_ends_on_ctrl_c(home: Path) -> None:
     port = free_port()
     with socket.socket() as taken:
@@ -167,12 +172,12 @@ def test_serve_takes_the_next_port_answers_and_ends_on_ctrl_c(home: Path) -> Non
         taken.listen()
         with serving(home, "--port", str(port)) as (process, used, line):
             assert used != port and "Ctrl-C" in line
-            connection = http.client.HTTPConnection("127.0.0.1", used, timeout=20)
-            connection.request("GET", "/search?q=latent")
-            response = connection.getresponse()
-            assert response.status == 200 and b"Paper 1" in response.read()
-            connection.request("GET", "/papers/2501.00003")
-            assert connection.getresponse().read().count(b"latent") > 3
+            with connected(used) as connection:
+                connection.request("GET", "/search?q=latent")
+                response = connection.getresponse()
+                assert response.status == 200 and b"Paper 1" in response.read()
+                connection.request("GET", "/papers/2501.00003")
+                assert connection.getresponse().read().count(b"latent") > 3
             with socket.create_connection(("127.0.0.1", used), timeout=20) as raw:
                 raw.settimeout(20)
                 answer = b""
@@ -182,9 +187,9 @@ def test_serve_takes_the_next_port_answers_and_ends_on_ctrl_c(home: Path) -> Non
                 except OSError:
                     pass  # hung up on, in the middle of the megabyte
                 assert not answer or answer.startswith(b"HTTP/1.1 4")
-            connection = http.client.HTTPConnection("127.0.0.1", used, timeout=20)
-            connection.request("GET", "/healthz")
-            assert connection.getresponse().status == 200, "the megabyte did no harm"
+            with connected(used) as connection:
+                connection.request("GET", "/healthz")
+                assert connection.getresponse().status == 200, "the megabyte did no harm"
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=30)
             assert process.returncode in (0, 130), errors
@@ -197,10 +202,10 @@ def test_a_running_site_sees_what_another_process_ingests(home: Path, tmp_path: 
         new = {"id": "2502.00001", "title": "Zebrafish swarms", "summary": "Fish.", "daily_date": "2025-01-05"}
         (tmp_path / "new.jsonl").write_text(json.dumps(new))
         run("papers", "ingest", str(tmp_path / "new.jsonl"), home=tmp_path / "site")
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-        for path in ("/", "/search?q=zebrafish&mode=keyword", "/search?q=zebrafish+swarms&mode=semantic"):
-            connection.request("GET", path)
-            assert b"2502.00001" in connection.getresponse().read(), path
+        with connected(port) as connection:
+            for path in ("/", "/search?q=zebrafish&mode=keyword", "/search?q=zebrafish+swarms&mode=semantic"):
+                connection.request("GET", path)
+                assert b"2502.00001" in connection.getresponse().read(), path
 
 
 def test_demo_interrupted_in_the_middle_ends_cleanly(whole_home: Path) -> None:
