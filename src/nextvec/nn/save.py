@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nextvec.extras import require
 from nextvec.files import storage_error
+from nextvec.nn.backbones.hf import quiet
 from nextvec.nn.backbones.static import StaticBackbone, write_static
 from nextvec.nn.dense import Dense
 from nextvec.nn.layout import Layout
@@ -70,8 +72,9 @@ def _write(
         write_static(folder, backbone)
         modules.append(("", "StaticEmbedding"))
     else:
-        backbone.model.save_pretrained(folder, safe_serialization=True)
-        backbone.tokenizer.save_pretrained(folder)
+        with quiet(require("transformers", why=f"saving {folder.name!r}")):
+            backbone.model.save_pretrained(folder, safe_serialization=True)
+            backbone.tokenizer.save_pretrained(folder)
         _json(folder / "sentence_bert_config.json", _lengths(backbone))
         modules.append(("", "Transformer"))
         modules.append((_pooling(folder, layout, backbone.dim), "Pooling"))

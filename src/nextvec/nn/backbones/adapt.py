@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from nextvec.extras import require
-from nextvec.nn.backbones.hf import LOCAL, opening
+from nextvec.nn.backbones.hf import LOCAL, opening, quiet
 from nextvec.nn.save import new_folder
 from nextvec.types import InputError, Ragged
 
@@ -165,7 +165,7 @@ class Adapted(nn.Module):
         empty, StorageError when the disk refuses.
         """
         folder = Path(folder)
-        with new_folder(folder) as temporary:
+        with new_folder(folder) as temporary, quiet(require("transformers", why=f"saving {folder.name!r}")):
             self.model.save_pretrained(temporary, safe_serialization=True, state_dict=_merged(self.model))
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(temporary)

@@ -56,21 +56,29 @@ def opening(folder: Path) -> Iterator[Any]:
     if (folder / "adapter_config.json").is_file():
         # Where peft is installed, transformers would follow it to whatever base model it names.
         raise InputError(f"{str(folder)!r} holds an adapter (adapter_config.json): merge it into its base model first")
-    quiet = transformers.utils.logging
-    bars, level = quiet.is_progress_bar_enabled(), quiet.get_verbosity()
-    quiet.disable_progress_bar()
-    quiet.set_verbosity_error()
     try:
-        yield transformers
+        with quiet(transformers):
+            yield transformers
     except NextvecError:
         raise
     except Exception as error:  # transformers raises every kind for a folder that is damaged or unknown
         first = str(error).strip().split("\n")[0][:300]
         raise InputError(f"{str(folder)!r} cannot be loaded as a Hugging Face model: {first}") from error
+
+
+@contextmanager
+def quiet(transformers: Any) -> Iterator[None]:
+    """No progress bars and no warnings of the module ``transformers`` in the block: the bars on the screen are ours."""
+    logging = transformers.utils.logging
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
     finally:
-        quiet.set_verbosity(level)
+        logging.set_verbosity(level)
         if bars:
-            quiet.enable_progress_bar()
+            logging.enable_progress_bar()
 
 
 class HFBackbone:
