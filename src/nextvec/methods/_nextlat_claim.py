@@ -2,7 +2,10 @@
 
 planning   Path-Star: read a star's edges in random order, write the path from its centre to a given tip. Next-token
            training learns to follow edges and guesses the first step; the share of whole paths that are right on graphs
-           never seen, greedy decoding. Every step draws fresh graphs.
+           never seen, greedy decoding. Every step draws fresh graphs. At cpu scale all runs begin from one
+           and the same model, which next-token training has taught to follow edges (``Task.plain``): from random
+           weights the latent terms, even at a hundredth of their weight, keep a model this small from learning that
+           within the steps that fit here. The paper's run is a hundred times as long. Seeds differ in the rest.
 compact    walks on a torus, where the position is all that matters: the effective rank of 256 states, one from each of
            256 new walks, at places drawn at random (the same for all arms of a seed).
 drafts     a small language model of abstracts: new tokens per pass of the backbone when it drafts for itself, on the
@@ -19,7 +22,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,116 +44,14 @@ from nextvec.engine.schedule import ScheduleConfig
 from nextvec.evaluate.geometry import effective_rank
 from nextvec.generate import LatentDraft, generate
 from nextvec.methods._nextlat_parts import LatentDynamics, MultiToken
+from nextvec.methods._nextlat_scales import SCALES, Scale, Task
 from nextvec.methods.nextlat import NextLat
 from nextvec.objectives.next_token import NextToken
 from nextvec.types import Batch, Check, Claim, InputError, Ragged, Run
 
 ARMS = ("gpt", "mtp", "nextlat")
 _STATES = 256
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """How a model of one part is shaped and trained. horizon: of NextLat's states and MTP's tokens (0, on Path-Star: as
-    in the paper, two less than the path's nodes)."""
-
-    dim: int
-    layers: int
-    heads: int
-    steps: int
-    batch: int
-    horizon: int = 0
-    lr: float = 3e-3
-    muon_lr: float = 0.0125
-    weight_decay: float = 0.01
-    optimiser: str = "muon"
-    schedule: str = "constant"
-    positions: str = "learned"
-    tied: bool = False
-    qk_norm: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scale:
-    """One scale of the claim. graphs: (degree, length, node values) of the Path-Star graphs, each with its own model;
-    test: graphs to find paths in. moves: of a walk on a grid x grid torus whose cells are written every ``every``
-    moves. abstracts: read for the language model, every 20th kept for tests; vocab: of its BPE; length: tokens of a
-    sequence; drafts: tokens drafted per pass; prompts, prompt, new: continuations to write, of how many tokens, how
-    long."""
-
-    graphs: tuple[tuple[int, int, int], ...]
-    planning: Task
-    test: int
-    walks: Task
-    text: Task
-    grid: int = 4
-    moves: int = 8
-    every: int = 1
-    abstracts: int = 6000
-    vocab: int = 2048
-    length: int = 128
-    drafts: int = 3
-    prompts: int = 32
-    prompt: int = 16
-    new: int = 48
-    device: str = "cpu"
-    paper: Mapping[str, float] = field(default_factory=dict)
-
-
-SCALES = {
-    "smoke": Scale(
-        graphs=((2, 3, 6),),
-        planning=Task(dim=16, layers=2, heads=2, steps=8, batch=16),
-        test=32,
-        walks=Task(dim=16, layers=1, heads=2, horizon=2, steps=8, batch=16),
-        text=Task(dim=16, layers=1, heads=2, horizon=2, steps=6, batch=2, positions="rope", tied=True),
-        abstracts=100,
-        vocab=320,
-        length=64,
-        prompts=4,
-        prompt=8,
-        new=12,
-    ),
-    "cpu": Scale(
-        graphs=((2, 5, 9),),
-        planning=Task(dim=64, layers=4, heads=2, steps=2000, batch=64),
-        test=500,
-        walks=Task(dim=64, layers=2, heads=2, horizon=4, steps=400, batch=64),
-        text=Task(dim=128, layers=2, heads=2, horizon=3, steps=500, batch=8, positions="rope", tied=True),
-        paper={"gpt.path_2_5": 0.494, "mtp.path_2_5": 0.662, "nextlat.path_2_5": 0.971},
-    ),
-    "gpu": Scale(
-        graphs=((5, 5, 100), (7, 7, 100)),
-        planning=Task(
-            dim=384,
-            layers=12,
-            heads=6,
-            steps=20_000,
-            batch=512,
-            lr=5e-4,
-            weight_decay=0.1,
-            optimiser="adamw",
-            tied=True,
-        ),
-        test=20_000,
-        walks=Task(dim=256, layers=4, heads=4, horizon=8, steps=5000, batch=256),
-        text=Task(dim=512, layers=8, heads=8, horizon=4, steps=10_000, batch=64, positions="rope", tied=True),
-        abstracts=54_000,
-        vocab=8192,
-        length=512,
-        prompts=256,
-        new=128,
-        device="cuda",
-        paper={
-            "gpt.path_5_5": 0.186,
-            "mtp.path_5_5": 0.212,
-            "nextlat.path_5_5": 0.998,
-            "gpt.path_7_7": 0.126,
-            "mtp.path_7_7": 0.126,
-            "nextlat.path_7_7": 0.943,
-        },
-    ),
-}
+_PLAIN_SEED = 1_000_000  # other graphs than those of the arms' own training
 
 
 def claim(name: str) -> Claim:
@@ -220,17 +121,7 @@ class _Steps:
 
     def train(self, method: Method, source: Source, task: Task, name: str, device: str) -> Method:
         """``method``, trained; what an interrupted run left in the arm's folder is taken up again."""
-        settings = TrainConfig(
-            steps=task.steps,
-            batch=task.batch,
-            optim=OptimConfig(name=task.optimiser, lr=task.lr, muon_lr=task.muon_lr, weight_decay=task.weight_decay),
-            schedule=ScheduleConfig(name=task.schedule, warmup=min(50.0, task.steps // 4)),
-            seed=self.run.seed,
-            save_every=max(1, task.steps // 4),
-            keep=1,
-            log_every=50,
-        )
-        engine = Engine(method, settings, device=device)
+        engine = Engine(method, _settings(task, seed=self.run.seed), device=device)
         engine.fit(
             source,
             folder=self.run.folder / name,
@@ -238,6 +129,19 @@ class _Steps:
         )
         self.done += task.steps
         return method.eval()
+
+
+def _settings(task: Task, *, seed: int) -> TrainConfig:
+    return TrainConfig(
+        steps=task.steps,
+        batch=task.batch,
+        optim=OptimConfig(name=task.optimiser, lr=task.lr, muon_lr=task.muon_lr, weight_decay=task.weight_decay),
+        schedule=ScheduleConfig(name=task.schedule, warmup=min(50.0, task.steps // 4)),
+        seed=seed,
+        save_every=max(1, task.steps // 4),
+        keep=1,
+        log_every=50,
+    )
 
 
 def _made(arm: str, task: Task, *, vocab: int, length: int, seed: int) -> Any:
@@ -271,12 +175,9 @@ def _planning(arm: str, graph: tuple[int, int, int], scale: Scale, run: Run, met
     name = f"path_{degree}_{length}"
     task = replace(scale.planning, horizon=scale.planning.horizon or length - 2)
     method = _made(arm, task, vocab=world.vocab, length=world.sequence_length, seed=run.seed)
-
-    def draw(rng: np.random.Generator, count: int) -> Batch:
-        return Batch(world.columns(world.sample(rng, count)))
-
-    source = Generated(draw, batch=task.batch, seed=run.seed)
-    meter.train(method, source, task, name, scale.device)
+    if task.plain:
+        method.backbone.load_state_dict(NextLat.load(run.shared / name).backbone.state_dict())
+    meter.train(method, _graphs(world, task, run.seed), task, name, scale.device)
     ids = world.dataset(scale.test, seed=run.seed)
     right = 0.0
     for start in range(0, len(ids), 500):
@@ -287,6 +188,25 @@ def _planning(arm: str, graph: tuple[int, int, int], scale: Scale, run: Run, met
         right += world.accuracy(np.array(written), some) * len(some)
     share = right / len(ids)
     return {name: share, f"{name}_wrong": 1 - share}
+
+
+def _graphs(world: PathStar, task: Task, seed: int) -> Source:
+    """Fresh graphs for every step."""
+
+    def draw(rng: np.random.Generator, count: int) -> Batch:
+        return Batch(world.columns(world.sample(rng, count)))
+
+    return Generated(draw, batch=task.batch, seed=seed)
+
+
+def _begin(shared: Path, graph: tuple[int, int, int], scale: Scale) -> None:
+    """The model that all runs on ``graph`` begin from."""
+    degree, length, nodes = graph
+    world, task = PathStar(degree, length, nodes), replace(scale.planning, steps=scale.planning.plain)
+    method = _made("gpt", task, vocab=world.vocab, length=world.sequence_length, seed=0)
+    engine = Engine(method, _settings(task, seed=0), device=scale.device)
+    engine.fit(_graphs(world, task, _PLAIN_SEED))
+    method.save(shared / f"path_{degree}_{length}")
 
 
 # ---------------------------------------------------------------- compact states
@@ -333,7 +253,11 @@ def _abstracts(count: int) -> Iterator[str]:
 
 
 def _prepare(shared: Path, scale: Scale) -> None:
-    """Tokenizer, tokens of the abstracts to learn from, and of every 20th to test on."""
+    """The models that planning begins from; tokenizer, tokens of the abstracts to learn from, and of every 20th to test
+    on."""
+    if scale.planning.plain:
+        for graph in scale.graphs:
+            _begin(shared, graph, scale)
     texts = list(_abstracts(scale.abstracts))
     train = [text for i, text in enumerate(texts) if i % 20]
     train_bpe(train, vocab=scale.vocab).save(shared / "tokenizer")
