@@ -225,7 +225,7 @@ def test_existence_beyond_what_descent_finds() -> None:
 
 
 def test_float32_is_where_it_ends() -> None:
-    """Of 1,000 documents the neighbouring pairs, the hardest ones: right in float64, some wrong once stored in float32."""
+    """Neighbouring pairs of 1,000 documents, the hardest: right in float64, some wrong once stored in float32."""
     pairs = [[i, i + 1] for i in range(999)]
     queries, documents = circle_embeddings(1000, pairs)
     assert (margins(queries, documents, pairs) > 0).all()
