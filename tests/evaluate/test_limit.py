@@ -164,10 +164,19 @@ def test_free_embeddings_refuse_what_does_not_fit() -> None:
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10**6))
 def test_five_points_in_space_leave_a_pair_out(seed: int) -> None:
-    """Radon, by an independent linear program: no query exists for some pair, whatever the five documents."""
+    """Radon, by an independent linear program: no query exists for some pair, whatever the five unit documents."""
     documents = np.random.default_rng(seed).normal(size=(5, 3))
     documents /= np.linalg.norm(documents, axis=1, keepdims=True)
     assert not all(separable(documents, pair) for pair in itertools.combinations(range(5), 2))
+
+
+def test_length_makes_room_for_one_more() -> None:
+    """The bound n <= d + k is met without unit length: a tetrahedron and its centre, whose pairs all exist."""
+    corners = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+    documents = np.vstack([corners, np.zeros(3)])
+    assert all(separable(documents, pair) for pair in itertools.combinations(range(5), 2))
+    six = np.vstack([documents, [0.3, 0.2, -0.1]])
+    assert not all(separable(six, pair) for pair in itertools.combinations(range(6), 2))
 
 
 def test_the_linear_program_agrees_with_what_was_built() -> None:

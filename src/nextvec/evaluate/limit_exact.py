@@ -11,9 +11,11 @@ On the unit sphere the same is done by documents (cos t, sin t, ..., cos k t, si
 -prod_{a in S} (1 - cos(t - a)), a trigonometric polynomial of degree k: ``circle_embeddings``, for cosines.
 
 So no limit on the number of documents follows from the width alone once d >= 2 k. What shrinks is the margin, like
-n^{-2k}: with float32 and a temperature of 0.1 such vectors are not found by gradient descent, and would not survive
-storage. Below 2 k the limit is real: d + 2 documents fall into two sets whose convex hulls meet (Radon), which no query
-can tell apart.
+n^{-2k}: gradient descent at a temperature of 0.1 does not find such vectors, and float32 does not hold them for long.
+
+Below 2 k the limit is real. Any d + 2 documents fall into two sets whose convex hulls meet (Radon), the smaller with k
+members at most; filled up with other documents it is a k-subset that no query returns. So n <= d + k, and n <= d + 1
+for unit vectors and k = 2, where the smaller set has two members.
 
 Source: the curve of Caratheodory 1911 and Gale 1963; as an argument on sign rank, Alon, Frankl and Roedl 1985, taken up
 by the second version of Weller et al. (arXiv 2508.21038). Legend: n documents, k relevant per query, Q queries.
