@@ -42,6 +42,9 @@ KINDS: dict[str, Callable[[Columns], dict[str, Statistic]]] = {
 """From what was kept of each example to the measures: "means" of values per query; "spearman" of score and gold;
 "classes" predicted and true; "clusters" and true classes; "binary", a score and whether the two belong together."""
 _TRUTH = ("gold", "label")
+_CENTRED = ("clusters",)
+"""Kinds whose resampled values are shifted to lie around the measure: an example that counts twice makes clusters and
+classes look more alike than they are, so resampled v-measures are too high."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,11 @@ def intervals(outcome: Outcome, *, samples: int = SAMPLES, level: float = 0.95, 
     for counts in _resamples(len(outcome), samples, seed):
         for name, statistic in statistics.items():
             values[name].append(statistic(counts))
-    return {name: Interval(mean, *_ends(values[name], level), level) for name, mean in outcome.measures().items()}
+    found = {}
+    for name, mean in outcome.measures().items():
+        low, high = _ends(_around(values[name], mean, outcome.kind), level)
+        found[name] = Interval(mean, low, high, level)
+    return found
 
 
 def differences(
@@ -118,11 +125,11 @@ def differences(
     ones = np.ones(len(first))
     found = {}
     for name, resampled in values.items():
-        drawn = np.array(resampled)
+        mean = ours[name](ones) - theirs[name](ones)
+        drawn = _around(resampled, mean, first.kind)
         tail = min((drawn <= 0).sum(), (drawn >= 0).sum())
-        low, high = _ends(resampled, level)
         p = min(1.0, 2 * (tail + 1) / (samples + 1))
-        found[name] = Difference(ours[name](ones) - theirs[name](ones), low, high, float(p))
+        found[name] = Difference(mean, *_ends(drawn, level), float(p))
     return found
 
 
@@ -134,6 +141,11 @@ def _resamples(n: int, samples: int, seed: int) -> Iterator[NDArray[np.float64]]
         yield np.bincount(generator.integers(0, n, n), minlength=n).astype(np.float64)
 
 
-def _ends(values: list[float], level: float) -> tuple[float, float]:
+def _around(values: list[float], mean: float, kind: str) -> NDArray[np.float64]:
+    drawn = np.array(values)
+    return drawn - (drawn.mean() - mean) if kind in _CENTRED else drawn
+
+
+def _ends(values: NDArray[np.float64], level: float) -> tuple[float, float]:
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
