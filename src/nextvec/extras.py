@@ -11,6 +11,7 @@ from nextvec.types import MissingExtraError
 EXTRAS: dict[str, tuple[str, ...]] = {
     "hf": ("torch", "transformers"),
     "papers": ("fastapi", "uvicorn", "jinja2", "sqlalchemy", "bm25s"),
+    "evaluate": ("sklearn", "bm25s"),
     "peers": ("sentence_transformers", "faiss", "accelerate"),
     "plots": ("matplotlib",),
     "images": ("PIL", "scipy"),
@@ -20,6 +21,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 PURPOSES = {
     "hf": "encode with Hugging Face and sentence-transformers models; train",
     "papers": "the paper-discovery site",
+    "evaluate": "measure encoders: classification, clustering, BM25",
     "peers": "compare with other libraries (tests and benchmarks)",
     "plots": "draw the plots of claims",
     "images": "read images and gaze recordings",
