@@ -15,20 +15,20 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from nextvec.data import catalog
+from nextvec.data.relevance import limit_small, read_beir
+from nextvec.evaluate.lexical import Bm25
 from nextvec.evaluate.limit_corpus import (
     PATTERNS,
     LimitCorpus,
+    judged,
     main,
     make_corpus,
     pattern_relevance,
-    read_corpus,
-    score_bm25,
-    score_encoder,
+    score,
     write_corpus,
 )
 from nextvec.evaluate.limit_exact import all_subsets, circle_embeddings
-from nextvec.types import ConflictError, InputError, NotFoundError
+from nextvec.types import ConflictError, InputError
 
 NEEDS_DATA = pytest.mark.skipif("NEXTVEC_DATA" not in os.environ, reason="needs the data folder: set NEXTVEC_DATA")
 
@@ -49,10 +49,8 @@ class Table:
         self.known = dict(zip(corpus.queries.values(), queries, strict=True))
         self.known |= dict(zip(corpus.documents.values(), documents, strict=True))
 
-    def encode_query(self, inputs: Sequence[str]) -> np.ndarray:
+    def __call__(self, inputs: Sequence[str], **_: object) -> np.ndarray:
         return np.stack([self.known[text] for text in inputs])
-
-    encode_document = encode_query
 
 
 # ---------------------------------------------------------------- patterns
@@ -159,30 +157,10 @@ def test_written_and_read(tmp_path: Path) -> None:
         "queries.jsonl",
     ]
     assert (folder / "qrels/test.tsv").read_text().startswith("query-id\tcorpus-id\tscore\nquery_0\t")
-    assert read_corpus(folder) == corpus
+    assert read_beir(folder) == judged(corpus)
     with pytest.raises(ConflictError, match="not empty"):
         write_corpus(corpus, folder)
     assert [path.name for path in tmp_path.iterdir()] == ["limit"]
-
-
-def test_reading_what_is_not_right(tmp_path: Path) -> None:
-    folder = write_corpus(make_corpus(4, likes=3), tmp_path / "limit")
-    judged = folder / "qrels/test.tsv"
-    head = "query-id\tcorpus-id\tscore\n"
-    name = next(iter(read_corpus(folder).documents))
-    judged.write_text(f"{head}query_0\t{name}\t0\nquery_1\t{name}\t2\n")
-    assert read_corpus(folder).relevant == {"query_1": (name,)}
-    for row, says in (
-        (f"query_99\t{name}\t1", r"test.tsv:2: judges the query 'query_99'"),
-        ("query_0\tNobody\t1", "judges the document 'Nobody'"),
-        (f"query_0\t{name}\tyes", "score is 'yes'"),
-        (f"query_0\t{name}\t0", "no document relevant"),
-    ):
-        judged.write_text(f"{head}{row}\n")
-        with pytest.raises(InputError, match=says):
-            read_corpus(folder)
-    with pytest.raises(NotFoundError):
-        read_corpus(tmp_path / "nowhere")
 
 
 # ---------------------------------------------------------------- measures
@@ -192,25 +170,26 @@ def test_four_values_are_enough_for_those_who_know_them() -> None:
     """The counter-test end to end: cosines of four values find both people of all 435 pairs of 30."""
     corpus = make_corpus(30)
     queries, documents = circle_embeddings(30, pattern_relevance("dense", 30))
-    found = score_encoder(Table(corpus, queries, documents), corpus)
+    found = score(Table(corpus, queries, documents), judged(corpus))
     assert sorted(found) == ["ndcg@10", "recall@10", "recall@2", "recall@20"]  # 100 of 30 documents says nothing
     assert all((values == 1).all() for values in found.values())
-    cut = score_encoder(Table(corpus, queries[:, :3], documents[:, :3]), corpus)
+    cut = score(Table(corpus, queries[:, :3], documents[:, :3]), judged(corpus))
     assert cut["recall@2"].mean() < 0.9
 
 
 def test_random_vectors_do_as_chance_does() -> None:
     corpus = make_corpus(46, queries=1000)
     generator = np.random.default_rng(0)
-    found = score_encoder(Table(corpus, generator.normal(size=(1000, 64)), generator.normal(size=(46, 64))), corpus)
+    table = Table(corpus, generator.normal(size=(1000, 64)), generator.normal(size=(46, 64)))
+    found = score(table, judged(corpus))
     assert found["recall@2"].mean() == pytest.approx(2 / 46, abs=0.025)
     assert found["recall@10"].mean() == pytest.approx(10 / 46, abs=0.05)
 
 
 def test_recall_by_hand() -> None:
     corpus = LimitCorpus({"a": "A", "b": "B", "c": "C"}, {"x": "X", "y": "Y"}, {"x": ("a", "b"), "y": ("c",)})
-    table = Table(corpus, np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[3.0, 3.0], [1.0, 1.0], [2.0, 2.0]]))
-    assert {name: values.tolist() for name, values in score_encoder(table, corpus, cutoffs=(1, 2)).items()} == {
+    table = Table(corpus, np.array([[1.0, 0.0], [2.0, 0.0]]), np.array([[3.0, 0.0], [0.0, 1.0], [2.0, 2.0]]))
+    assert {name: values.tolist() for name, values in score(table, judged(corpus), cutoffs=(1, 2)).items()} == {
         "recall@1": [0.5, 0.0],
         "recall@2": [0.5, 1.0],
         "ndcg@10": [pytest.approx((1 + 1 / 2) / (1 + 1 / math.log2(3))), pytest.approx(1 / math.log2(3))],
@@ -218,12 +197,12 @@ def test_recall_by_hand() -> None:
 
 
 def test_words_find_what_vectors_must_learn() -> None:
-    found = score_bm25(make_corpus(46, queries=300))
+    found = score(Bm25(), judged(make_corpus(46, queries=300)))
     assert found["recall@2"].mean() > 0.97
     corpus = make_corpus(46, queries=300)
     first_two = tuple(corpus.documents)[:2]
     wrong = LimitCorpus(corpus.documents, corpus.queries, dict.fromkeys(corpus.queries, first_two))
-    assert score_bm25(wrong)["recall@2"].mean() < 0.4  # the control: other judgements, and words do not help
+    assert score(Bm25(), judged(wrong))["recall@2"].mean() < 0.4  # the control: other judgements, and words do not help
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -244,8 +223,8 @@ def test_the_published_small_set() -> None:
     """Of 46 documents words find 97.8 % (BM25, paper) of the two that are right; the bundled model far less."""
     from nextvec.encoder import Encoder
 
-    corpus = read_corpus(catalog.locate("limit") / "limit-small")
-    assert (len(corpus.documents), len(corpus.queries)) == (46, 1000)
-    assert all(len(names) == 2 for names in corpus.relevant.values())
-    assert score_bm25(corpus)["recall@2"].mean() > 0.97
-    assert 0.04 < score_encoder(Encoder.load("nextvec-mini"), corpus)["recall@2"].mean() < 0.6
+    data = limit_small()
+    assert (len(data.documents), len(data)) == (46, 1000)
+    assert all(len(gains) == 2 for gains in data.gains)
+    assert score(Bm25(), data)["recall@2"].mean() > 0.97
+    assert 0.04 < score(Encoder.load("nextvec-mini").encode, data)["recall@2"].mean() < 0.6

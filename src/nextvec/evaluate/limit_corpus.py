@@ -34,26 +34,25 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.data.readers import read_located
-from nextvec.evaluate.lexical import bm25_ranks
-from nextvec.evaluate.retrieval import dense_ranks, ndcg, recall, summarise
+from nextvec.data.relevance import Relevance, read_beir
+from nextvec.evaluate.lexical import Bm25
+from nextvec.evaluate.retrieval import summarise
+from nextvec.evaluate.task_kinds import Encode, Ranker, retrieve
 from nextvec.nn.save import new_folder
 from nextvec.types import InputError, NextvecError, did_you_mean
 
 __all__ = [
     "PATTERNS",
     "LimitCorpus",
-    "TextEncoder",
+    "judged",
     "make_corpus",
     "pattern_relevance",
-    "read_corpus",
-    "score_bm25",
-    "score_encoder",
+    "score",
     "write_corpus",
 ]
 
@@ -61,14 +60,6 @@ PATTERNS = ("dense", "cycle", "disjoint", "random")
 _MOST_QUERIES = 1000
 _LEAST_LIKED = 45
 _SPARE = 600
-
-
-class TextEncoder(Protocol):
-    """What is scored: ``Encoder``, or anything with its two methods; both give float [texts, D]."""
-
-    def encode_query(self, inputs: Any) -> NDArray[Any]: ...
-
-    def encode_document(self, inputs: Any) -> NDArray[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,85 +202,32 @@ def write_corpus(corpus: LimitCorpus, folder: Path) -> Path:
     return folder
 
 
-def read_corpus(folder: Path) -> LimitCorpus:
-    """Read such a folder, or one of the published sets, whose judgements lie in ``qrels.jsonl``.
-
-    A title is put before its text. Judgements of score 0 and queries without a relevant document are left out.
-    InputError for a judgement about a query or document that is not there, and where nothing is relevant.
-    """
-    documents = {
-        str(record["_id"]): f"{record.get('title') or ''} {record['text']}".strip()
-        for _, record in read_located(folder / "corpus.jsonl", fields=("_id", "text"))
-    }
-    queries = {
-        str(record["_id"]): str(record["text"])
-        for _, record in read_located(folder / "queries.jsonl", fields=("_id", "text"))
-    }
-    judged = folder / "qrels" / "test.tsv"
-    path = judged if judged.exists() else folder / "qrels.jsonl"
-    relevant: dict[str, list[str]] = {}
-    for place, record in read_located(path, fields=("query-id", "corpus-id", "score")):
-        query, name = str(record["query-id"]), str(record["corpus-id"])
-        for identifier, known, what in ((query, queries, "query"), (name, documents, "document")):
-            if identifier not in known:
-                raise InputError(f"{place}: judges the {what} {identifier!r}, which {str(folder)!r} does not hold")
-        if _positive(record["score"], place):
-            relevant.setdefault(query, []).append(name)
-    if not relevant:
-        raise InputError(f"{str(path)!r} finds no document relevant to any query: nothing can be measured")
-    kept = {query: tuple(dict.fromkeys(names)) for query, names in relevant.items()}
-    return LimitCorpus(documents, {query: queries[query] for query in kept}, kept)
-
-
-def _positive(score: Any, place: str) -> bool:
-    try:
-        return float(score) > 0
-    except (TypeError, ValueError):
-        raise InputError(f"{place}: score is {score!r}; expected a number") from None
-
-
 # ---------------------------------------------------------------- measures
 
 
-def score_encoder(
-    encoder: TextEncoder, corpus: LimitCorpus, *, cutoffs: Sequence[int] = (2, 10, 20, 100)
+def judged(corpus: LimitCorpus) -> Relevance:
+    """``corpus`` as retrieval tasks take it, and as ``read_beir`` reads what ``write_corpus`` wrote."""
+    at = {name: i for i, name in enumerate(corpus.documents)}
+    return Relevance(
+        query_ids=list(corpus.queries),
+        queries=list(corpus.queries.values()),
+        document_ids=list(corpus.documents),
+        documents=list(corpus.documents.values()),
+        gains=[{at[name]: 1 for name in corpus.relevant[query]} for query in corpus.queries],
+        own=[-1] * len(corpus.queries),
+    )
+
+
+def score(
+    model: Encode | Ranker, data: Relevance, *, cutoffs: Sequence[int] = (2, 10, 20, 100)
 ) -> dict[str, NDArray[np.float64]]:
-    """Per query recall@2, @10, @20, @100 and ndcg@10 of exact search by inner product: name -> [Q].
+    """Per query recall@2, @10, @20, @100 and ndcg@10 of exact search by cosine, or of a ranker: name -> [Q].
 
     Cut-offs that a corpus is too small for (every document is among them) are left out: they would be 1 for anyone.
+    The control is ``Bm25()``, for which these corpora are easy.
     """
-    documents = np.asarray(encoder.encode_document(list(corpus.documents.values())), dtype=np.float32)
-    queries = np.asarray(encoder.encode_query(list(corpus.queries.values())), dtype=np.float32)
-    owner, targets = _pairs(corpus)
-    return _measure(dense_ranks(queries[owner], documents, targets), owner, corpus, cutoffs)
-
-
-def score_bm25(corpus: LimitCorpus, *, cutoffs: Sequence[int] = (2, 10, 20, 100)) -> dict[str, NDArray[np.float64]]:
-    """The same of BM25: the control, for which these corpora are easy."""
-    owner, targets = _pairs(corpus)
-    texts = list(corpus.queries.values())
-    deepest = max([10, *(k for k in cutoffs if k < len(corpus.documents))])
-    ranks = bm25_ranks([texts[i] for i in owner], list(corpus.documents.values()), targets, k=deepest)
-    return _measure(ranks, owner, corpus, cutoffs)
-
-
-def _pairs(corpus: LimitCorpus) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(number of the query, number of the document) of every judgement: a rank is asked for each by itself."""
-    at = {name: i for i, name in enumerate(corpus.documents)}
-    pairs = [(i, at[name]) for i, query in enumerate(corpus.queries) for name in corpus.relevant[query]]
-    array = np.array(pairs, dtype=np.int64)
-    return array[:, 0], array[:, 1]
-
-
-def _measure(
-    ranks: NDArray[np.int64], owner: NDArray[np.int64], corpus: LimitCorpus, cutoffs: Sequence[int]
-) -> dict[str, NDArray[np.float64]]:
-    own: list[list[int]] = [[] for _ in corpus.queries]
-    for query, rank in zip(owner.tolist(), ranks.tolist(), strict=True):
-        own[query].append(rank)
-    counts = [len(places) for places in own]
-    found = {f"recall@{k}": recall(own, counts, k) for k in cutoffs if k < len(corpus.documents)}
-    return found | {"ndcg@10": ndcg(own, counts, 10)}
+    names = [f"recall@{k}" for k in cutoffs if k < len(data.documents)]
+    return dict(retrieve(model, data, [*names, "ndcg@10"]).columns)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -304,10 +242,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write.add_argument("--queries", type=int, help="default: as many as the pattern has, 1,000 at most")
     write.add_argument("--likes", type=int, help="things per document (default 45, or more where needed)")
     write.add_argument("--seed", type=int, default=0)
-    score = commands.add_parser("score", help="recall of an encoder and of BM25; prints JSON")
-    score.add_argument("folder", type=Path)
-    score.add_argument("--model", help="a bundled name, folder or hub id; without it only BM25 is scored")
-    score.add_argument("--dim", type=int, help="use only the first values of each vector")
+    scored = commands.add_parser("score", help="recall of an encoder and of BM25; prints JSON")
+    scored.add_argument("folder", type=Path)
+    scored.add_argument("--model", help="a bundled name, folder or hub id; without it only BM25 is scored")
+    scored.add_argument("--dim", type=int, help="use only the first values of each vector")
     given = parser.parse_args(arguments)
     try:
         if given.command == "write":
@@ -320,15 +258,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _score(folder: Path, model: str | None, dim: int | None) -> dict[str, Any]:
-    corpus = read_corpus(folder)
-    found: dict[str, Any] = {"documents": len(corpus.documents), "queries": len(corpus.queries)}
-    found["bm25"] = summarise(score_bm25(corpus))
+    data = read_beir(folder)
+    found: dict[str, Any] = {"documents": len(data.documents), "queries": len(data)}
+    found["bm25"] = summarise(score(Bm25(), data))
     if model is not None:
         from nextvec.encoder import Encoder
 
         encoder = Encoder.load(model)
-        encoder.layout.dim = dim or encoder.layout.dim
-        found[encoder.name] = summarise(score_encoder(encoder, corpus))
+        found[encoder.name] = summarise(score(functools.partial(encoder.encode, dim=dim), data))
     return found
 
 

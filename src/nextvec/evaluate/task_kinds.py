@@ -38,6 +38,7 @@ __all__ = [
     "RetrievalTask",
     "ScoreTask",
     "Task",
+    "retrieve",
 ]
 
 Vectors = NDArray[np.float32]
@@ -240,7 +241,7 @@ class RetrievalTask(Catalogued[Relevance]):
         limit: int | None = None,
         progress: Progress | None = None,
     ) -> Outcome:
-        return _retrieve(model, data or self.load(), self.measures, limit, progress)
+        return retrieve(model, data or self.load(), self.measures, limit=limit, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -295,12 +296,18 @@ class FolderTask:
         limit: int | None = None,
         progress: Progress | None = None,
     ) -> Outcome:
-        return _retrieve(model, data or self.load(), self.measures, limit, progress)
+        return retrieve(model, data or self.load(), self.measures, limit=limit, progress=progress)
 
 
-def _retrieve(
-    model: Encode | Ranker, data: Relevance, names: Sequence[str], limit: int | None, progress: Progress | None
+def retrieve(
+    model: Encode | Ranker,
+    data: Relevance,
+    names: Sequence[str],
+    *,
+    limit: int | None = None,
+    progress: Progress | None = None,
 ) -> Outcome:
+    """The retrieval measures ``names`` of ``model`` on ``data``, per query; see ``Task.run``."""
     rows = _chosen(len(data), limit)
     queries, own = [data.queries[i] for i in rows], [data.own[i] for i in rows]
     depth = max(int(name.partition("@")[2]) for name in names)
