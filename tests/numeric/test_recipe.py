@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 torch = pytest.importorskip("torch", reason="the recipe needs torch: pip install 'nextvec[hf]'")
 
 from nextvec.data.bundled import daily_papers  # noqa: E402
+from nextvec.data.titles import Paper, papers_of, title_key  # noqa: E402
 from nextvec.encoder import Encoder  # noqa: E402
 from nextvec.evaluate.retrieval import dense_ranks  # noqa: E402
-from nextvec.recipes.corpus import Pair, halves, normalised_title, pairs_of, split  # noqa: E402
+from nextvec.recipes.corpus import halves, split  # noqa: E402
 from nextvec.recipes.mini_steps import Recipe, prepare, train  # noqa: E402
 from nextvec.recipes.package import write_model  # noqa: E402
 from nextvec.recipes.static_table import Bags, TokenTable, principal_axes, quantise, unit  # noqa: E402
@@ -54,18 +55,18 @@ class WordTeacher:
 
 
 @pytest.fixture(scope="module")
-def papers() -> list[Pair]:
-    return pairs_of(daily_papers(columns=["id", "title", "summary"]).to_pylist()[:9800:20], abstract="summary")
+def papers() -> list[Paper]:
+    return papers_of(daily_papers(columns=["id", "title", "summary"]).to_pylist()[:9800:20], "summary")
 
 
-def recall_at_10(encoder: Encoder, papers: Sequence[Pair], dim: int) -> float:
+def recall_at_10(encoder: Encoder, papers: Sequence[Paper], dim: int) -> float:
     queries = encoder.encode_query([paper.title for paper in papers], dim=dim)
     documents = encoder.encode_document([paper.abstract for paper in papers], dim=dim)
     ranks = dense_ranks(np.asarray(queries), np.asarray(documents), np.arange(len(papers)))
     return float((ranks <= 10).mean())
 
 
-def test_recipe_trains_a_model_that_loads_and_ranks(papers: list[Pair], tmp_path: Path) -> None:
+def test_recipe_trains_a_model_that_loads_and_ranks(papers: list[Paper], tmp_path: Path) -> None:
     teacher = WordTeacher()
     held_out, training = papers[:150], papers[150:]
     prepared = prepare(training, teacher, SMALL, tmp_path / "work")
@@ -82,7 +83,7 @@ def test_recipe_trains_a_model_that_loads_and_ranks(papers: list[Pair], tmp_path
     assert float((np.asarray(vectors) * exact).sum()) > 0.999
 
 
-def test_recipe_repeats_and_goes_on_from_what_is_there(papers: list[Pair], tmp_path: Path) -> None:
+def test_recipe_repeats_and_goes_on_from_what_is_there(papers: list[Paper], tmp_path: Path) -> None:
     few = Recipe(
         vocabulary=800,
         dims=(8, 16),
@@ -103,8 +104,8 @@ def test_recipe_repeats_and_goes_on_from_what_is_there(papers: list[Pair], tmp_p
 
 
 def test_split_lets_no_paper_cross() -> None:
-    def pair(identifier: str, title: str) -> Pair:
-        return Pair(identifier, title, "x" * 300)
+    def pair(identifier: str, title: str) -> Paper:
+        return Paper(identifier, title, "x" * 300)
 
     daily = [pair("1", "Seen On The List"), pair("2", "Another One Listed")]
     arxiv = [pair("1", "Seen on the list, v2"), *(pair(f"a{i}", f"Paper number {i}") for i in range(40))]
@@ -117,8 +118,8 @@ def test_split_lets_no_paper_cross() -> None:
         "acl": 5,
     }
     assert not {p.id for p in held} & {p.id for p in corpus.train}
-    titles = [normalised_title(p.title) for p in corpus.train]
-    assert not {normalised_title(p.title) for p in held} & set(titles)
+    titles = [title_key(p.title) for p in corpus.train]
+    assert not {title_key(p.title) for p in held} & set(titles)
     assert len(set(titles)) == len(titles)
     again = split({"arxiv": arxiv[::-1], "acl": acl}, daily, sizes={"arxiv": 5, "acl": 5})
     assert again.held_out == corpus.held_out
@@ -183,5 +184,5 @@ def test_bundled_model_is_small() -> None:
 @pytest.mark.parametrize(("dim", "floor"), [(256, 0.975), (64, 0.96), (32, 0.91)])
 def test_bundled_model_keeps_its_quality(dim: int, floor: float) -> None:
     """Title -> abstract on 988 of the daily papers, none of which it was trained on."""
-    papers = pairs_of(daily_papers(columns=["id", "title", "summary"]).to_pylist()[:9877:10], abstract="summary")
+    papers = papers_of(daily_papers(columns=["id", "title", "summary"]).to_pylist()[:9877:10], "summary")
     assert recall_at_10(Encoder.load("nextvec-mini"), papers, dim) >= floor

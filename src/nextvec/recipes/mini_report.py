@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from nextvec import __version__
 from nextvec.data.readers import read_records
+from nextvec.data.titles import Paper
 from nextvec.evaluate.lexical import bm25_ranks
 from nextvec.evaluate.retrieval import bootstrap, dense_ranks, paired_bootstrap, single_relevant, summarise
-from nextvec.recipes.corpus import Corpus, Pair
+from nextvec.recipes.corpus import Corpus
 from nextvec.recipes.mini_steps import Prepared, Recipe, TeacherLike
 from nextvec.recipes.static_table import Bags, TokenTable, quantise, unit
 
@@ -107,7 +108,7 @@ def _embed(rows: NDArray[np.float32], bags: Bags, dim: int) -> NDArray[np.float3
 
 
 def _set_ranks(
-    pairs: Sequence[Pair],
+    pairs: Sequence[Paper],
     tokenizer: Any,
     systems: dict[str, tuple[NDArray[np.float32], int]],
     teacher: TeacherLike,
@@ -150,7 +151,7 @@ def _spread(ranks: dict[str, NDArray[np.int64]], seeds: list[int]) -> dict[str, 
 
 
 def _questions(
-    pairs: Sequence[Pair], tokenizer: Any, stages: dict[str, NDArray[np.float32]], teacher: TeacherLike, work: Path
+    pairs: Sequence[Paper], tokenizer: Any, stages: dict[str, NDArray[np.float32]], teacher: TeacherLike, work: Path
 ) -> dict[str, Any]:
     """Questions in everyday words, written for this purpose, each with one daily paper that answers it; documents
     are title and abstract. One relevant paper is known per question: others may be as good, so this is a floor."""

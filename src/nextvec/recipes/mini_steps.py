@@ -16,8 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from nextvec.data.titles import Paper
 from nextvec.files import atomic_write
-from nextvec.recipes.corpus import Pair, halves
+from nextvec.recipes.corpus import halves
 from nextvec.recipes.static_table import Bags, initial_table, principal_axes, unit
 from nextvec.recipes.training import Stage, Views, contrast, distil
 from nextvec.recipes.vocabulary import surface, train_tokenizer
@@ -69,7 +70,7 @@ def silent(_: str) -> Progress:
 
 
 def prepare(
-    papers: Sequence[Pair], teacher: TeacherLike, recipe: Recipe, work: Path, *, report: Reporter = silent
+    papers: Sequence[Paper], teacher: TeacherLike, recipe: Recipe, work: Path, *, report: Reporter = silent
 ) -> Prepared:
     """Steps 1 and 2, and the training views."""
     titles = [paper.title for paper in papers]
