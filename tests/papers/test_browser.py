@@ -77,6 +77,12 @@ def show(browser: Any, width: int, height: int, *, dark: bool = False) -> None:
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
 
 
+def visit(browser: Any, url: str) -> None:
+    """Open ``url``. On a busy machine the driver calls a page loaded whose document is still being exchanged."""
+    browser.get(url)
+    _until(lambda: browser.execute_script("return document.documentElement && document.readyState === 'complete'"))
+
+
 def find(browser: Any, selector: str) -> Any:
     return browser.find_element("css selector", selector)
 
@@ -118,7 +124,7 @@ def check_quiet(browser: Any, address: str) -> None:
 
 def test_a_walk_from_the_feed_to_markdown(browser: Any, address: str) -> None:
     show(browser, 1280, 900)
-    browser.get(address)
+    visit(browser, address)
     assert "2026" in find(browser, "h1").text
     titles = browser.find_elements("css selector", ".paper-title a")
     assert len(titles) > 10 and all(title.text for title in titles)
@@ -175,7 +181,7 @@ PAGES = {
 def test_nothing_is_wider_than_the_screen(browser: Any, address: str, width: int) -> None:
     show(browser, width, 844)
     for name, path in PAGES.items():
-        browser.get(address + path)
+        visit(browser, address + path)
         assert overflow(browser) <= 0, (name, width)
         check_quiet(browser, address)
 
@@ -184,13 +190,13 @@ def test_filters_leave_a_phone_its_results(browser: Any, address: str) -> None:
     seen = "return document.querySelector('input[name=org]').checkVisibility({contentVisibilityAuto: true})"
     for width, shown in ((360, False), (430, False), (1280, True)):
         show(browser, width, 844)
-        browser.get(address + "/search?q=robots")
+        visit(browser, address + "/search?q=robots")
         assert browser.execute_script(seen) == shown
         assert find(browser, "#results .paper").rect["y"] < 500, "the first result is on the first screen"
         if not shown:
             find(browser, ".filter-box summary").click()
             assert browser.execute_script(seen)
-            browser.get(address + "/search?q=robots&votes=5")
+            visit(browser, address + "/search?q=robots&votes=5")
             assert browser.execute_script(seen), "a filter that is set is seen"
 
 
@@ -199,7 +205,7 @@ def test_filters_leave_a_phone_its_results(browser: Any, address: str) -> None:
 def test_pictures(browser: Any, address: str, device: str, width: int, height: int) -> None:
     show(browser, width, height)
     for name in ("feed", "paper", "search", "trending", "no-hit"):
-        browser.get(address + PAGES[name])
+        visit(browser, address + PAGES[name])
         keep(browser, f"{name}-{device}")
 
 
@@ -207,15 +213,15 @@ def test_dark_theme_by_system_and_by_choice(browser: Any, address: str) -> None:
     show(browser, 1280, 900, dark=True)
     ground = "return getComputedStyle(document.body).backgroundColor"
     for name in ("feed", "search"):
-        browser.get(address + PAGES[name])
+        visit(browser, address + PAGES[name])
         assert browser.execute_script(ground) == "rgb(18, 22, 27)"
         check_quiet(browser, address)
         keep(browser, f"{name}-dark")
     show(browser, 390, 844, dark=True)
-    browser.get(address + PAGES["paper"])
+    visit(browser, address + PAGES["paper"])
     keep(browser, "paper-phone-dark")
     show(browser, 1280, 900)
-    browser.get(address + "/about")
+    visit(browser, address + "/about")
     light = browser.execute_script(ground)
     find(browser, ".theme button").click()
     assert browser.current_url.endswith("/about") and browser.execute_script(ground) == "rgb(18, 22, 27)" != light
@@ -226,7 +232,7 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(browser: Any, add
     from selenium.webdriver import ActionChains, Keys
 
     show(browser, 1280, 900)
-    browser.get(address)
+    visit(browser, address)
     seen = []
     for _ in range(14):
         ActionChains(browser).send_keys(Keys.TAB).perform()
@@ -248,7 +254,7 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(browser: Any, add
 
 def test_typing_an_id_goes_there_and_typing_nonsense_explains(browser: Any, address: str) -> None:
     show(browser, 1280, 900)
-    browser.get(address + "/search?q=video")
+    visit(browser, address + "/search?q=video")
     browser.execute_script("document.querySelector('input[name=votes]').type = 'text'")
     open_filters(browser)
     find(browser, "input[name=votes]").send_keys("x")
