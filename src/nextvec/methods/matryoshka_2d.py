@@ -29,38 +29,27 @@ from __future__ import annotations
 
 import math
 import shutil
-import tempfile
-import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nextvec.data.pairs import Pairs, pair_columns, read_pairs
+from nextvec.data.pairs import Pairs, pair_columns
 from nextvec.data.sources import Shuffled, generator
-from nextvec.data.tokenizers import TextTokenizer, train_bpe
+from nextvec.data.tokenizers import TextTokenizer
 from nextvec.engine.engine import Engine
-from nextvec.engine.method import Method
 from nextvec.methods import _matryoshka_2d_parts as parts
-from nextvec.nn.backbones.transformer import Transformer
-from nextvec.nn.backbones.transformer_config import TransformerConfig
-from nextvec.nn.pooling.modes import pool
 from nextvec.objectives.base import Columns, Objective, Outputs, Scope
 from nextvec.objectives.info_nce import InfoNCE
 from nextvec.objectives.matryoshka import Matryoshka
-from nextvec.types import Batch, Card, Claim, Column, InputError, Ragged, Run, Term, did_you_mean
-
-if TYPE_CHECKING:
-    from nextvec.data.sources import Source
-    from nextvec.encoder import Encoder
+from nextvec.text_method import TextConfig, TextMethod, joined_texts, minilm
+from nextvec.types import Batch, Card, Claim, Column, InputError, Run, Term, did_you_mean
 
 VARIANTS = ("2dmse", "ese", "mrl", "plain")
-TEXTS = ("query", "document", "neg0")
 
 
 class _Layered(Objective):
@@ -200,7 +189,7 @@ def _principal(rows: Tensor, k: int) -> Tensor:
     return found
 
 
-class Matryoshka2D(Method):
+class Matryoshka2D(TextMethod):
     """A sentence encoder whose layers and values nest."""
 
     card = Card(
@@ -224,39 +213,24 @@ class Matryoshka2D(Method):
     direction: ClassVar[Mapping[str, str]] = {"info_nce_accuracy": "up", "info_nce": "down"}
 
     @dataclass(kw_only=True)
-    class Config:
-        """variant: "2dmse", "ese", "mrl" (widths alone) or "plain". base: a folder or hub id of a BERT (or Qwen3), or
-        "tiny": random weights of ``depth`` layers, 64 * depth wide, and a tokenizer of ``vocab`` tokens learned from
-        the data. dims: the nested widths below D (none: the powers of two from about D / 16). compress: ESE's k
-        (None: 128 as in the paper, half of D where D <= 128). temperature: InfoNCE's. max_length: tokens kept per
-        text. seed, negatives, pooling and shape are filled in by ``prepare`` from the run, the data and the base."""
+    class Config(TextConfig):
+        """variant: "2dmse", "ese", "mrl" (widths alone) or "plain". dims: the nested widths below D (none: the powers
+        of two from about D / 16). compress: ESE's k (None: 128 as in the paper, half of D where D <= 128). temperature:
+        InfoNCE's. The others are those of every text encoder (``text_method.py``)."""
 
         variant: str = "2dmse"
-        base: str = "tiny"
-        depth: int = 4
-        vocab: int = 8192
         dims: tuple[int, ...] = ()
         compress: int | None = None
         temperature: float = 0.05
         kl_weight: float = 1.0
         kl_temperature: float = 0.3
-        max_length: int = 128
-        dropout: float = 0.0
-        seed: int = 0
-        negatives: bool = False
-        pooling: str = "mean"
-        shape: TransformerConfig | None = None
 
     def __init__(self, config: Any, *, tokenizer: TextTokenizer | None = None) -> None:
-        super().__init__(config)
+        super().__init__(config, tokenizer=tokenizer)
         if config.variant not in VARIANTS:
             close = did_you_mean(config.variant, VARIANTS)
             raise InputError(f"variant is {config.variant!r}; expected one of {', '.join(VARIANTS)}{close}")
-        self.transformer = Transformer(config.shape or parts.tiny_shape(config.depth, config.vocab))
-        self.tokenizer = tokenizer
         shape = self.transformer.config
-        if not 1 <= config.max_length <= shape.max_length:
-            raise InputError(f"max_length is {config.max_length}; this base reads 1 to {shape.max_length} tokens")
         widths = config.dims or tuple(2**i for i in range(1, 16) if shape.dim / 16 <= 2**i < shape.dim)
         self.dims = tuple(sorted(widths))
         self.compress = config.compress or (128 if shape.dim > 128 else shape.dim // 2)
@@ -264,19 +238,10 @@ class Matryoshka2D(Method):
             own = f"base's width {shape.dim}, and its {shape.layers} layers at least 2"
             raise InputError(f"dims {list(self.dims)} and compress {self.compress} must be below the {own}")
 
-    def states(self, texts: Ragged) -> Tensor:
-        """The pooled output of every layer, [B, L, D], of token ids laid end to end."""
-        lengths = texts.lengths.to(texts.values.device)
-        hidden = self.transformer(texts, all_states=True)[1:]
-        return torch.stack([pool(state, lengths, modes=(self.config.pooling,)) for state in hidden], dim=1)
-
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Per kind of text NAME that the batch has: ``NAME_layers`` [B, L, D], and NAME [B, D], the last layer."""
-        names = [name for name in TEXTS if name in batch]
-        columns = [batch.ragged(name) for name in names]
-        # One pass for all kinds: half as many calls, each twice as large.
-        joined = Ragged(torch.cat([c.values for c in columns]), torch.cat([c.lengths for c in columns]))
-        layers = dict(zip(names, torch.split(self.states(joined), [len(c) for c in columns]), strict=True))
+        joined, names, sizes = joined_texts(batch)
+        layers = dict(zip(names, torch.split(self.states(joined), sizes), strict=True))
         return {f"{n}_layers": x for n, x in layers.items()} | {n: x[:, -1] for n, x in layers.items()}
 
     def objective(self) -> Objective:
@@ -299,73 +264,6 @@ class Matryoshka2D(Method):
         deep = self.config.variant in ("2dmse", "ese")
         return widths, list(range(1, shape.layers + 1)) if deep else []
 
-    def encoder(self) -> Encoder:
-        """The model with ``encode(dim=, layers=)``. Its files live as long as it does; ``Encoder.save`` keeps them."""
-        if self.tokenizer is None:
-            raise InputError(
-                "this model has no tokenizer, so that it cannot encode texts: make it with prepare or load"
-            )
-        folder = Path(tempfile.mkdtemp(prefix="nextvec-"))
-        encoder = parts.to_encoder(self.transformer, self.tokenizer, folder, max_length=self.config.max_length)
-        weakref.finalize(encoder, shutil.rmtree, folder, ignore_errors=True)
-        encoder.layout.pooling = (self.config.pooling,)
-        encoder.layout.nested_dims, encoder.layout.nested_layers = self.nested()
-        return encoder
-
-    def flops_per_item(self) -> float:
-        """6 per weight that multiplies (tables do not)."""
-        return 6.0 * sum(p.numel() for block in self.transformer.blocks for p in block.parameters())
-
-    def write(self, folder: Path) -> None:
-        super().write(folder)
-        if self.tokenizer is not None:
-            self.tokenizer.save(folder)
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """What ``save`` wrote."""
-        method = super().load(folder)
-        if (folder / "tokenizer.json").is_file():
-            method.tokenizer = parts.text_tokenizer(folder)
-        return method
-
-    @classmethod
-    def start(cls, config: Any, texts: Sequence[str] = ()) -> Self:
-        """The method with its base's weights and tokenizer; "tiny" learns one from ``texts``."""
-        if config.base == "tiny":
-            tokenizer = train_bpe(texts, vocab=config.vocab)
-            shape = parts.tiny_shape(config.depth, tokenizer.vocab, dropout=config.dropout)
-            torch.manual_seed(config.seed)
-            return cls(replace(config, shape=shape), tokenizer=tokenizer)
-        transformer, tokenizer, pooling = parts.open_base(config.base, dropout=config.dropout)
-        config = replace(config, shape=transformer.config, pooling=pooling)
-        method = cls(config, tokenizer=tokenizer)
-        method.transformer = transformer
-        return method
-
-    @classmethod
-    def prepare(cls, data: Path, config: Any, *, batch: int, seed: int, folder: Path) -> tuple[Self, Source]:
-        """data: records with "query" (or "title") and "document" (or "body", "summary", "abstract"), in all records or
-        none also "neg", a wrong document; see ``data/pairs.py``."""
-        pairs = read_pairs(data)
-        config = replace(config, seed=seed, negatives=pairs.negatives is not None)
-        method = cls.start(config, [*pairs.queries, *pairs.documents])
-        assert method.tokenizer is not None
-        columns = pair_columns(pairs, method.tokenizer, max_length=config.max_length)
-        return method, Shuffled(columns, batch=batch, seed=seed)
-
-    @classmethod
-    def toy(cls, seed: int) -> tuple[Self, Batch]:
-        """Eight pairs of short texts and a model of three layers."""
-        words = ("red", "small", "fast", "old", "deep", "warm", "loud", "round")
-        pairs = Pairs([f"a {word} thing" for word in words], [f"it is {word}, as one sees" for word in words])
-        tokenizer = train_bpe([*pairs.queries, *pairs.documents], vocab=300)
-        torch.manual_seed(seed)
-        shape = replace(parts.tiny_shape(3, tokenizer.vocab), dim=32, heads=2, max_length=32)
-        method = cls(cls.Config(shape=shape, max_length=16, seed=seed), tokenizer=tokenizer)
-        source = Shuffled(pair_columns(pairs, tokenizer, max_length=16), batch=8, seed=seed)
-        return method, source.batch(0)
-
     @staticmethod
     def claim(scale: str) -> Claim:
         """Four variants on a grid of layers and widths: the same base, pairs, steps and base loss."""
@@ -385,16 +283,19 @@ class Matryoshka2D(Method):
 def _arm(run: Run, *, variant: str, size: parts.Size) -> Mapping[str, float]:
     texts = parts.read_texts(run.shared)
     config = Matryoshka2D.Config(
-        variant=variant, base=parts.base_of(size), depth=2, vocab=600, seed=run.seed, max_length=size.eval_length
+        variant=variant,
+        base=size.base if size.base == "tiny" else minilm(),
+        depth=2,
+        vocab=600,
+        seed=run.seed,
+        max_length=size.eval_length,
     )
     method = Matryoshka2D.start(config, [text for pair in texts["train"] for text in pair])
-    assert method.tokenizer is not None
+    tokenizer = method.text_tokenizer()
     pairs = Pairs(*(list(side) for side in zip(*texts["train"], strict=True)))
-    source = Shuffled(
-        pair_columns(pairs, method.tokenizer, max_length=size.train_length), batch=size.batch, seed=run.seed
-    )
+    source = Shuffled(pair_columns(pairs, tokenizer, max_length=size.train_length), batch=size.batch, seed=run.seed)
     engine = Engine(method, parts.train_config(size, run.seed), device=size.device)
     engine.fit(source, folder=run.folder / "training", on_step=lambda report: run.progress(report.step, report.steps))
-    measures = parts.grid(method.eval().states, method.tokenizer, texts, size)
+    measures = parts.grid(method.eval().states, tokenizer, texts, size)
     shutil.rmtree(run.folder / "training")  # a checkpoint of each of a dozen runs is gigabytes that nobody reads
     return measures

@@ -120,7 +120,7 @@ class NextLat(Method):
             )
 
     def __init__(self, config: Any, *, tokenizer: ByteTokenizer | TextTokenizer | None = None) -> None:
-        super().__init__(config)
+        super().__init__(config, tokenizer=tokenizer)
         if config.horizon < 0:
             raise InputError(f"horizon is {config.horizon}; expected 0 (plain next-token training) or more")
         self.kl = float(config.horizon > 1) if config.kl is None else config.kl
@@ -129,7 +129,6 @@ class NextLat(Method):
         self.backbone = Transformer(config.model())
         dim = self.backbone.config.dim
         self.dynamics = LatentDynamics(dim, hidden=config.hidden) if config.horizon else None
-        self.tokenizer = tokenizer
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """``hidden``, ``logits`` (a row for each position that predicts), ``latent_i`` and ``draft_i``, i <= d."""
@@ -171,20 +170,6 @@ class NextLat(Method):
         draft = 4.0 * self.backbone.config.vocab * self.backbone.config.dim if self.kl else 0.0
         step = 6.0 * sum(p.numel() for p in self.dynamics.parameters()) + draft
         return flops + int(self.config.horizon) * step
-
-    def write(self, folder: Path) -> None:
-        """Settings, weights, and the tokenizer."""
-        super().write(folder)
-        if self.tokenizer is not None:
-            self.tokenizer.save(folder)
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """What ``save`` wrote, with its tokenizer where it had one."""
-        method = super().load(folder)
-        if (folder / "tokenizer_config.json").is_file():
-            method.tokenizer = load_tokenizer(folder)
-        return method
 
     @classmethod
     def toy(cls, seed: int) -> tuple[Self, Batch]:
