@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="objectives need torch: pip install 'nextvec[hf]'")
 
-from nextvec import text_method  # noqa: E402
+from nextvec import text_claims, text_method  # noqa: E402
 from nextvec.data.pairs import Pairs  # noqa: E402
 from nextvec.data.sources import ragged  # noqa: E402
 from nextvec.encoder import Encoder  # noqa: E402
@@ -326,8 +326,8 @@ def test_a_claim_without_its_base_says_what_to_install(monkeypatch: pytest.Monke
 def test_the_grid_is_what_encoding_each_size_gives(tmp_path: Path) -> None:
     """All sizes are cut from one pass; here each is encoded by itself, and measured with other code."""
     size = parts.SIZES["smoke"]
-    parts.write_texts(tmp_path, size=size)
-    texts = parts.read_texts(tmp_path)
+    text_claims.write_texts(tmp_path, scale=size)
+    texts = text_claims.read_texts(tmp_path)
     assert not {title for title, _ in texts["train"]} & {title for title, _ in texts["papers"]}
     config = Matryoshka2D.Config(depth=2, vocab=600, max_length=size.eval_length)
     method = Matryoshka2D.start(config, [text for pair in texts["train"] for text in pair]).eval()

@@ -28,7 +28,6 @@ Sentence Embeddings", ICLR 2025). t, the KL's fixed teacher and A follow the aut
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -38,15 +37,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nextvec.data.pairs import Pairs, pair_columns
-from nextvec.data.sources import Shuffled, generator
+from nextvec.data.sources import generator
 from nextvec.data.tokenizers import TextTokenizer
-from nextvec.engine.engine import Engine
 from nextvec.methods import _matryoshka_2d_parts as parts
 from nextvec.objectives.base import Columns, Objective, Outputs, Scope
 from nextvec.objectives.info_nce import InfoNCE
 from nextvec.objectives.matryoshka import Matryoshka
-from nextvec.text_method import TextConfig, TextMethod, joined_texts, minilm
+from nextvec.text_claims import read_texts, train, training_pairs, write_texts
+from nextvec.text_method import TextConfig, TextMethod, joined_texts
 from nextvec.types import Batch, Card, Claim, Column, InputError, Run, Term, did_you_mean
 
 VARIANTS = ("2dmse", "ese", "mrl", "plain")
@@ -275,27 +273,17 @@ class Matryoshka2D(TextMethod):
             checks=(*parts.checks("2dmse"), *parts.checks("ese")),
             paper=parts.PAPER if scale != "smoke" else {},
             curves=tuple(f"{task}_l{n}" for task in ("sts", "ndcg") for n in range(1, size.layers + 1)),
-            prepare=partial(parts.write_texts, size=size),
+            prepare=partial(write_texts, scale=size),
             config=parts.described(size),
         )
 
 
 def _arm(run: Run, *, variant: str, size: parts.Size) -> Mapping[str, float]:
-    texts = parts.read_texts(run.shared)
+    texts = read_texts(run.shared)
+    pairs = training_pairs(texts)
     config = Matryoshka2D.Config(
-        variant=variant,
-        base=size.base if size.base == "tiny" else minilm(),
-        depth=2,
-        vocab=600,
-        seed=run.seed,
-        max_length=size.eval_length,
+        variant=variant, base=size.folder(), depth=2, vocab=600, seed=run.seed, max_length=size.train_length
     )
-    method = Matryoshka2D.start(config, [text for pair in texts["train"] for text in pair])
-    tokenizer = method.text_tokenizer()
-    pairs = Pairs(*(list(side) for side in zip(*texts["train"], strict=True)))
-    source = Shuffled(pair_columns(pairs, tokenizer, max_length=size.train_length), batch=size.batch, seed=run.seed)
-    engine = Engine(method, parts.train_config(size, run.seed), device=size.device)
-    engine.fit(source, folder=run.folder / "training", on_step=lambda report: run.progress(report.step, report.steps))
-    measures = parts.grid(method.eval().states, tokenizer, texts, size)
-    shutil.rmtree(run.folder / "training")  # a checkpoint of each of a dozen runs is gigabytes that nobody reads
-    return measures
+    method = Matryoshka2D.start(config, [*pairs.queries, *pairs.documents])
+    train(method, method.source(pairs, batch=size.batch, seed=run.seed), size, run)
+    return parts.grid(method.states, method.text_tokenizer(), texts, size)

@@ -1,0 +1,182 @@
+"""What the claims of the text-embedding methods have in common: texts at hand, a training, and two measures.
+
+Titles are to find their papers (nDCG@10 among those held out), and sentences to be as alike as people said (Spearman on
+STS-B). Both are in points: times 100.
+
+Legend: n texts, L layers, D width.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nextvec.data.bundled import daily_papers
+from nextvec.data.catalog import locate
+from nextvec.data.pairs import Pairs
+from nextvec.data.readers import read_records
+from nextvec.data.sources import Source, ragged
+from nextvec.data.sts import sts_benchmark
+from nextvec.data.tokenizers import TextTokenizer
+from nextvec.engine.engine import Engine, TrainConfig
+from nextvec.engine.method import Method
+from nextvec.engine.optim import OptimConfig
+from nextvec.engine.schedule import ScheduleConfig
+from nextvec.evaluate.retrieval import dense_ranks, single_relevant
+from nextvec.evaluate.sts import cosine_spearman
+from nextvec.files import atomic_write
+from nextvec.text_method import minilm
+from nextvec.types import Ragged, Run
+
+Texts = Mapping[str, Any]
+"""train: pairs of texts; sts: first, second, score; papers: title, abstract."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextScale:
+    """One scale of a claim. base: "tiny" or "all-MiniLM-L6-v2". papers: where titles and abstracts come from, "daily"
+    (bundled) or "arxiv"; document: what a title is trained to find, its abstract's first "sentence" or the "abstract";
+    held: papers held out for retrieval; sts: "benchmark" (STS-B test) or "overlap" (a stand-in without data).
+    train_length, eval_length: tokens kept per text. The defaults are those of smoke scale."""
+
+    base: str = "tiny"
+    steps: int = 3
+    batch: int = 8
+    lr: float = 1e-3
+    train_length: int = 24
+    eval_length: int = 24
+    papers: str = "daily"
+    document: str = "sentence"
+    held: int = 16
+    sts: str = "overlap"
+    device: str = "cpu"
+
+    def folder(self) -> str:
+        """The base as ``TextMethod.start`` takes it. NotFoundError where its package is not installed."""
+        return self.base if self.base == "tiny" else minilm()
+
+
+def train_config(scale: TextScale, seed: int) -> TrainConfig:
+    """The engine's settings of one arm."""
+    return TrainConfig(
+        steps=scale.steps,
+        batch=scale.batch,
+        optim=OptimConfig(lr=scale.lr, weight_decay=0.01),
+        schedule=ScheduleConfig(name="cosine", warmup=0.1),
+        seed=seed,
+        save_every=max(scale.steps // 4, 1),
+        keep=1,
+    )
+
+
+def train(
+    method: Method, source: Source, scale: TextScale, run: Run, *, name: str = "training", done: int = 0, total: int = 0
+) -> None:
+    """``scale.steps`` steps of ``method``, which then is in evaluation mode; taken up again where it was interrupted.
+
+    name: the folder of its checkpoints, which goes when training is over: those of a dozen runs are gigabytes that
+    nobody reads. done, total: the steps of the arm's trainings before this one, and of all (0: this is all).
+    """
+    folder = run.folder / name
+    engine = Engine(method, train_config(scale, run.seed), device=scale.device)
+    engine.fit(source, folder=folder, on_step=lambda report: run.progress(done + report.step, total or report.steps))
+    shutil.rmtree(folder)
+    method.eval()
+
+
+def write_texts(shared: Path, *, scale: TextScale) -> None:
+    """Make texts.json: training pairs, held-out papers (a fixed choice, never trained on), scored sentences."""
+    papers = [(title, abstract) for title, abstract in _papers(scale.papers) if len(abstract) >= 100]
+    order = np.random.default_rng(2402).permutation(len(papers))
+    held = [papers[i] for i in order[: scale.held]]
+    pairs = [papers[i] for i in order[scale.held :]]
+    if scale.document == "sentence":
+        pairs = [(title, re.split(r"(?<=[.!?])\s", abstract, maxsplit=1)[0]) for title, abstract in pairs]
+    if scale.sts == "benchmark":
+        scored = sts_benchmark("test")
+        sts = [list(row) for row in zip(scored.first, scored.second, scored.scores.tolist(), strict=True)]
+    else:
+        titles = [title for title, _ in pairs[: 2 * scale.held]]
+        sts = [[one, two, _overlap(one, two)] for one, two in zip(titles[::2], titles[1::2], strict=True)]
+        pairs = pairs[:200]
+    with atomic_write(shared / "texts.json", "w") as stream:
+        json.dump({"train": pairs, "papers": held, "sts": sts}, stream, ensure_ascii=False)
+
+
+def read_texts(shared: Path) -> Texts:
+    """What ``write_texts`` made."""
+    texts: Texts = json.loads((shared / "texts.json").read_text(encoding="utf-8"))
+    return texts
+
+
+def training_pairs(texts: Texts) -> Pairs:
+    """Titles and what each is trained to find."""
+    queries, documents = zip(*texts["train"], strict=True)
+    return Pairs(list(queries), list(documents))
+
+
+def _papers(source: str) -> Iterator[tuple[str, str]]:
+    """Titles and abstracts with whitespace runs collapsed."""
+    records: Iterator[Mapping[str, Any]]
+    if source == "daily":
+        records = iter(daily_papers(columns=["title", "summary"]).to_pylist())
+    else:
+        (path,) = locate("arxiv_daily").glob("*.jsonl.xz")
+        records = read_records(path, fields=("title", "summary"))
+    for record in records:
+        yield " ".join(record["title"].split()), " ".join(record["summary"].split())
+
+
+def _overlap(one: str, two: str) -> float:
+    first, second = set(one.lower().split()), set(two.lower().split())
+    return len(first & second) / len(first | second) + abs(len(one) - len(two)) / 1000
+
+
+class Measured:
+    """The texts to measure on, encoded once by ``encode`` (token ids end to end to [n, ...] of a batch), and cut as
+    often as one likes."""
+
+    def __init__(
+        self, encode: Callable[[Ragged], Tensor], tokenizer: TextTokenizer, texts: Texts, scale: TextScale
+    ) -> None:
+        first, second, self.scores = zip(*texts["sts"], strict=True)
+        titles, abstracts = zip(*texts["papers"], strict=True)
+        device = "cuda" if scale.device == "auto" and torch.cuda.is_available() else "cpu"
+        ids = [tokenizer.encode(column, max_length=scale.eval_length) for column in (first, second, titles, abstracts)]
+        self._made = [encode_all(encode, column, device) for column in ids]
+
+    def points(self, cut: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None) -> dict[str, float]:
+        """``sts`` and ``ndcg``, of vectors [n, D] that ``cut`` makes of what ``encode`` gave."""
+        one, two, titles, abstracts = (cut(made) if cut else made for made in self._made)
+        ranks = dense_ranks(_unit(titles), _unit(abstracts), np.arange(len(titles)))
+        return {
+            "sts": 100 * cosine_spearman(one, two, self.scores),
+            "ndcg": 100 * float(single_relevant(ranks)["ndcg@10"].mean()),
+        }
+
+
+@torch.inference_mode()
+def encode_all(encode: Callable[[Ragged], Tensor], ids: Sequence[Sequence[int]], device: str) -> NDArray[np.float32]:
+    """float32 [n, ...] of token ids, texts of similar lengths together."""
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    parts = [order[start : start + 64] for start in range(0, len(order), 64)]
+    rows = torch.cat([encode(ragged([ids[i] for i in part]).to(device)).float().cpu() for part in parts])
+    found = torch.empty_like(rows)
+    found[torch.tensor(order)] = rows
+    return found.numpy()
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: NDArray[np.float32] = vectors / np.maximum(norms, np.float32(1e-12))
+    return scaled
