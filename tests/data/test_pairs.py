@@ -36,7 +36,7 @@ def test_csv_negatives_and_limit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("records", "message"),
     [
-        ([{"query": "a", "text": "b"}], r"p.jsonl:1: no field 'document' or 'body' .*\(fields found: query, text\)"),
+        ([{"query": "a", "text": "b"}], r"p.jsonl:1: no field 'document' or .*\(fields found: query, text\)"),
         ([{"query": "a", "document": "b"}, {"query": " ", "document": "b"}], "p.jsonl:2: field 'query' is ' '"),
         ([{"query": "a", "document": 3}], "field 'document' is 3; expected a text"),
         ([{"query": "a", "document": "b"}, {"query": "a", "document": "b", "neg": "c"}], "p.jsonl:2: some records"),

@@ -6,8 +6,9 @@ Legend: n pairs.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,25 +18,28 @@ from nextvec.data.sources import Columns, ragged
 from nextvec.data.tokenizers import Tokenizer
 from nextvec.types import InputError
 
-__all__ = ["DOCUMENTS", "QUERIES", "Pairs", "pair_columns", "read_pairs"]
+__all__ = ["DOCUMENTS", "NEGATIVES", "QUERIES", "Pairs", "pair_columns", "read_pairs"]
 
-QUERIES = ("query", "title")
-DOCUMENTS = ("document", "body", "summary", "abstract")
+QUERIES = ("query", "anchor", "question", "title")
+DOCUMENTS = ("document", "positive", "answer", "body", "summary", "abstract")
+NEGATIVES = ("neg", "negative")
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """n queries and the document of each; ``negatives``: per query a document that is not an answer, or None."""
+    """n queries and the document of each; ``negatives``: per query a document that is not an answer, or None;
+    ``owners``: [n], pairs with one owner (of one page, say) are no negatives of each other."""
 
     queries: list[str]
     documents: list[str]
     negatives: list[str] | None = None
+    owners: Sequence[Hashable] = ()
 
     def __len__(self) -> int:
         return len(self.queries)
 
     def groups(self) -> NDArray[np.int64]:
-        """int64 [n]: pairs that share a query or a document, directly or through others, have one number.
+        """int64 [n]: pairs that share a query, a document or an owner, directly or through others, have one number.
 
         The documents of one's own group are no negatives (``InfoNCE``): a query with two answers must not be taught
         that one of them is wrong.
@@ -48,18 +52,18 @@ class Pairs:
                 i = parent[i]
             return i
 
-        for texts in (self.queries, self.documents):
-            first: dict[str, int] = {}
-            for i, text in enumerate(texts):
-                parent[root(i)] = root(first.setdefault(text, i))
+        for shared in (self.queries, self.documents, self.owners):
+            first: dict[Hashable, int] = {}
+            for i, key in enumerate(shared):
+                parent[root(i)] = root(first.setdefault(key, i))
         return np.array([root(i) for i in range(len(self))], dtype=np.int64)
 
 
 def read_pairs(path: str | os.PathLike[str], *, limit: int | None = None) -> Pairs:
     """The pairs of a file or folder (jsonl, csv, tsv, parquet; see ``readers``), at most ``limit`` of them.
 
-    A record has a query ("query" or "title"), a document ("document", "body", "summary" or "abstract") and, in every
-    record or in none, a "neg": a document that does not answer the query. Runs of whitespace become single spaces.
+    A record has a query (a field of ``QUERIES``), a document (of ``DOCUMENTS``) and, in every record or in none, one of
+    ``NEGATIVES``: a document that does not answer the query. Runs of whitespace become single spaces.
     Raises InputError with file and line for a record without them, or with an empty one.
     """
     queries: list[str] = []
@@ -70,8 +74,8 @@ def read_pairs(path: str | os.PathLike[str], *, limit: int | None = None) -> Pai
             break
         queries.append(_text(record, QUERIES, place))
         documents.append(_text(record, DOCUMENTS, place))
-        if record.get("neg") is not None:
-            negatives.append(_text(record, ("neg",), place))
+        if any(record.get(name) is not None for name in NEGATIVES):
+            negatives.append(_text(record, NEGATIVES, place))
         if negatives and len(negatives) != len(queries):
             raise InputError(f"{place}: some records have a 'neg' and some have none: give it to all or to none")
     if len(queries) < 2:
@@ -90,9 +94,11 @@ def _text(record: Record, names: Sequence[str], place: str) -> str:
     return " ".join(text.split())
 
 
-def pair_columns(pairs: Pairs, tokenizer: Tokenizer, *, max_length: int) -> Columns:
+def pair_columns(
+    pairs: Pairs, tokenizer: Tokenizer, *, max_length: int, extra: Mapping[str, NDArray[Any]] | None = None
+) -> Columns:
     """The pairs as columns for ``sources.Shuffled``: ragged "query", "document" and, where there are negatives,
-    "neg0", cut to ``max_length`` tokens; and "group" int64 [n].
+    "neg0", cut to ``max_length`` tokens; "group" int64 [n]; and ``extra`` columns [n, ...] by name (scores, vectors).
 
     InputError for a text of which the tokeniser leaves nothing.
     """
@@ -103,4 +109,4 @@ def pair_columns(pairs: Pairs, tokenizer: Tokenizer, *, max_length: int) -> Colu
     for name, sequences in made.items():
         if empty := [i for i, ids in enumerate(sequences) if not ids]:
             raise InputError(f"pair {empty[0]}: its {name} has no token left ({texts[name][empty[0]]!r:.60})")
-    return Columns({**{name: ragged(ids) for name, ids in made.items()}, "group": pairs.groups()})
+    return Columns({**{name: ragged(ids) for name, ids in made.items()}, "group": pairs.groups(), **(extra or {})})

@@ -38,6 +38,7 @@ __all__ = [
     "RetrievalTask",
     "ScoreTask",
     "Task",
+    "correlate",
     "retrieve",
 ]
 
@@ -155,8 +156,8 @@ class ScoreTask(Catalogued[ScoredPairs]):
     ) -> Outcome:
         pairs = data or self.load()
         rows = _chosen(len(pairs), limit)
-        cosines = _cosines(_encoder(model, self.name), pairs.first, pairs.second, rows, progress)
-        return Outcome("spearman", {"score": cosines, "gold": pairs.scores[rows]})
+        first, second = ([side[i] for i in rows] for side in (pairs.first, pairs.second))
+        return correlate(_encoder(model, self.name), first, second, pairs.scores[rows], progress=progress)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +176,8 @@ class PairTask(Catalogued[LabelledPairs]):
     ) -> Outcome:
         pairs = data or self.load()
         rows = _chosen(len(pairs), limit)
-        cosines = _cosines(_encoder(model, self.name), pairs.first, pairs.second, rows, progress)
+        first, second = ([side[i] for i in rows] for side in (pairs.first, pairs.second))
+        cosines = _cosines(_encoder(model, self.name), first, second, progress)
         return Outcome("binary", {"score": cosines, "label": pairs.labels[rows]})
 
 
@@ -319,6 +321,18 @@ def retrieve(
     return Outcome("means", graded_measures(ranked, [data.gains[i] for i in rows], names))
 
 
+def correlate(
+    encode: Encode,
+    first: Sequence[str],
+    second: Sequence[str],
+    scores: NDArray[np.float64],
+    *,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Spearman's correlation of the cosines of pairs of texts with ``scores`` [n]."""
+    return Outcome("spearman", {"score": _cosines(encode, first, second, progress), "gold": scores})
+
+
 def _chosen(n: int, limit: int | None) -> NDArray[np.int64]:
     """All rows, or ``limit`` of them chosen at random, always the same ones, in their order."""
     if limit is not None and limit < 2:
@@ -335,11 +349,10 @@ def _encoder(model: Encode | Ranker, task: str) -> Encode:
 
 
 def _cosines(
-    encode: Encode, first: Sequence[str], second: Sequence[str], rows: NDArray[np.int64], progress: Progress | None
+    encode: Encode, first: Sequence[str], second: Sequence[str], progress: Progress | None
 ) -> NDArray[np.float64]:
-    texts = [side[i] for side in (first, second) for i in rows]
-    vectors = _unit(encode(texts, progress=progress))
-    one, two = vectors[: len(rows)], vectors[len(rows) :]
+    vectors = _unit(encode([*first, *second], progress=progress))
+    one, two = vectors[: len(first)], vectors[len(first) :]
     cosines: NDArray[np.float64] = (one.astype(np.float64) * two).sum(1)
     return cosines
 

@@ -20,7 +20,8 @@ def bundled_models() -> list[str]:
 def model_folder(
     path_or_name: str | Path, *, local_files_only: bool = False, revision: str | None = None
 ) -> tuple[Path, str]:
-    """The model's folder and its short name, from a bundled name, a folder, or a hub id ("owner/name").
+    """The model's folder and its short name, from a bundled name, a folder (a training run's too), or a hub id
+    ("owner/name").
 
     local_files_only: never use the network. Raises NotFoundError, OfflineError.
     """
@@ -30,13 +31,19 @@ def model_folder(
     try:
         path = Path(path_or_name).expanduser()
         if path.is_dir():
-            return path, path.resolve().name
+            return _encoder_of(path), path.resolve().name
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, "~nobody", a NUL in it
         raise NotFoundError(f"no model {name[:80]!r}: not a path ({error})"[:300]) from error
     if isinstance(path_or_name, str) and name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return _from_hub(name, local_files_only=local_files_only, revision=revision), name
     hint = did_you_mean(name, bundled_models())
     raise NotFoundError(f"no model {name!r}: not a folder and not bundled ({', '.join(bundled_models())}){hint}")
+
+
+def _encoder_of(folder: Path) -> Path:
+    """The folder itself, or of a training run its encoder/."""
+    made = folder / "encoder"
+    return made if (folder / "run.yaml").is_file() and made.is_dir() else folder
 
 
 def _from_hub(name: str, *, local_files_only: bool, revision: str | None) -> Path:
