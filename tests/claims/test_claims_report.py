@@ -21,10 +21,11 @@ from method_files import FIXED, PACKAGE, Methods
 import nextvec
 from nextvec import catalog
 from nextvec.claims import reproduce
-from nextvec.claims.plot import curve_points, draw, spread
+from nextvec.claims.plot import curve_points, draw
 from nextvec.claims.report import duration, write_report
 from nextvec.claims.results import best, inequality, interval, number, read_results, table_rows
 from nextvec.claims.verdict import check, summary
+from nextvec.evaluate.figures import spread
 from nextvec.types import Check, InputError, NotFoundError
 
 ARMS = ("ours", "a rather long name of some baseline", "plain")

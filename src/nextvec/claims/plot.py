@@ -1,8 +1,7 @@
 """A claim's result as a picture: one panel per measure, one row per arm; lines with bands for curves.
 
 Mean and 95 % interval in the arm's colour, single seeds as small dots, the paper's own figures hollow. Names stand
-beside what they name. Colours are those of Okabe and Ito (2008), which people with any colour vision tell apart.
-Lengths are in inches.
+beside what they name. Lengths are in inches.
 """
 
 from __future__ import annotations
@@ -13,32 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from nextvec.claims.results import number
+from nextvec.evaluate.figures import COLOURS, FAINT, INK, STYLE, end_labels, short
 from nextvec.extras import require
 from nextvec.files import atomic_write
 
-__all__ = ["curve_points", "draw", "spread"]
+__all__ = ["curve_points", "draw"]
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A8A8A")
-INK, FAINT, RULE = "#1f2328", "#5b636d", "#e3e6ea"
 WIDE, EDGE, COLUMNS = 10.0, 0.35, 2
-_STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.edgecolor": "#9aa1a9",
-    "axes.axisbelow": True,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.titlecolor": INK,
-    "grid.color": RULE,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "text.color": INK,
-    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
-    "svg.fonttype": "none",
-}
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
@@ -54,7 +34,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     words = textwrap.wrap(result["statement"], 112)
     head, gap, foot = 0.95 + 0.18 * len(words), 0.75, 0.1
     tall = head + sum(heights[kind] + gap for kind, _ in rows) + foot
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDE, tall))
         _say(figure, result, words, tall)
         top = tall - head
@@ -75,24 +55,6 @@ def curve_points(arm: Mapping[str, Any], curve: str) -> dict[str, dict[str, Any]
     """The measures ``curve@x`` of an arm (or the paper's figures alone) by the text of x."""
     names = [*arm["measures"], *arm["paper"]]
     return {name.rpartition("@")[2]: arm["measures"].get(name) for name in names if name.rpartition("@")[0] == curve}
-
-
-def spread(wanted: Sequence[float], gap: float) -> list[float]:
-    """As near to ``wanted`` as ``gap`` between any two allows, in the same order: labels that do not overlap."""
-    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-    groups: list[list[int]] = []
-    centres: list[float] = []
-    for i in order:
-        groups.append([i])
-        centres.append(wanted[i])
-        while len(groups) > 1 and centres[-1] - centres[-2] < gap * (len(groups[-1]) + len(groups[-2])) / 2 - 1e-12:
-            merged = groups[-2] + groups[-1]
-            groups[-2:], centres[-2:] = [merged], [sum(wanted[j] for j in merged) / len(merged)]
-    places = [0.0] * len(wanted)
-    for group, centre in zip(groups, centres, strict=True):
-        for step, i in enumerate(group):
-            places[i] = centre + gap * (step - (len(group) - 1) / 2)
-    return places
 
 
 def _measures(arms: Mapping[str, Any], curves: Sequence[str]) -> list[str]:
@@ -140,7 +102,7 @@ def _dots(axes: Any, arms: Mapping[str, Any], name: str, named: bool) -> None:
     low, high = _limits(arms.values(), [name])
     axes.set_xlim(low, high)
     axes.set_ylim(-0.6, len(arms) - 0.4)
-    axes.set_yticks(list(rows), [_short(arm) for arm in arms] if named else [""] * len(arms), color=INK, size=9)
+    axes.set_yticks(list(rows), [short(arm) for arm in arms] if named else [""] * len(arms), color=INK, size=9)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
     axes.locator_params(axis="x", nbins=5)
@@ -199,7 +161,7 @@ def _curve(axes: Any, arms: Mapping[str, Any], name: str, named: bool) -> None:
             ends.append((line[-1][1], label, colour))
     axes.set_ylim(*_limits(arms.values(), [f"{name}@{x}" for x in texts]))
     _ticks(axes, places)
-    _end_labels(axes, ends)
+    end_labels(axes, ends)
 
 
 def _positions(texts: Sequence[str]) -> dict[str, float]:
@@ -222,17 +184,5 @@ def _ticks(axes: Any, places: Mapping[str, float]) -> None:
     axes.locator_params(axis="y", nbins=6)
 
 
-def _end_labels(axes: Any, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Names at the right of the panel, at the height of their line's end."""
-    low, high = axes.get_ylim()
-    heights = [(value - low) / (high - low) for value, _, _ in ends]
-    for place, (_, label, colour) in zip(spread(heights, 0.075), ends, strict=True):
-        axes.text(1.03, place, _short(label), transform=axes.transAxes, va="center", color=colour)
-
-
 def _colours(arms: Mapping[str, Any]) -> list[str]:
     return [COLOURS[i % len(COLOURS)] for i in range(len(arms))]
-
-
-def _short(label: str) -> str:
-    return textwrap.shorten(label, 30, placeholder=" …") or label[:30]

@@ -39,6 +39,9 @@ def command(
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="At most so many examples of a task.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder that keeps every result.")] = Path("evaluations"),
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw quality against bytes and layers, as a .png or .svg.")
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Measure again what OUT holds already.")] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     list_: Annotated[bool, typer.Option("--list", help="Show the tasks, and whether their data are here.")] = False,
@@ -70,6 +73,10 @@ def command(
     for model in loaded:
         with progress(model.name, quiet=as_json) as report:
             found.append(evaluate(model, chosen.tasks, sizes=sizes, out=out, limit=limit, again=again, report=report))
+    if plot is not None:
+        from nextvec.evaluate.plot import draw
+
+        draw(found, plot)
     pairs = [
         (loaded[0].name, other.name, *pair)
         for other, results in zip(loaded[1:], found[1:], strict=True)
