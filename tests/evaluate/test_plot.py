@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from nextvec.evaluate.leaderboard import leaderboard
 from nextvec.evaluate.plot import draw, points
 from nextvec.types import InputError
 
@@ -57,3 +58,12 @@ def test_the_picture_names_its_lines(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'p.gif'; expected one that ends in \.png or \.svg"):
         draw(found, tmp_path / "p.gif")
     assert not (tmp_path / "p.gif").exists()
+
+
+def test_a_table_marks_the_best_and_what_reaches_it() -> None:
+    found = [[result("a", 0.50, dim=32), result("b", 0.3, dim=32)], [result("a", 0.55), result("b", 0.8)]]
+    text = leaderboard([*found, [result("a", 0.2, dim=None)]])
+    assert "| model | bytes | a (spearman) | b (spearman) | mean |" in text
+    assert "| m, 32 values | 128 | **50.0 ± 10.0** | 30.0 ± 10.0 | 40.0 |" in text
+    assert "| m, 64 values | 256 | **55.0 ± 10.0** | **80.0 ± 10.0** | 67.5 |" in text
+    assert "| bm25 |  | 20.0 ± 10.0 |  |  |" in text  # no mean over a part of the tasks

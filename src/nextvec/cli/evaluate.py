@@ -42,6 +42,9 @@ def command(
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Draw quality against bytes and layers, as a .png or .svg.")
     ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", help="Write the results as Markdown tables, a row per model and size.")
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Measure again what OUT holds already.")] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     list_: Annotated[bool, typer.Option("--list", help="Show the tasks, and whether their data are here.")] = False,
@@ -73,10 +76,7 @@ def command(
     for model in loaded:
         with progress(model.name, quiet=as_json) as report:
             found.append(evaluate(model, chosen.tasks, sizes=sizes, out=out, limit=limit, again=again, report=report))
-    if plot is not None:
-        from nextvec.evaluate.plot import draw
-
-        draw(found, plot)
+    _shown(found, plot, markdown)
     pairs = [
         (loaded[0].name, other.name, *pair)
         for other, results in zip(loaded[1:], found[1:], strict=True)
@@ -90,6 +90,20 @@ def command(
         "left_out": chosen.left_out,
     }
     emit(document, as_json=as_json, text=_text(found, told, out))
+
+
+def _shown(found: Sequence[Sequence[Result]], plot: Path | None, markdown: Path | None) -> None:
+    """Write what was asked for beside the results."""
+    if plot is not None:
+        from nextvec.evaluate.plot import draw
+
+        draw(found, plot)
+    if markdown is not None:
+        from nextvec.evaluate.leaderboard import leaderboard
+        from nextvec.files import atomic_write
+
+        with atomic_write(markdown, "w") as stream:
+            stream.write(leaderboard(found))
 
 
 def _list(as_json: bool) -> None:
