@@ -16,6 +16,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "plots": ("matplotlib",),
     "images": ("PIL", "scipy"),
     "lora": ("peft",),
+    "mteb": ("mteb", "datasets"),
     "log": ("tensorboard", "wandb"),
 }
 PURPOSES = {
@@ -26,6 +27,7 @@ PURPOSES = {
     "plots": "draw the plots of claims",
     "images": "read images and gaze recordings",
     "lora": "train small adapters instead of a whole checkpoint",
+    "mteb": "run mteb's tasks and models",
     "log": "log training to TensorBoard or Weights & Biases",
 }
 
