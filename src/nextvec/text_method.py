@@ -204,10 +204,11 @@ def open_base(name: str, *, dropout: float) -> tuple[Transformer, TextTokenizer,
             f"base {short!r} cannot be trained here: a transformer with one pooling, without dense layers or "
             "do_lower_case, is needed"
         )
+    transformer = from_hf(layout.folder, dropout=dropout)
     tokenizer = load_tokenizer(layout.folder)
     if not isinstance(tokenizer, TextTokenizer):
         raise InputError(f"{str(folder)!r} reads bytes; a base with a tokenizer.json is needed")
-    return from_hf(layout.folder, dropout=dropout), tokenizer, modes[0]
+    return transformer, tokenizer, modes[0]
 
 
 def minilm() -> str:

@@ -11,6 +11,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch: pip install 'nextvec[hf]'")
 
+from safetensors.numpy import save_file  # noqa: E402
+
 from nextvec.encoder import Encoder  # noqa: E402
 from nextvec.recipes.embedder import EmbedderSettings, train_embedder  # noqa: E402
 from nextvec.types import ConflictError, InputError  # noqa: E402
@@ -190,3 +192,31 @@ def test_the_command_line_makes_an_encoder(corpus: Path, tmp_path: Path) -> None
     # Whatever is no command of "train" is a method.
     assert "no 'nonsense' in nextvec.methods" in str(run.invoke(build(), ["train", "nonsense", *given[2:6]]).exception)
     assert "no 'nonsense' in nextvec.methods" in str(run.invoke(build(), ["train", *given[2:6], "nonsense"]).exception)
+
+
+def test_a_base_that_is_no_text_model_is_refused(corpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "vit"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "vit", "hidden_size": 32}))
+    save_file({"embeddings.cls_token": np.zeros((1, 1, 32), np.float32)}, folder / "model.safetensors")
+    with pytest.raises(InputError, match="vit"):
+        train_embedder(corpus, out=tmp_path / "m", settings=settings(base=str(folder)))
+    assert not (tmp_path / "m").exists()
+
+
+def test_odd_texts_are_handled(tmp_path: Path) -> None:
+    """One word, a megabyte, other scripts, one answer to many queries: all in one file."""
+    rows = [{"title": word, "body": f"{word} {word}"} for word in WORDS[:20]]
+    rows += [{"title": "huge", "body": " ".join(WORDS) * 3500}]
+    rows += [{"title": f"標題 {i}", "body": f"這是第 {i} 篇文章的內容"} for i in range(10)]
+    rows += [{"title": f"Вопрос {i}", "body": "один ответ на всё"} for i in range(10)]
+    rows += [{"title": "", "body": ""}, {"title": "🙂", "body": "words without a title to speak of"}]
+    assert max(len(row["body"]) for row in rows) > 1_000_000
+    path = tmp_path / "odd.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    report = train_embedder(path, out=tmp_path / "m", settings=settings(epochs=1.0, batch=100))
+    data = report["data"]
+    assert data["pairs learned from"] + data["pairs held out"] <= 41
+    assert sum(data["left out"].values()) >= 2
+    vectors = Encoder.load(tmp_path / "m").encode(["", "標題", "Вопрос", WORDS[0] * 100_000])
+    assert np.isfinite(vectors).all()
