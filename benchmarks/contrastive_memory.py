@@ -13,16 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from _arms import machine, run, write
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -166,16 +165,6 @@ def peer(count: int, tokens: int, repeats: int) -> dict[str, Any]:
     return measured(step, repeats)
 
 
-def run(arm: str, count: int, tokens: int, repeats: int) -> dict[str, Any]:
-    """One arm in a process of its own."""
-    command = [sys.executable, __file__, "--arm", arm, "--pairs", str(count), "--tokens", str(tokens)]
-    done = subprocess.run([*command, "--rounds", str(repeats)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{arm} failed:\n{done.stderr[-2000:]}")
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=65_536, help="pairs of the large step (ours alone)")
@@ -193,10 +182,11 @@ def main() -> None:
         "benchmark": "contrastive_memory",
         "tokens": options.tokens,
         "micro": MICRO,
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "machine": machine(),
     }
     if options.both:
-        rounds = [(run("ours", options.both, 32, 2), run("peer", options.both, 32, 2)) for _ in range(options.rounds)]
+        both = {"pairs": options.both, "tokens": 32, "rounds": 2}
+        rounds = [(run(__file__, "ours", **both), run(__file__, "peer", **both)) for _ in range(options.rounds)]
         ratios = [min(b["seconds"]) / min(a["seconds"]) for a, b in rounds]
         processor = [min(b["cpu_seconds"]) / min(a["cpu_seconds"]) for a, b in rounds]
         result["both"] = {
@@ -213,12 +203,10 @@ def main() -> None:
         print(f"{options.both} pairs: {statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})")
         print(f"in CPU time: {statistics.median(processor):.2f}x ({min(processor):.2f} to {max(processor):.2f})")
     if options.pairs:
-        large = run("ours", options.pairs, options.tokens, 1)
+        large = run(__file__, "ours", pairs=options.pairs, tokens=options.tokens, rounds=1)
         result["large"] = {"pairs": options.pairs, **large}
         print(f"{options.pairs:,} pairs: {large['memory_beyond_model'] / 1e9:.2f} GB beyond the model")
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write(result, options.out)
 
 
 if __name__ == "__main__":

@@ -15,14 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from _arms import machine, run, write
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -145,22 +144,11 @@ def peer(batch: int, steps: int, length: int) -> dict[str, Any]:
     return {"seconds": times[-1] - times[WARM - 1], "first_loss": losses[0]}
 
 
-def run(arm: str, options: argparse.Namespace) -> dict[str, Any]:
-    """One arm in a process of its own."""
-    command = [sys.executable, __file__, "--arm", arm]
-    command += ["--batch", str(options.batch), "--steps", str(options.steps), "--length", str(options.length)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{arm} failed:\n{done.stderr[-2000:]}")
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=13, help=f"steps of each run; the first {WARM} are not counted")
-    parser.add_argument("--length", type=int, default=128, help="tokens kept per text")
+    parser.add_argument("--length", type=int, default=256, help="tokens kept per text (the model's own limit)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--arm", choices=["ours", "peer"])
     parser.add_argument("--out", type=Path)
@@ -169,7 +157,8 @@ def main() -> None:
         function = ours if options.arm == "ours" else peer
         print(json.dumps(function(options.batch, options.steps, options.length)))
         return
-    rounds = [(run("ours", options), run("peer", options)) for _ in range(options.rounds)]
+    numbers = {"batch": options.batch, "steps": options.steps, "length": options.length}
+    rounds = [(run(__file__, "ours", **numbers), run(__file__, "peer", **numbers)) for _ in range(options.rounds)]
     counted = options.batch * (options.steps - WARM)
     ratios = [b["seconds"] / a["seconds"] for a, b in rounds]
     result = {
@@ -181,12 +170,10 @@ def main() -> None:
         },
         "speed_ratio": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
         "first_loss": {name: rounds[0][i]["first_loss"] for i, name in enumerate(("ours", "peer"))},
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "machine": machine(),
     }
     print(json.dumps(result, indent=2))
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write(result, options.out)
 
 
 if __name__ == "__main__":
