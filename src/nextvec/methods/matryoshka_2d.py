@@ -40,8 +40,9 @@ from torch.nn import functional
 from nextvec.data.sources import generator
 from nextvec.data.tokenizers import TextTokenizer
 from nextvec.methods import _matryoshka_2d_parts as parts
-from nextvec.objectives.base import Columns, Objective, Outputs, Scope
+from nextvec.objectives.base import Columns, Objective, Outputs
 from nextvec.objectives.info_nce import InfoNCE
+from nextvec.objectives.layers import Layered
 from nextvec.objectives.matryoshka import Matryoshka
 from nextvec.text_claims import read_texts, train, training_pairs, write_texts
 from nextvec.text_method import TextConfig, TextMethod, joined_texts
@@ -50,38 +51,16 @@ from nextvec.types import Batch, Card, Claim, Column, InputError, Run, Term, did
 VARIANTS = ("2dmse", "ese", "mrl", "plain")
 
 
-class _Layered(Objective):
-    """Reads ``NAME_layers`` [B, L, D] for every NAME that ``inner`` reads, and hands it slices [B, d]."""
-
-    scope: Scope = "batch"
+class _Batch(Layered):
+    """What 2DMSE and ESE ask of ``inner``: they weigh their alignment by its count, which is that of pairs."""
 
     def __init__(self, inner: Objective) -> None:
-        super().__init__()
+        super().__init__(inner)
         if inner.scope != "batch":
             raise InputError(f"{type(self).__name__} wraps batch objectives; {type(inner).__name__} is one of examples")
-        self.inner = inner
-        self.reads = tuple(f"{name}_layers" for name in inner.reads)
-        self.columns = inner.columns
-
-    def _rows(self, out: Outputs, narrow: int) -> Tensor:
-        """All that is read, [R, L, D]; InputError where L < 2, or D is not above the width ``narrow``."""
-        shapes = {tuple(out[name].shape[1:]) for name in self.reads}
-        layers, width = next(iter(shapes)) if len(shapes) == 1 and len(max(shapes)) == 2 else (0, 0)
-        if layers < 2 or width <= narrow:
-            wanted = f"[B, L, D] of one L >= 2 and one D > {narrow}"
-            raise InputError(f"{type(self).__name__} needs {wanted}; got {sorted(shapes)}")
-        return torch.cat([out[name] for name in self.reads])
-
-    def _at(self, out: Outputs, batch: Columns, layer: int, dim: int) -> Term:
-        """``inner`` on the first ``dim`` values of layer ``layer`` (from 1)."""
-        cut = {name: out[f"{name}_layers"][:, layer - 1, :dim] for name in self.inner.reads}
-        return self.inner({**out, **cut}, batch)
-
-    def commit(self) -> None:
-        self.inner.commit()
 
 
-class TwoDMatryoshka(_Layered):
+class TwoDMatryoshka(_Batch):
     """2DMSE around ``inner``. ``dims``: the widths d to draw from, all below D. The draw depends on ``seed`` and the
     number of optimiser steps alone: all processes draw alike, and a resumed run draws what the straight one drew.
 
@@ -103,7 +82,7 @@ class TwoDMatryoshka(_Layered):
 
     @classmethod
     def example(cls, rows: int, seed: int) -> tuple[TwoDMatryoshka, dict[str, Tensor], dict[str, Column]]:
-        inner, out, columns = _layered_example(rows, seed)
+        inner, out, columns = cls.inner_example(rows, seed)
         return cls(inner, dims=(2, 5), seed=seed), out, columns
 
     def draw(self, layers: int) -> tuple[int, int]:
@@ -112,10 +91,10 @@ class TwoDMatryoshka(_Layered):
         return int(random.integers(1, layers)), int(random.choice(self.dims))
 
     def forward(self, out: Outputs, batch: Columns) -> Term:
-        rows = self._rows(out, max(self.dims))
+        rows = self.rows(out, layers=2, narrow=max(self.dims))
         last, width = rows.shape[1:]
         layer, dim = self.draw(last)
-        terms = [self._at(out, batch, n, d) for n in (last, layer) for d in (width, dim)]
+        terms = [self.at(out, batch, n, d) for n in (last, layer) for d in (width, dim)]
         aligned = _coordinate_kl(rows[:, layer - 1], rows[:, -1], self.temperature)
         count = terms[0].count
         total = terms[0].sum + terms[1].sum + terms[2].sum + terms[3].sum + self.kl_weight * count * aligned
@@ -126,7 +105,7 @@ class TwoDMatryoshka(_Layered):
         super().commit()
 
 
-class Espresso(_Layered):
+class Espresso(_Batch):
     """ESE around ``inner``. ``compress``: the width k, below D. Logs those of ``inner`` on the full vector, and
     ``compression``, the last layer's A."""
 
@@ -138,28 +117,20 @@ class Espresso(_Layered):
 
     @classmethod
     def example(cls, rows: int, seed: int) -> tuple[Espresso, dict[str, Tensor], dict[str, Column]]:
-        inner, out, columns = _layered_example(rows, seed)
+        inner, out, columns = cls.inner_example(rows, seed)
         return cls(inner, compress=3), out, columns
 
     def forward(self, out: Outputs, batch: Columns) -> Term:
         k = self.compress
-        rows = self._rows(out, k)
+        rows = self.rows(out, layers=2, narrow=k)
         last, width = rows.shape[1:]
-        full = self._at(out, batch, last, width)
+        full = self.at(out, batch, last, width)
         aligned = _compression(rows[:, -1], k)
-        total = full.sum + self._at(out, batch, last, k).sum + full.count * aligned
+        total = full.sum + self.at(out, batch, last, k).sum + full.count * aligned
         for n in range(1, last):
-            own = self._at(out, batch, n, k).sum + full.count * _compression(rows[:, n - 1], k)
+            own = self.at(out, batch, n, k).sum + full.count * _compression(rows[:, n - 1], k)
             total = total + own / ((last - 1) * (1 + math.log(1 + n)))
         return Term(total, full.count, {**full.logs, "compression": float(aligned.detach())})
-
-
-def _layered_example(rows: int, seed: int) -> tuple[InfoNCE, dict[str, Tensor], dict[str, Column]]:
-    """InfoNCE's own example with three layers of everything that it reads."""
-    inner, out, columns = InfoNCE.example(rows, seed)
-    random = torch.Generator().manual_seed(seed + 1)
-    made = {f"{n}_layers": torch.randn(len(x), 3, x.shape[1], generator=random).to(x.dtype) for n, x in out.items()}
-    return inner, {name: tensor.requires_grad_() for name, tensor in made.items()}, columns
 
 
 def _coordinate_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -1,8 +1,8 @@
-"""An objective on several layers at once, so that a model may stop early.
+"""Objectives that see every layer, so that a model may stop early: what they share, and the plainest of them.
 
-    loss = mean over the layers l of inner(pooled output of layer l)
+    Layers   loss = mean over the layers l of inner(pooled output of layer l)
 
-Legend: B items, L layers, D width.
+Legend: B items, R items of all kinds, L layers, D width, d a width of at most D.
 """
 
 from __future__ import annotations
@@ -16,48 +16,66 @@ from nextvec.objectives.base import Columns, Objective, Outputs
 from nextvec.objectives.info_nce import InfoNCE
 from nextvec.types import Column, InputError, Term
 
-__all__ = ["Layers"]
+__all__ = ["Layered", "Layers"]
 
 
-class Layers(Objective):
-    """``inner`` on layers ``layers`` (from 1) of every ``NAME_layers`` [B, L, D], for each NAME that it reads.
+class Layered(Objective):
+    """Base class: reads ``NAME_layers`` [B, L, D] for every NAME that ``inner`` reads, and hands it slices [B, d]."""
 
-    Logs the inner ones with ``/l`` and the layer's number added.
-    """
-
-    def __init__(self, inner: Objective, *, layers: Sequence[int]) -> None:
+    def __init__(self, inner: Objective) -> None:
         super().__init__()
-        if not layers or min(layers) < 1 or len(set(layers)) != len(layers):
-            raise InputError(f"layers must be different numbers from 1, got {list(layers)}")
-        self.inner, self.layers = inner, tuple(layers)
+        self.inner = inner
         self.reads = tuple(f"{name}_layers" for name in inner.reads)
         self.columns, self.scope = inner.columns, inner.scope
 
-    @classmethod
-    def example(cls, rows: int, seed: int) -> tuple[Layers, dict[str, Tensor], dict[str, Column]]:
+    @staticmethod
+    def inner_example(rows: int, seed: int) -> tuple[InfoNCE, dict[str, Tensor], dict[str, Column]]:
+        """InfoNCE's own example with three layers of everything that it reads: for ``example``."""
         inner, out, columns = InfoNCE.example(rows, seed)
         random = torch.Generator().manual_seed(seed + 1)
         made = {f"{n}_layers": torch.randn(len(x), 3, x.shape[1], generator=random).to(x.dtype) for n, x in out.items()}
-        return cls(inner, layers=(1, 3)), {name: tensor.requires_grad_() for name, tensor in made.items()}, columns
+        return inner, {name: tensor.requires_grad_() for name, tensor in made.items()}, columns
 
     def count(self, batch: Columns) -> float | None:
         return self.inner.count(batch)
 
-    def forward(self, out: Outputs, batch: Columns) -> Term:
-        most = min(int(out[name].shape[1]) for name in self.reads)
-        if max(self.layers) > most:
-            raise InputError(f"layer {max(self.layers)} is asked for of {most} layers")
-        total: Tensor | None = None
-        count = 0.0
-        logs: dict[str, float] = {}
-        for layer in self.layers:
-            cut = {name: out[f"{name}_layers"][:, layer - 1] for name in self.inner.reads}
-            term = self.inner({**out, **cut}, batch)
-            total = term.sum / len(self.layers) if total is None else total + term.sum / len(self.layers)
-            count = term.count
-            logs.update({f"{key}/l{layer}": value for key, value in term.logs.items()})
-        assert total is not None  # layers is not empty
-        return Term(total, count, logs)
+    def rows(self, out: Outputs, *, layers: int, narrow: int) -> Tensor:
+        """All that is read, [R, L, D]; InputError where L is below ``layers``, or D not above the width ``narrow``."""
+        shapes = {tuple(out[name].shape[1:]) for name in self.reads}
+        depth, width = next(iter(shapes)) if len(shapes) == 1 and len(max(shapes)) == 2 else (0, 0)
+        if depth < layers or width <= narrow:
+            wanted = f"[B, L, D] of one L >= {layers} and one D > {narrow}"
+            raise InputError(f"{type(self).__name__} needs {wanted}; got {sorted(shapes)}")
+        return torch.cat([out[name] for name in self.reads])
+
+    def at(self, out: Outputs, batch: Columns, layer: int, dim: int | None = None) -> Term:
+        """``inner`` on the first ``dim`` values (None: all) of layer ``layer`` (from 1)."""
+        cut = {name: out[f"{name}_layers"][:, layer - 1, :dim] for name in self.inner.reads}
+        return self.inner({**out, **cut}, batch)
 
     def commit(self) -> None:
         self.inner.commit()
+
+
+class Layers(Layered):
+    """``inner`` on the layers ``layers`` (from 1). Logs the inner ones with ``/l`` and the layer's number added."""
+
+    def __init__(self, inner: Objective, *, layers: Sequence[int]) -> None:
+        super().__init__(inner)
+        if not layers or min(layers) < 1 or len(set(layers)) != len(layers):
+            raise InputError(f"layers must be different numbers from 1, got {list(layers)}")
+        self.layers = tuple(layers)
+
+    @classmethod
+    def example(cls, rows: int, seed: int) -> tuple[Layers, dict[str, Tensor], dict[str, Column]]:
+        inner, out, columns = cls.inner_example(rows, seed)
+        return cls(inner, layers=(1, 3)), out, columns
+
+    def forward(self, out: Outputs, batch: Columns) -> Term:
+        self.rows(out, layers=max(self.layers), narrow=0)
+        terms = [self.at(out, batch, layer) for layer in self.layers]
+        total = terms[0].sum
+        for term in terms[1:]:
+            total = total + term.sum
+        logs = {f"{k}/l{n}": v for n, term in zip(self.layers, terms, strict=True) for k, v in term.logs.items()}
+        return Term(total / len(terms), terms[0].count, logs)
