@@ -24,7 +24,9 @@ def objectives() -> list[tuple[str, str]]:
         for entry in pkgutil.iter_modules(importlib.import_module(package).__path__):
             module = importlib.import_module(f"{package}.{entry.name}")
             for cls in vars(module).values():
-                if inspect.isclass(cls) and issubclass(cls, Objective) and cls.__module__ == module.__name__:
+                if not inspect.isclass(cls) or not issubclass(cls, Objective) or cls.__module__ != module.__name__:
+                    continue
+                if cls.forward is not Objective.forward:  # else a base class, of which there is no term
                     found.append((module.__name__, cls.__name__))
     general = {cls.__name__ for cls in (Objective, Sum, Scaled)}
     return [(module, name) for module, name in found if name not in general and not name.startswith("_")]
