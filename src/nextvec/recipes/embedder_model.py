@@ -58,13 +58,13 @@ class EmbedderConfig(TextConfig):
 
     def objective(self, dim: int, layers: int) -> Objective:
         """What is minimised, for vectors ``dim`` wide of ``layers`` layers."""
-        hard = "neg0" if self.negatives else None
-        made: Objective = InfoNCE(temperature=self.temperature, negatives=hard)
+        # A mined document is another query's answer, perhaps of this very batch: it counts for its own query alone.
+        hard = ("neg0",) if self.negatives else ()
+        made: Objective = InfoNCE(temperature=self.temperature, own_negatives=hard)
         if self.graded:
             made = CoSENT(one="query", other="document")
         if self.teacher:
-            names = () if hard is None else (hard,)
-            made = made + self.teacher * DistillSimilarities(negatives=names, temperature=self.temperature)
+            made = made + self.teacher * DistillSimilarities(negatives=hard, temperature=self.temperature)
         if self.nested:
             made = Matryoshka(made, dims=(*sorted(self.nested), dim))
         if self.layers:
