@@ -155,6 +155,17 @@ class Measured:
         ids = [tokenizer.encode(column, max_length=scale.eval_length) for column in (first, second, titles, abstracts)]
         self._made = [encode_all(encode, column, device) for column in ids]
 
+    @classmethod
+    def beside(cls, several: Sequence[Measured]) -> Measured:
+        """The vectors of several models side by side, each of length 1: the ensemble of their cosines."""
+        made = cls.__new__(cls)
+        made.scores = several[0].scores
+        made._made = [
+            np.concatenate([_unit(one) for one in sides], axis=1)
+            for sides in zip(*(measured._made for measured in several), strict=True)
+        ]
+        return made
+
     def points(self, cut: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None) -> dict[str, float]:
         """``sts`` and ``ndcg``, of vectors [n, D] that ``cut`` makes of what ``encode`` gave."""
         one, two, titles, abstracts = (cut(made) if cut else made for made in self._made)

@@ -9,6 +9,7 @@ Legend: B texts of a kind, N tokens of all texts end to end, L layers, D width.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import shutil
 import tempfile
 import weakref
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from nextvec.data.sources import Source
     from nextvec.encoder import Encoder
 
-TEXTS = ("query", "document", "neg0")
+TEXTS = ("query", "document")  # and "neg0", "neg1", ..., hard negatives of the query of their row
 _TOY_WORDS = ("red", "small", "fast", "old", "deep", "warm", "loud", "round")
 
 
@@ -162,7 +163,8 @@ def toy_pairs() -> Pairs:
 def joined_texts(batch: Batch) -> tuple[Ragged, list[str], list[int]]:
     """All texts of ``batch`` end to end, the names of their columns, and the number of texts of each: one pass of a
     model for all kinds is half as many calls, each twice as large."""
-    names = [name for name in TEXTS if name in batch]
+    hard = itertools.takewhile(batch.columns.__contains__, (f"neg{i}" for i in itertools.count()))
+    names = [*(name for name in TEXTS if name in batch), *hard]
     columns = [batch.ragged(name) for name in names]
     joined = Ragged(torch.cat([c.values for c in columns]), torch.cat([c.lengths for c in columns]))
     return joined, names, [len(c) for c in columns]

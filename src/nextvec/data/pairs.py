@@ -95,10 +95,11 @@ def _text(record: Record, names: Sequence[str], place: str) -> str:
 
 
 def pair_columns(
-    pairs: Pairs, tokenizer: Tokenizer, *, max_length: int, extra: Mapping[str, NDArray[Any]] | None = None
+    pairs: Pairs, tokenizer: Tokenizer, *, max_length: int, extra: Mapping[str, Any] | None = None
 ) -> Columns:
     """The pairs as columns for ``sources.Shuffled``: ragged "query", "document" and, where there are negatives,
-    "neg0", cut to ``max_length`` tokens; "group" int64 [n]; and ``extra`` columns [n, ...] by name (scores, vectors).
+    "neg0", cut to ``max_length`` tokens; "group" int64 [n]; and ``extra`` columns by name (scores, vectors,
+    more texts), as ``sources.columns`` takes them.
 
     InputError for a text of which the tokeniser leaves nothing.
     """
