@@ -25,7 +25,7 @@ from nextvec.data.bundled import daily_papers
 from nextvec.data.catalog import locate
 from nextvec.data.pairs import Pairs
 from nextvec.data.readers import read_records
-from nextvec.data.sources import Source, ragged
+from nextvec.data.sources import Source
 from nextvec.data.sts import sts_benchmark
 from nextvec.data.tokenizers import TextTokenizer
 from nextvec.engine.engine import Engine, TrainConfig
@@ -35,7 +35,7 @@ from nextvec.engine.schedule import ScheduleConfig
 from nextvec.evaluate.retrieval import dense_ranks, single_relevant
 from nextvec.evaluate.sts import cosine_spearman
 from nextvec.files import atomic_write
-from nextvec.text_method import minilm
+from nextvec.text_method import encode_all, minilm
 from nextvec.types import Ragged, Run
 
 Texts = Mapping[str, Any]
@@ -174,17 +174,6 @@ class Measured:
             "sts": 100 * cosine_spearman(one, two, self.scores),
             "ndcg": 100 * float(single_relevant(ranks)["ndcg@10"].mean()),
         }
-
-
-@torch.inference_mode()
-def encode_all(encode: Callable[[Ragged], Tensor], ids: Sequence[Sequence[int]], device: str) -> NDArray[np.float32]:
-    """float32 [n, ...] of token ids, texts of similar lengths together."""
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    parts = [order[start : start + 64] for start in range(0, len(order), 64)]
-    rows = torch.cat([encode(ragged([ids[i] for i in part]).to(device)).float().cpu() for part in parts])
-    found = torch.empty_like(rows)
-    found[torch.tensor(order)] = rows
-    return found.numpy()
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -13,16 +13,19 @@ import itertools
 import shutil
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from nextvec.data.mining import mine_pairs
 from nextvec.data.pairs import Pairs, pair_columns, read_pairs
-from nextvec.data.sources import Shuffled
+from nextvec.data.sources import Shuffled, ragged
 from nextvec.data.tokenizers import TextTokenizer, load_tokenizer, train_bpe
 from nextvec.engine.method import Method
 from nextvec.nn.backbones.statemap import from_hf, save_hf
@@ -138,11 +141,42 @@ class TextMethod(Method):
         method = cls.start(config, [*pairs.queries, *pairs.documents])
         return method, method.source(pairs, batch=batch, seed=seed)
 
-    def source(self, pairs: Pairs, *, batch: int, seed: int) -> Source:
-        """Shuffled batches of ``pairs``, each text cut to ``max_length`` tokens."""
-        return Shuffled(
-            pair_columns(pairs, self.text_tokenizer(), max_length=self.config.max_length), batch=batch, seed=seed
+    def mine(self, pairs: Pairs, k: int, *, seed: int, prompt: str = "") -> NDArray[np.int64]:
+        """int64 [n, k]: hard negatives as this model sees them, numbers of documents; see ``data.mining.mine_pairs``.
+        prompt: stands before every query."""
+        device, length = str(next(self.parameters()).device), self.config.max_length
+        self.eval()
+        queries, documents = (
+            encode_all(self.vectors, self.text_tokenizer().encode(texts, max_length=length), device)
+            for texts in ([prompt + query for query in pairs.queries], pairs.documents)
         )
+        return mine_pairs(queries, documents, pairs, k, seed=seed)
+
+    def source(
+        self,
+        pairs: Pairs,
+        *,
+        batch: int,
+        seed: int,
+        hard: NDArray[np.int64] | None = None,
+        rows: NDArray[np.int64] | None = None,
+        prompt: str = "",
+    ) -> Source:
+        """Shuffled batches of ``pairs``, each text cut to ``max_length`` tokens. hard: int64 [n, H], the documents that
+        are "neg0", "neg1", ... of each (None: the pairs' own negatives, where they have some); rows: the pairs to learn
+        from (None: all); prompt: stands before every query."""
+        tokenizer, length = self.text_tokenizer(), self.config.max_length
+        kept = list(range(len(pairs))) if rows is None else rows.tolist()
+        mined = [] if hard is None else [[pairs.documents[hard[i, h]] for i in kept] for h in range(hard.shape[1])]
+        own = pairs.negatives
+        chosen = Pairs(
+            [prompt + pairs.queries[i] for i in kept],
+            [pairs.documents[i] for i in kept],
+            mined[0] if mined else None if own is None else [own[i] for i in kept],
+            owners=[pairs.owners[i] for i in kept] if pairs.owners else (),
+        )
+        extra = {f"neg{h}": tokenizer.encode(texts, max_length=length) for h, texts in enumerate(mined[1:], start=1)}
+        return Shuffled(pair_columns(chosen, tokenizer, max_length=length, extra=extra), batch=batch, seed=seed)
 
     @classmethod
     def toy(cls, seed: int) -> tuple[Self, Batch]:
@@ -168,6 +202,17 @@ def joined_texts(batch: Batch) -> tuple[Ragged, list[str], list[int]]:
     columns = [batch.ragged(name) for name in names]
     joined = Ragged(torch.cat([c.values for c in columns]), torch.cat([c.lengths for c in columns]))
     return joined, names, [len(c) for c in columns]
+
+
+@torch.inference_mode()
+def encode_all(encode: Callable[[Ragged], Tensor], ids: Sequence[Sequence[int]], device: str) -> NDArray[np.float32]:
+    """float32 [n, ...] of token ids, texts of similar lengths together."""
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    parts = [order[start : start + 64] for start in range(0, len(order), 64)]
+    rows = torch.cat([encode(ragged([ids[i] for i in part]).to(device)).float().cpu() for part in parts])
+    found = torch.empty_like(rows)
+    found[torch.tensor(order)] = rows
+    return found.numpy()
 
 
 # ---------------------------------------------------------------------------- bases

@@ -54,7 +54,7 @@ def test_what_stands_in_the_loss(against: str, batch: bool, queries: bool) -> No
 def test_mined_documents_never_answer_the_query() -> None:
     pairs = Pairs(["red", "red", "blue", "green"], ["a red thing", "it is red", "a blue thing", "something green"])
     method = LlamaEmbedNemotron.start(Config(depth=1, vocab=300, hard=2), [*pairs.queries, *pairs.documents])
-    chosen = method.mine(pairs, seed=0)
+    chosen = method.mine(pairs, 2, seed=0)
     assert chosen.shape == (4, 2)
     assert set(chosen[0]) == set(chosen[1]) == {2, 3}  # both answers of "red" are left out, and no two are alike
     assert 2 not in chosen[2] and 3 not in chosen[3]
@@ -63,7 +63,7 @@ def test_mined_documents_never_answer_the_query() -> None:
 def test_rows_and_negatives_belong_together() -> None:
     method, _ = LlamaEmbedNemotron.toy(0)
     pairs, chosen = toy_pairs(), np.array([[(i + 1) % 8, (i + 2) % 8] for i in range(8)])
-    batch = method.source(pairs, batch=3, seed=0, chosen=chosen, rows=np.array([5, 0, 7])).batch(0)
+    batch = method.source(pairs, batch=3, seed=0, hard=chosen, rows=np.array([5, 0, 7])).batch(0)
     read = {n: method.text_tokenizer().decode(_lists(batch.ragged(n))) for n in ("query", "document", "neg0", "neg1")}
     seen = [pairs.documents.index(text) for text in read["document"]]
     assert sorted(seen) == [0, 5, 7]

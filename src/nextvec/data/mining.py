@@ -15,9 +15,10 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nextvec.data.pairs import Pairs
 from nextvec.types import InputError, Progress
 
-__all__ = ["fill_random", "mine"]
+__all__ = ["fill_random", "mine", "mine_pairs"]
 
 _QUERIES, _DOCUMENTS = 256, 8192  # scores made at a time
 _NONE = np.iinfo(np.int64).min
@@ -110,6 +111,33 @@ def fill_random(
         # The drawn-th free document: as many further on as taken ones come before it.
         filled[i, empty] = drawn + np.searchsorted(taken - np.arange(len(taken)), drawn, side="right")
     return filled
+
+
+def mine_pairs(
+    queries: ArrayLike,
+    documents: ArrayLike,
+    pairs: Pairs,
+    k: int,
+    *,
+    share: float | None = 0.95,
+    seed: int,
+    progress: Progress | None = None,
+) -> NDArray[np.int64]:
+    """int64 [n, k]: for the query of every pair, the numbers of k documents of other pairs that score highest below
+    ``share`` of its answer's score, and at random where there are fewer. queries, documents: vectors [n, D] of the
+    pairs' texts. Pairs of one group, and texts that read the same, are no negatives of each other."""
+    answers = pairs.answers()
+    found = mine(
+        queries,
+        documents,
+        answers,
+        k,
+        share=share,
+        query_keys=pairs.queries,
+        document_keys=pairs.documents,
+        progress=progress,
+    )
+    return fill_random(found, len(pairs), answers, seed=seed, query_keys=pairs.queries, document_keys=pairs.documents)
 
 
 # ---------------------------------------------------------------------------- what is asked for

@@ -58,6 +58,14 @@ class Pairs:
                 parent[root(i)] = root(first.setdefault(key, i))
         return np.array([root(i) for i in range(len(self))], dtype=np.int64)
 
+    def answers(self) -> list[list[int]]:
+        """For every pair the numbers of those of its group: whose documents are no negatives of its query."""
+        groups = self.groups().tolist()
+        members: dict[int, list[int]] = {}
+        for i, group in enumerate(groups):
+            members.setdefault(group, []).append(i)
+        return [members[group] for group in groups]
+
 
 def read_pairs(path: str | os.PathLike[str], *, limit: int | None = None) -> Pairs:
     """The pairs of a file or folder (jsonl, csv, tsv, parquet; see ``readers``), at most ``limit`` of them.

@@ -126,8 +126,8 @@ def _one(run: Run, *, scale: Scale, against: str) -> Mapping[str, float]:
     texts = read_texts(run.shared)
     pairs = training_pairs(texts)
     method = _start(scale, texts, seed=run.seed, against=against)
-    chosen = method.mine(pairs, seed=run.seed)
-    train(method, method.source(pairs, batch=scale.batch, seed=run.seed, chosen=chosen), scale, run)
+    hard = method.mine(pairs, scale.hard, seed=run.seed)
+    train(method, method.source(pairs, batch=scale.batch, seed=run.seed, hard=hard), scale, run)
     found = Measured(method.vectors, method.text_tokenizer(), texts, scale).points()
     return {**found, "points": _mean(found)}
 
@@ -138,7 +138,7 @@ def _members(run: Run, *, scale: Scale, scratch: bool = False) -> Mapping[str, f
     pairs = training_pairs(texts)
     own = replace(scale, base="tiny", steps=scale.scratch_steps, lr=scale.scratch_lr) if scratch else scale
     base = _start(own, texts, seed=run.seed)
-    chosen = base.mine(pairs, seed=run.seed)  # once: all members learn from the same hard negatives
+    hard = base.mine(pairs, own.hard, seed=run.seed)  # once: all members learn from the same hard negatives
     members, vectors, points = [], [], []
     for m in range(own.members):
         method = _start(own, texts, seed=run.seed * own.members + m) if scratch else _start(own, texts, seed=run.seed)
@@ -146,7 +146,7 @@ def _members(run: Run, *, scale: Scale, scratch: bool = False) -> Mapping[str, f
         at = replace(own, lr=own.lr * _RATES[m % len(_RATES)])
         train(
             method,
-            method.source(pairs, batch=own.batch, seed=run.seed * own.members + m, chosen=chosen, rows=half),
+            method.source(pairs, batch=own.batch, seed=run.seed * own.members + m, hard=hard, rows=half),
             at,
             run,
             name=f"member{m}",

@@ -28,15 +28,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from nextvec.data.mining import fill_random, mine
-from nextvec.data.pairs import Pairs, pair_columns, read_pairs
-from nextvec.data.sources import Shuffled
+from nextvec.data.pairs import read_pairs
 from nextvec.engine.soup import soup
 from nextvec.objectives.base import Objective
 from nextvec.objectives.info_nce import InfoNCE
-from nextvec.text_claims import encode_all
 from nextvec.text_method import TextConfig, TextMethod, toy_pairs
 from nextvec.types import Batch, Card, Claim, InputError, did_you_mean
 
@@ -45,7 +41,6 @@ if TYPE_CHECKING:
     from nextvec.encoder import Encoder
 
 AGAINST = ("hard", "batch", "all")
-_SHARE = 0.95
 
 
 class LlamaEmbedNemotron(TextMethod):
@@ -121,53 +116,8 @@ class LlamaEmbedNemotron(TextMethod):
         given = pairs.negatives is not None
         config = replace(config, seed=seed, negatives=True, hard=1 if given else config.hard)
         method = cls.start(config, [*pairs.queries, *pairs.documents])
-        chosen = None if given else method.mine(pairs, seed=seed)
-        return method, method.source(pairs, batch=batch, seed=seed, chosen=chosen)
-
-    def mine(self, pairs: Pairs, *, seed: int) -> NDArray[np.int64]:
-        """int64 [n, H]: for every query the numbers of the documents that this model finds and that do not answer it;
-        some at random where fewer score below 0.95 of the positive."""
-        device = str(next(self.parameters()).device)
-        tokenizer, length = self.text_tokenizer(), self.config.max_length
-        self.eval()
-        asked = [self.prompt() + query for query in pairs.queries]
-        queries, documents = (
-            encode_all(self.vectors, tokenizer.encode(texts, max_length=length), device)
-            for texts in (asked, pairs.documents)
-        )
-        groups = pairs.groups()
-        members: dict[int, list[int]] = {}
-        for i, group in enumerate(groups.tolist()):
-            members.setdefault(group, []).append(i)
-        answers = [members[group] for group in groups.tolist()]
-        keys = pairs.queries, pairs.documents
-        found = mine(
-            queries, documents, answers, self.config.hard, share=_SHARE, query_keys=keys[0], document_keys=keys[1]
-        )
-        return fill_random(found, len(pairs), answers, seed=seed, query_keys=keys[0], document_keys=keys[1])
-
-    def source(
-        self,
-        pairs: Pairs,
-        *,
-        batch: int,
-        seed: int,
-        chosen: NDArray[np.int64] | None = None,
-        rows: NDArray[np.int64] | None = None,
-    ) -> Source:
-        """Shuffled batches of ``pairs``. chosen: int64 [n, H], the documents that are the hard negatives (None: the
-        pairs' own); rows: the pairs to learn from (None: all)."""
-        tokenizer, length = self.text_tokenizer(), self.config.max_length
-        kept = list(range(len(pairs))) if rows is None else rows.tolist()
-        hard = [] if chosen is None else [[pairs.documents[chosen[i, h]] for i in kept] for h in range(chosen.shape[1])]
-        own = pairs.negatives
-        asked = Pairs(
-            [self.prompt() + pairs.queries[i] for i in kept],
-            [pairs.documents[i] for i in kept],
-            hard[0] if hard else None if own is None else [own[i] for i in kept],
-        )
-        extra = {f"neg{h}": tokenizer.encode(texts, max_length=length) for h, texts in enumerate(hard[1:], start=1)}
-        return Shuffled(pair_columns(asked, tokenizer, max_length=length, extra=extra), batch=batch, seed=seed)
+        hard = None if given else method.mine(pairs, config.hard, seed=seed, prompt=method.prompt())
+        return method, method.source(pairs, batch=batch, seed=seed, hard=hard, prompt=method.prompt())
 
     @classmethod
     def merge(cls, members: Sequence[Self]) -> Self:
@@ -184,8 +134,8 @@ class LlamaEmbedNemotron(TextMethod):
         method, _ = super().toy(seed)
         method.config.hard = 2
         pairs = toy_pairs()
-        chosen = (np.arange(len(pairs))[:, None] + np.array([1, 3])) % len(pairs)
-        return method, method.source(pairs, batch=len(pairs), seed=seed, chosen=chosen).batch(0)
+        hard = (np.arange(len(pairs))[:, None] + np.array([1, 3])) % len(pairs)
+        return method, method.source(pairs, batch=len(pairs), seed=seed, hard=hard).batch(0)
 
     @staticmethod
     def claim(scale: str) -> Claim:

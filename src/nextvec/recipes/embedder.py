@@ -29,7 +29,7 @@ import yaml
 from numpy.typing import NDArray
 
 from nextvec import config as configs
-from nextvec.data.mining import fill_random, mine
+from nextvec.data.mining import mine_pairs
 from nextvec.data.pairs import Pairs, pair_columns
 from nextvec.data.sources import Columns, Shuffled
 from nextvec.encoder import Encoder
@@ -52,7 +52,6 @@ Say = Callable[[str, int, int | None], None]
 _DEFAULTS = {"pretrained": (1e-4, 32, 1.0), "scratch": (5e-4, 64, 10.0), "static": (2e-3, 256, 10.0)}
 """Learning rate, pairs of a batch and epochs, by kind of base."""
 _LEAST_STEPS = 20
-_SHARE = 0.95  # a mined document must score below this share of the answer's score (arXiv 2407.15831)
 
 
 @dataclass(kw_only=True)
@@ -315,24 +314,15 @@ class _Run:
         counted = self._counted("encoding, to mine hard negatives")
         queries = encoder.encode(self.train.first, role="query", progress=counted)
         documents = encoder.encode(self.train.second, role="document", progress=counted)
-        groups = self.train.pairs().groups()
-        members: dict[int, list[int]] = {}
-        for i, group in enumerate(groups.tolist()):
-            members.setdefault(group, []).append(i)
-        answers = [members[group] for group in groups.tolist()]
-        asked, known = self.train.first, self.train.second
-        mined = mine(
+        mined = mine_pairs(
             queries,
             documents,
-            answers,
+            self.train.pairs(),
             1,
-            share=_SHARE,
-            query_keys=asked,
-            document_keys=known,
+            seed=self.settings.seed,
             progress=self._counted("mining hard negatives"),
         )
-        seed = self.settings.seed
-        chosen = fill_random(mined, len(known), answers, seed=seed, query_keys=asked, document_keys=known)[:, 0]
+        chosen = mined[:, 0]
         with atomic_write(path) as stream:
             np.save(stream, chosen)
         return chosen
