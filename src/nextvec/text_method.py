@@ -13,7 +13,7 @@ import itertools
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
@@ -161,10 +161,11 @@ class TextMethod(Method):
         hard: NDArray[np.int64] | None = None,
         rows: NDArray[np.int64] | None = None,
         prompt: str = "",
+        extra: Mapping[str, NDArray[Any]] | None = None,
     ) -> Source:
         """Shuffled batches of ``pairs``, each text cut to ``max_length`` tokens. hard: int64 [n, H], the documents that
         are "neg0", "neg1", ... of each (None: the pairs' own negatives, where they have some); rows: the pairs to learn
-        from (None: all); prompt: stands before every query."""
+        from (None: all); prompt: stands before every query; extra: further columns [n, ...] by name."""
         tokenizer, length = self.text_tokenizer(), self.config.max_length
         kept = list(range(len(pairs))) if rows is None else rows.tolist()
         mined = [] if hard is None else [[pairs.documents[hard[i, h]] for i in kept] for h in range(hard.shape[1])]
@@ -175,8 +176,9 @@ class TextMethod(Method):
             mined[0] if mined else None if own is None else [own[i] for i in kept],
             owners=[pairs.owners[i] for i in kept] if pairs.owners else (),
         )
-        extra = {f"neg{h}": tokenizer.encode(texts, max_length=length) for h, texts in enumerate(mined[1:], start=1)}
-        return Shuffled(pair_columns(chosen, tokenizer, max_length=length, extra=extra), batch=batch, seed=seed)
+        more: dict[str, Any] = {name: column[kept] for name, column in (extra or {}).items()}
+        more |= {f"neg{h}": tokenizer.encode(texts, max_length=length) for h, texts in enumerate(mined[1:], start=1)}
+        return Shuffled(pair_columns(chosen, tokenizer, max_length=length, extra=more), batch=batch, seed=seed)
 
     @classmethod
     def toy(cls, seed: int) -> tuple[Self, Batch]:
