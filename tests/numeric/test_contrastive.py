@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="objectives need torch: pip install 'nextvec[hf]'")
 
-from hypothesis import given, settings  # noqa: E402
+from hypothesis import example, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
@@ -237,6 +237,7 @@ def test_everything_left_out_is_a_loss_of_zero(same_tower: str) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.floats(0, 3), st.floats(0, 4), st.sampled_from([True, False, "joint"]), st.integers(0, 99), st.booleans())
+@example(focal=0.0, hardness=5e-324, symmetric=True, seed=0, columns=True)
 def test_more_negatives_cost_more_and_weights_are_linear(
     focal: float, hardness: float, symmetric: bool | str, seed: int, columns: bool
 ) -> None:

@@ -154,7 +154,8 @@ def _loss(logits: Tensor, target: Tensor, rules: Rules, start: int, stop: int) -
 def _log_weights(logits: Tensor, target: Tensor, beta: Tensor) -> Tensor:
     """log w [t, K] with w proportional to exp(beta * logits), of mean 1 over the negatives that are left; 0 in rows
     that have none, and -inf where one was left out."""
-    hard = logits * beta[:, None]
+    # A hardness below what the type can hold would be 0 here, and 0 times the -inf of what was left out no number.
+    hard = logits * beta.clamp(min=torch.finfo(beta.dtype).tiny)[:, None]
     hard.scatter_(1, target[:, None], -torch.inf)
     left = (hard > -torch.inf).sum(1)
     mean = torch.logsumexp(hard, dim=1) - left.clamp(min=1).to(hard.dtype).log()
