@@ -26,7 +26,7 @@ test: $(VENV)/.ready-test browser
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 bench: $(VENV)/.ready-test
 	@mkdir -p benchmarks/out
