@@ -145,6 +145,10 @@ class TextTokenizer:
                 found += [e.ids for e in self._inner.encode_batch_fast(chunk, add_special_tokens=special)]
         return found
 
+    def spelling(self, i: int) -> str:
+        """How the vocabulary writes token ``i`` ("##ing", "Ġword"); "" for an id without a token."""
+        return str(self._inner.id_to_token(i) or "")
+
     def decode(self, sequences: Iterable[Sequence[int]], *, special: bool = False) -> list[str]:
         """As ``Tokenizer.decode``."""
         lists = [list(map(int, ids)) for ids in sequences]
