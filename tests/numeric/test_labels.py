@@ -38,10 +38,25 @@ def test_scores_against_numpy() -> None:
     assert list(term.logs) == ["labels"]
 
 
-@pytest.mark.parametrize("kind", ["classes", "binary", "score"])
+def test_several_against_numpy() -> None:
+    label = np.array([[1, 0, 1], [-1, -1, -1], [0, 0, 0], [1, 1, 1], [0, 1, 0], [0, 0, 1]])
+    expected = 0.0
+    for z, y in zip(LOGITS, label, strict=True):
+        if (y >= 0).all():
+            expected += np.log1p(np.exp(-z[y == 1])).mean() if (y == 1).any() else 0
+            expected += np.log1p(np.exp(z[y == 0])).mean() if (y == 0).any() else 0
+    columns = {"label": torch.tensor(label)}
+    term = Labels("several")({"logits": torch.tensor(LOGITS)}, columns)
+    assert float(term.sum) == pytest.approx(expected, rel=1e-12)
+    assert term.count == 5 == Labels("several").count(columns)
+
+
+@pytest.mark.parametrize("kind", ["classes", "binary", "score", "several"])
 def test_gradients_and_direction(kind: str) -> None:
     label = torch.tensor([0, 1, 1, 0, 1, 0])
-    logits = torch.tensor(LOGITS if kind == "classes" else LOGITS[:, :1]).requires_grad_()
+    if kind == "several":
+        label = torch.stack([label, 1 - label, label], dim=1)
+    logits = torch.tensor(LOGITS if kind in ("classes", "several") else LOGITS[:, :1]).requires_grad_()
     made = Labels(kind)
     assert torch.autograd.gradcheck(lambda z: made({"logits": z}, {"label": label}).sum, [logits])
     optimiser = torch.optim.Adam([logits], lr=0.1)

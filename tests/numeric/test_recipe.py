@@ -29,9 +29,10 @@ SMALL = Recipe(
     vocabulary=2000,
     dims=(8, 16, 32),
     teacher_papers=250,
-    distil=Stage(steps=10, batch=64, learning_rate=5e-3),
-    contrast=Stage(steps=60, batch=128, learning_rate=1e-2),
+    distil=Stage(steps=10, batch=64, general=8, learning_rate=5e-3),
+    contrast=Stage(steps=60, batch=128, general=8, learning_rate=1e-2),
 )
+GENERAL = [f"{one} {two}" for one in ("a red", "an old", "the small") for two in ("dog barks", "door closes", "idea")]
 
 
 class WordTeacher:
@@ -69,7 +70,7 @@ def recall_at_10(encoder: Encoder, papers: Sequence[Paper], dim: int) -> float:
 def test_recipe_trains_a_model_that_loads_and_ranks(papers: list[Paper], tmp_path: Path) -> None:
     teacher = WordTeacher()
     held_out, training = papers[:150], papers[150:]
-    prepared = prepare(training, teacher, SMALL, tmp_path / "work")
+    prepared = prepare(training, teacher, SMALL, tmp_path / "work", general=GENERAL)
     stages = train(prepared, SMALL, tmp_path / "work", seed=0)
     size = write_model(tmp_path / "model", prepared.tokenizer, stages["final"], nested_dims=SMALL.dims)
     assert size == sum(file.stat().st_size for file in (tmp_path / "model").iterdir())
@@ -81,6 +82,22 @@ def test_recipe_trains_a_model_that_loads_and_ranks(papers: list[Paper], tmp_pat
     rows = stages["final"]
     exact = unit(TokenTable(rows).encode(Bags.of(prepared.tokenizer, [held_out[0].abstract])))
     assert float((np.asarray(vectors) * exact).sum()) > 0.999
+
+
+def test_general_texts_follow_the_teacher_too(papers: list[Paper], tmp_path: Path) -> None:
+    """Words that no paper has: with general texts the vocabulary knows them, and their vectors are learned."""
+    odd = [f"{one} {two}" for one in ("zbrolq", "krontz", "vimpel") for two in ("yxors", "whamble", "quindle")]
+    stage = Stage(steps=40, batch=64, general=9, learning_rate=2e-2)
+    settings = Recipe(vocabulary=900, dims=(16,), teacher_papers=50, repeat=30, distil=stage, contrast=stage)
+    prepared = prepare(papers[:80], WordTeacher(), settings, tmp_path, general=odd)
+    rows = train(prepared, settings, tmp_path, seed=0)
+    assert "zbrolq" in prepared.tokenizer.get_vocab()
+    wanted = unit(prepared.views.teacher_general)
+    before, after = (
+        float((unit(TokenTable(rows[step]).encode(prepared.views.general)) * wanted).sum(1).mean())
+        for step in ("tokens", "distilled")
+    )
+    assert 1 - after < 0.3 * (1 - before)
 
 
 def test_recipe_repeats_and_goes_on_from_what_is_there(papers: list[Paper], tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
-"""Labels known to people or to a dictionary: classes, yes or no, or a score, from logits.
+"""Labels known to people or to a dictionary: a class, several, yes or no, or a score, from logits.
 
     classes   loss_i = -log softmax(z_i)[y_i]
     binary    loss_i = log(1 + exp(-z_i)) where y_i = 1,  log(1 + exp(z_i)) where y_i = 0
     score     loss_i = (z_i - y_i)^2
+    several   loss_i = mean over the classes c that i has of  log(1 + exp(-z_ic))
+                     + mean over those that it has not of  log(1 + exp(z_ic))
 
 Legend: B items, C classes.
 """
@@ -20,12 +22,19 @@ from nextvec.types import Column, InputError, Ragged, Term
 
 __all__ = ["KINDS", "Labels"]
 
-KINDS = ("classes", "binary", "score")
+KINDS = ("classes", "binary", "score", "several")
+
+
+def known(label: Tensor) -> Tensor:
+    """Which rows of ``label`` [B, C] are known, bool [B]: -1 marks the others."""
+    return (label >= 0).all(dim=1)
 
 
 class Labels(Objective):
-    """Reads ``logits``: [B, C], or [B, 1] for "binary" and "score". The column ``label``: int64 [B] from 0 to C - 1, or
-    float [B]. Logs its mean as ``name`` and, unless it is a score, the share of right answers as ``NAME_accuracy``."""
+    """Reads ``logits``: [B, C], or [B, 1] for "binary" and "score". The column ``label``: int64 [B] from 0 to C - 1;
+    for "binary" and "score" any numbers [B]; for "several" [B, C] of 0 and 1, where a row of -1 is not known and is
+    left out. Logs its mean as ``name`` and, of classes and yes or no, the share of right answers as
+    ``NAME_accuracy``."""
 
     scope: Scope = "example"
 
@@ -40,11 +49,15 @@ class Labels(Objective):
 
     def count(self, batch: Columns) -> float | None:
         label = batch.get(self.columns[0])
-        return None if label is None else float(len(label))
+        if label is None or isinstance(label, Ragged):
+            return None
+        return float(known(label).sum()) if self.kind == "several" else float(len(label))
 
     def forward(self, out: Outputs, batch: Columns) -> Term:
         logits = out[self.reads[0]]
         label = self._label(batch, logits)
+        if self.kind == "several":
+            return self._several(logits, label)
         if self.kind == "classes":
             loss = functional.cross_entropy(logits, label, reduction="sum")
             right = logits.argmax(1) == label
@@ -60,14 +73,24 @@ class Labels(Objective):
             logs[f"{self.name}_accuracy"] = float(right.sum()) / count
         return Term(loss, float(len(label)), logs)
 
+    def _several(self, logits: Tensor, label: Tensor) -> Term:
+        rows = known(label)
+        z, y = logits[rows], label[rows].to(logits.dtype)
+        has = (functional.softplus(-z) * y).sum(1) / y.sum(1).clamp(min=1)
+        has_not = (functional.softplus(z) * (1 - y)).sum(1) / (1 - y).sum(1).clamp(min=1)
+        loss = (has + has_not).sum()
+        return Term(loss, float(len(z)), {self.name: float(loss.detach()) / max(len(z), 1)})
+
     def _label(self, batch: Columns, logits: Tensor) -> Tensor:
         label, name = batch.get(self.columns[0]), self.columns[0]
         wide = logits.shape[1] if logits.ndim == 2 else 0
-        if wide < 1 or (self.kind != "classes" and wide != 1):
-            wanted = "[B, C]" if self.kind == "classes" else "[B, 1]"
+        one = self.kind in ("binary", "score")
+        if wide < 1 or (one and wide != 1):
+            wanted = "[B, 1]" if one else "[B, C]"
             raise InputError(f"{self.reads[0]!r} is {list(logits.shape)}; expected {wanted}")
-        if label is None or isinstance(label, Ragged) or label.shape != (len(logits),):
-            raise InputError(f"labels of kind {self.kind!r} need a column {name!r} [{len(logits)}]")
+        shape = tuple(logits.shape) if self.kind == "several" else (len(logits),)
+        if label is None or isinstance(label, Ragged) or label.shape != shape:
+            raise InputError(f"labels of kind {self.kind!r} need a column {name!r} {list(shape)}")
         if self.kind == "classes" and len(label):
             low, high = int(label.min()), int(label.max())
             if label.is_floating_point() or low < 0 or high >= wide:
