@@ -123,14 +123,23 @@ class TextMethod(Method):
         """The method with its base's weights and tokenizer; "tiny" learns one from ``texts``."""
         if config.base == "tiny":
             tokenizer = train_bpe(texts, vocab=config.vocab)
-            shape = tiny_shape(config.depth, tokenizer.vocab, dropout=config.dropout)
             torch.manual_seed(config.seed)
-            return cls(replace(config, shape=shape), tokenizer=tokenizer)
-        transformer, tokenizer, pooling = open_base(config.base, dropout=config.dropout)
+            return cls(replace(config, shape=cls.shape(config, tokenizer.vocab)), tokenizer=tokenizer)
+        transformer, tokenizer, pooling = open_base(config.base, **cls.changes(config))
         torch.manual_seed(config.seed)
         method = cls(replace(config, shape=transformer.config, pooling=pooling), tokenizer=tokenizer)
         method.transformer = transformer
         return method
+
+    @classmethod
+    def shape(cls, config: Any, vocab: int) -> TransformerConfig:
+        """The shape of the base "tiny"."""
+        return tiny_shape(config.depth, vocab, dropout=config.dropout)
+
+    @classmethod
+    def changes(cls, config: Any) -> dict[str, Any]:
+        """What is changed in the shape of a base that is opened."""
+        return {"dropout": config.dropout}
 
     @classmethod
     def prepare(cls, data: Path, config: Any, *, batch: int, seed: int, folder: Path) -> tuple[Self, Source]:
@@ -239,8 +248,9 @@ def tiny_shape(depth: int, vocab: int, *, dropout: float = 0.0) -> TransformerCo
     )
 
 
-def open_base(name: str, *, dropout: float) -> tuple[Transformer, TextTokenizer, str]:
-    """Our transformer with the weights in ``name`` (a folder or hub id), tokenizer and pooling.
+def open_base(name: str, **changes: Any) -> tuple[Transformer, TextTokenizer, str]:
+    """Our transformer with the weights in ``name`` (a folder or hub id), tokenizer and pooling. changes: fields of its
+    shape that leave the weights as they are, such as dropout=0.1 or attention="bidirectional".
 
     InputError for what cannot be trained here: static models, layouts that ``statemap`` has not, dense layers, several
     poolings, folders that read bytes.
@@ -253,7 +263,7 @@ def open_base(name: str, *, dropout: float) -> tuple[Transformer, TextTokenizer,
             f"base {short!r} cannot be trained here: a transformer with one pooling, without dense layers or "
             "do_lower_case, is needed"
         )
-    transformer = from_hf(layout.folder, dropout=dropout)
+    transformer = from_hf(layout.folder, **changes)
     tokenizer = load_tokenizer(layout.folder)
     if not isinstance(tokenizer, TextTokenizer):
         raise InputError(f"{str(folder)!r} reads bytes; a base with a tokenizer.json is needed")
