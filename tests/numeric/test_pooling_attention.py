@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="methods need torch: pip install 'ne
 from nextvec.data.sources import ragged  # noqa: E402
 from nextvec.engine.engine import Engine, TrainConfig  # noqa: E402
 from nextvec.engine.optim import OptimConfig  # noqa: E402
-from nextvec.methods._pooling_attention_claim import SCALES, World, _each_needle_once  # noqa: E402
+from nextvec.methods._pooling_attention_claim import SCALES, World, each_needle_once  # noqa: E402
 from nextvec.methods.pooling_attention import DESIGNS, PoolingAttention  # noqa: E402
 from nextvec.types import InputError  # noqa: E402
 
@@ -88,7 +88,7 @@ def test_the_world_is_what_it_says() -> None:
     for side in texts:
         for text, kind in zip(side, kinds, strict=True):
             assert [token for token in text if 0 < token <= 30] == [1 + kind]
-    once, order = _each_needle_once(world, random)
+    once, order = each_needle_once(world, random)
     assert order.tolist() == list(range(30))
     assert [[token for token in text if 0 < token <= 30] for text in once[1]] == [[1 + i] for i in range(30)]
     texts, kinds = world.texts(random, "topic", 3000)

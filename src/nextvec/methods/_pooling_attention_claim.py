@@ -16,22 +16,24 @@ Legend: B pairs of a batch, n texts, D width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from nextvec.data.sources import Generated, ragged
 from nextvec.evaluate.retrieval import dense_ranks
 from nextvec.methods.pooling_attention import DESIGNS, PoolingAttention
 from nextvec.text_claims import TextScale, train
 from nextvec.text_method import encode_all
-from nextvec.types import Batch, Check, Claim, InputError, Run
+from nextvec.types import Batch, Check, Claim, InputError, Ragged, Run
 
 Texts = NDArray[np.int64]
+Encode = Callable[[Ragged], Tensor]
 _END = 0  # the last token of every text, which a causal model's vector is read from
 
 
@@ -133,28 +135,36 @@ def _arm(run: Run, *, design: str, scale: Scale, one_key: bool = False) -> Mappi
         method = PoolingAttention(config)
         source = Generated(partial(world.batch, task=task), batch=scale.batch, seed=run.seed)
         train(method, source, scale, run, name=task, done=part * scale.steps, total=2 * scale.steps)
-        found[task] = _measure(method, world, task, np.random.default_rng([run.seed, 1]))
+        measure = needle_points if task == "needle" else topic_points
+        device = str(next(method.parameters()).device)
+        found[task] = measure(method.vectors, world, np.random.default_rng([run.seed, 1]), device)
     return found
 
 
-def _measure(method: PoolingAttention, world: World, task: str, random: np.random.Generator) -> float:
-    device = str(next(method.parameters()).device)
-    count = world.scale.needles if task == "needle" else world.scale.tests
-    (queries, documents), kinds = world.texts(random, task, count)
-    if task == "needle":  # every needle once: one right answer for each
-        (queries, documents), kinds = _each_needle_once(world, random)
-    one, two = (encode_all(method.vectors, texts.tolist(), device) for texts in (queries, documents))
-    one, two = (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in (one, two))
-    if task == "needle":
-        return 100 * float(np.mean(1 / dense_ranks(one, two, np.arange(len(one)))))
-    centres = np.stack([two[kinds == kind].sum(0) for kind in range(world.scale.topics)])
-    centres /= np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
+def needle_points(encode: Encode, world: World, random: np.random.Generator, device: str) -> float:
+    """MRR in points: does a text with a needle find the other text with it? Every needle once on each side."""
+    (queries, documents), _ = each_needle_once(world, random)
+    one, two = (_unit(encode_all(encode, texts.tolist(), device)) for texts in (queries, documents))
+    return 100 * float(np.mean(1 / dense_ranks(one, two, np.arange(len(one)))))
+
+
+def topic_points(encode: Encode, world: World, random: np.random.Generator, device: str) -> float:
+    """Accuracy in percent: is a text nearest to the mean of other texts of its topic?"""
+    (asked, known), kinds = world.texts(random, "topic", world.scale.tests)
+    one, two = (_unit(encode_all(encode, texts.tolist(), device)) for texts in (asked, known))
+    centres = _unit(np.stack([two[kinds == kind].sum(0) for kind in range(world.scale.topics)]))
     return 100 * float(np.mean((one @ centres.T).argmax(1) == kinds))
 
 
-def _each_needle_once(world: World, random: np.random.Generator) -> tuple[Texts, NDArray[np.int64]]:
+def each_needle_once(world: World, random: np.random.Generator) -> tuple[Texts, NDArray[np.int64]]:
+    """Texts [2, needles, length], the i-th with needle i, and their needles."""
     made, _ = world.texts(random, "needle", world.scale.needles)
     kinds = np.arange(world.scale.needles)
     held = (made > _END) & (made <= world.scale.needles)
     made[held] = np.broadcast_to(1 + kinds, (2, len(kinds))).flatten()
     return made, kinds
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    scaled: NDArray[np.float32] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return scaled
