@@ -20,6 +20,7 @@ from nextvec.cli.papers import (
     site_home,
     stages,
 )
+from nextvec.nn.locate import bundled_models
 
 QUESTION = "Can a language model plan ahead in latent space instead of one token at a time?"
 
@@ -29,6 +30,9 @@ def command(
     port: PortOption = 8000,
     host: HostOption = "127.0.0.1",
     home: HomeOption = None,
+    model: Annotated[
+        str, typer.Option("--model", help="mini (a second or two), small (better, a minute), or a folder or hub id.")
+    ] = "mini",
     as_json: JsonFlag = False,
 ) -> None:
     """Set up the paper-discovery site on the bundled papers and open it.
@@ -40,7 +44,7 @@ def command(
     require("fastapi", why="the paper-discovery site")
     began = time.perf_counter()
     _set_damaged_aside(home)
-    with opened(home, "nextvec-mini") as site:
+    with opened(home, f"nextvec-{model}" if f"nextvec-{model}" in bundled_models() else model) as site:
         from nextvec.papers.ingest import prepare
         from nextvec.papers.search import search
 

@@ -1,7 +1,8 @@
 """Title and abstract pairs for training and evaluation, with a split that no paper crosses.
 
 Sources: arXiv metadata (CC0), ACL Anthology from 2016 on (CC BY 4.0), and Daily Papers, which is used for
-evaluation only: none of its papers is trained on, whatever set it also appears in.
+evaluation only: none of its papers is trained on, whatever set it also appears in. Texts of general English are
+WordNet's (its own licence, which asks for its notice).
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nextvec.data.readers import read_records
 from nextvec.data.titles import FIRST_ACL_YEAR, Paper, in_order, papers_of, title_key
+from nextvec.data.wordnet import read_wordnet
 
-__all__ = ["Corpus", "halves", "load_corpus", "split"]
+__all__ = ["Corpus", "general_texts", "halves", "load_corpus", "split"]
 
 ARXIV = "papers/arxiv_daily/arxiv_cs_2025-03_2026-03.jsonl.xz"
 ACL = (
@@ -77,3 +81,13 @@ def halves(text: str) -> tuple[str, str]:
     ends = ends or [match.end() for match in re.finditer(r"\s", text)] or [middle]
     cut = min(ends, key=lambda end: abs(end - middle))
     return text[:cut].strip(), text[cut:].strip()
+
+
+def general_texts(package: Path | None = None) -> list[str]:
+    """Texts of general English, in a fixed random order: of every synset of WordNet its words and what they mean, and
+    the sentences that show their use. package: as for ``read_wordnet``."""
+    texts: list[str] = []
+    for synset in read_wordnet(package):
+        texts += [f"{', '.join(synset.words)}: {synset.definition}", *synset.examples]
+    order = np.random.default_rng(3000).permutation(len(texts))
+    return [texts[i] for i in order]

@@ -1,23 +1,18 @@
-"""Train nextvec-mini, the bundled encoder: ``python -m nextvec.recipes.mini --data DIR --teacher DIR --out
-DIR``.
+"""Train nextvec-mini, the bundled encoder: ``python -m nextvec.recipes.mini --data DIR --teacher DIR --out DIR``.
 
-1. Vocabulary: WordPiece over the training papers, and the counts of its tokens.
-2. Token distillation: the teacher's vector of every token alone, turned onto the principal axes of its
-document
+1. Vocabulary: WordPiece over the training papers and texts of general English, and the counts of its tokens.
+2. Token distillation: the teacher's vector of every token alone, turned onto the principal axes of its document
    vectors, weighted by frequency.
-3. Document distillation: the rows are trained so that mean vectors of titles and half abstracts follow the
-teacher. 4. Contrastive training: a title finds its own abstract among those of the batch, at every nested
-width, while the
+3. Document distillation: the rows are trained so that mean vectors of titles, half abstracts and general texts follow
+   the teacher.
+4. Contrastive training: a title finds its own abstract among those of the batch, at every nested width, while the
    distillation goes on beside it.
-5. The rows of steps 3 and 4 are averaged: titles alone teach the model to expect titles, and the average
-keeps
-   more of the teacher for other queries (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models",
-   arXiv 2109.01903).
+5. The rows of steps 3 and 4 are averaged: titles alone teach the model to expect titles, and the average keeps more of
+   the teacher for other queries (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", arXiv 2109.01903).
 6. The rows become int8 with a scale each.
 
-Every costly result is kept in the work folder under a hash of what it depends on: an interrupted run goes on
-there. The papers that the evaluation uses (see ``corpus.py``) take part in no step. Legend: V vocabulary, D
-width.
+Every costly result is kept in the work folder under a hash of what it depends on: an interrupted run goes on there. The
+papers that the evaluation uses (see ``corpus.py``) take part in no step. Legend: V vocabulary, D width.
 """
 
 from __future__ import annotations
@@ -30,7 +25,7 @@ from pathlib import Path
 from nextvec import config
 from nextvec.data.bundled import daily_papers
 from nextvec.files import atomic_write, cache_home
-from nextvec.recipes.corpus import Corpus, load_corpus
+from nextvec.recipes.corpus import Corpus, general_texts, load_corpus
 from nextvec.recipes.mini_report import measure
 from nextvec.recipes.mini_steps import Recipe, prepare, train
 from nextvec.recipes.package import write_model
@@ -38,7 +33,7 @@ from nextvec.recipes.teacher import Teacher
 from nextvec.types import NextvecError, Progress
 
 
-def _said(label: str) -> Progress:
+def said(label: str) -> Progress:
     """Progress as a line on standard error, ten per task."""
 
     def report(done: int, total: int | None) -> None:
@@ -80,10 +75,10 @@ def run(arguments: argparse.Namespace) -> None:
     recipe = config.override(Recipe(), arguments.changes)
     corpus = read_corpus(arguments.data)
     teacher = Teacher(arguments.teacher)
-    prepared = prepare(corpus.train, teacher, recipe, arguments.work, report=_said)
+    prepared = prepare(corpus.train, teacher, recipe, arguments.work, general=general_texts(), report=said)
     stages = {}
     for seed in arguments.seeds:
-        stages[seed] = train(prepared, recipe, arguments.work, seed=seed, report=_said)
+        stages[seed] = train(prepared, recipe, arguments.work, seed=seed, report=said)
     rows = stages[arguments.seeds[0]]["final"]
     size = write_model(arguments.out, prepared.tokenizer, rows, nested_dims=recipe.dims)
     config.save(recipe, arguments.work / "recipe.yaml")

@@ -41,14 +41,16 @@ class TeacherLike(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """All settings. ``teacher_papers``: how many papers' half abstracts the teacher encodes (its titles:
-    all). ``blend``: the weight of the contrastive rows in the final average with the distilled ones."""
+    all). ``repeat``: how often general texts are counted when the vocabulary is learned: there are few beside the
+    papers'. ``blend``: the weight of the contrastive rows in the final average with the distilled ones."""
 
     vocabulary: int = 32_000
     dims: tuple[int, ...] = (32, 64, 128, 256)
-    teacher_papers: int = 40_960
-    distil: Stage = field(default_factory=lambda: Stage(steps=200, batch=2048, learning_rate=2e-3))
+    teacher_papers: int = 20_480
+    repeat: int = 3
+    distil: Stage = field(default_factory=lambda: Stage(steps=400, batch=2048, general=2048, learning_rate=2e-3))
     contrast: Stage = field(
-        default_factory=lambda: Stage(steps=300, batch=2048, learning_rate=5e-3, distill_weight=2.0)
+        default_factory=lambda: Stage(steps=300, batch=2048, general=2048, learning_rate=5e-3, distill_weight=2.0)
     )
     blend: float = 0.7
 
@@ -70,13 +72,22 @@ def silent(_: str) -> Progress:
 
 
 def prepare(
-    papers: Sequence[Paper], teacher: TeacherLike, recipe: Recipe, work: Path, *, report: Reporter = silent
+    papers: Sequence[Paper],
+    teacher: TeacherLike,
+    recipe: Recipe,
+    work: Path,
+    *,
+    general: Sequence[str] = (),
+    report: Reporter = silent,
 ) -> Prepared:
-    """Steps 1 and 2, and the training views."""
+    """Steps 1 and 2, and the training views. general: texts of general English."""
     titles = [paper.title for paper in papers]
     abstracts = [paper.abstract for paper in papers]
-    digest = _digest(recipe.vocabulary, recipe.teacher_papers, max(recipe.dims), titles, abstracts)
-    tokenizer, counts = _vocabulary(titles, abstracts, recipe, work / f"vocabulary-{digest}")
+    digest = _digest(
+        recipe.vocabulary, recipe.teacher_papers, recipe.repeat, max(recipe.dims), titles, abstracts, list(general)
+    )
+    texts = [*titles, *abstracts, *list(general) * recipe.repeat]
+    tokenizer, counts = _vocabulary(texts, recipe, work / f"vocabulary-{digest}")
     firsts, seconds = zip(*(halves(abstract) for abstract in abstracts), strict=True)
 
     def teach(what: str, texts: Sequence[str]) -> NDArray[np.float16]:
@@ -84,16 +95,21 @@ def prepare(
 
     teacher_titles = teach("titles", titles)
     teacher_firsts = teach("half abstracts", firsts[: recipe.teacher_papers])
+    teacher_general = teach("general texts", general) if general else teacher_firsts[:0]
     known = len(teacher_firsts)
-    axes = principal_axes(np.concatenate([teacher_titles[:known], teacher_firsts]), max(recipe.dims))
+    axes = principal_axes(
+        np.concatenate([teacher_titles[:known], teacher_firsts, teacher_general[:known]]), max(recipe.dims)
+    )
     rows = initial_table(teach("tokens", surface(tokenizer)), counts, axes)
     views = Views(
         titles=Bags.of(tokenizer, titles),
         abstracts=Bags.of(tokenizer, abstracts),
         firsts=Bags.of(tokenizer, firsts),
         seconds=Bags.of(tokenizer, seconds),
+        general=Bags.of(tokenizer, general),
         teacher_titles=_turned(teacher_titles, axes),
         teacher_firsts=_turned(teacher_firsts, axes),
+        teacher_general=_turned(teacher_general, axes),
     )
     return Prepared(tokenizer, rows, views, _digest(digest, tokenizer.to_str()))
 
@@ -120,14 +136,12 @@ def train(
     return {"tokens": prepared.rows, "distilled": distilled, "contrastive": contrastive, "final": final}
 
 
-def _vocabulary(
-    titles: Sequence[str], abstracts: Sequence[str], recipe: Recipe, folder: Path
-) -> tuple[Any, NDArray[np.int64]]:
+def _vocabulary(texts: Sequence[str], recipe: Recipe, folder: Path) -> tuple[Any, NDArray[np.int64]]:
     from tokenizers import Tokenizer
 
     names = folder / "tokenizer.json", folder / "counts.npy"
     if not all(name.exists() for name in names):
-        tokenizer, counts = train_tokenizer([*titles, *abstracts], size=recipe.vocabulary)
+        tokenizer, counts = train_tokenizer(texts, size=recipe.vocabulary)
         with atomic_write(names[0]) as stream:
             stream.write(tokenizer.to_str().encode())
         with atomic_write(names[1]) as stream:
@@ -137,7 +151,7 @@ def _vocabulary(
 
 def _turned(vectors: NDArray[np.float16], axes: NDArray[np.float32]) -> NDArray[np.float16]:
     """Unit vectors [N, H] on the axes [H, D], block by block."""
-    blocks = [unit(vectors[i : i + 8192]) @ axes for i in range(0, len(vectors), 8192)]
+    blocks = [unit(vectors[i : i + 8192]) @ axes for i in range(0, max(len(vectors), 1), 8192)]
     return np.concatenate(blocks).astype(np.float16)
 
 

@@ -1,6 +1,6 @@
 """The two training stages of a static encoder: follow the teacher, then find each title's own abstract.
 
-Legend: N papers, B papers of a batch, D width.
+Legend: N papers, G general texts, B papers of a batch, D width.
 """
 
 from __future__ import annotations
@@ -25,15 +25,18 @@ __all__ = ["Stage", "Views", "contrast", "distil"]
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """The training papers as bags, row i of each being paper i, and the teacher's vectors on the student's axes:
-    float16 [N, D] for titles and [M, D] for the first halves of the first M <= N papers' abstracts."""
+    """The training papers as bags, row i of each being paper i, and G texts of general English. The teacher's vectors
+    on the student's axes: float16 [N, D] for titles, [M, D] for the first halves of the first M <= N papers' abstracts,
+    and [G, D]."""
 
     titles: Bags
     abstracts: Bags
     firsts: Bags
     seconds: Bags
+    general: Bags
     teacher_titles: NDArray[np.float16]
     teacher_firsts: NDArray[np.float16]
+    teacher_general: NDArray[np.float16]
 
     def __len__(self) -> int:
         return len(self.titles)
@@ -41,11 +44,13 @@ class Views:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """How one stage is trained: Adam with linear warm-up over a tenth of the steps and cosine decay to zero."""
+    """How one stage is trained: Adam with linear warm-up over a tenth of the steps and cosine decay to zero. batch:
+    papers of a step; general: texts of general English beside them."""
 
     steps: int
     batch: int
     learning_rate: float
+    general: int = 0
     temperature: float = 0.05
     distill_weight: float = 0.0
 
@@ -59,11 +64,12 @@ def distil(
     seed: int,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """Train the rows [V, D] so that mean vectors of titles and half abstracts point where the teacher's do."""
+    """Train the rows [V, D] so that mean vectors of titles, half abstracts and general texts point where the teacher's
+    do."""
     objective = Matryoshka(Distill(), dims=dims)
 
-    def outputs(table: TokenTable, papers: NDArray[np.int64], _: np.random.Generator) -> Outputs:
-        return _student_and_teacher(table, views, papers)
+    def outputs(table: TokenTable, papers: NDArray[np.int64], generator: np.random.Generator) -> Outputs:
+        return _student_and_teacher(table, views, papers, _drawn(views, stage, generator))
 
     return _train(rows, len(views), objective, outputs, stage, seed=seed, progress=progress)
 
@@ -87,17 +93,26 @@ def contrast(
         view = (views.abstracts, views.firsts, views.seconds)[int(generator.choice(3, p=(0.5, 0.25, 0.25)))]
         out = {"query": table(views.titles.take(papers)), "document": table(view.take(papers))}
         if stage.distill_weight:
-            out |= _student_and_teacher(table, views, papers)
+            out |= _student_and_teacher(table, views, papers, _drawn(views, stage, generator))
         return out
 
     return _train(rows, len(views), objective, outputs, stage, seed=seed, progress=progress)
 
 
-def _student_and_teacher(table: TokenTable, views: Views, papers: NDArray[np.int64]) -> dict[str, torch.Tensor]:
+def _drawn(views: Views, stage: Stage, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Which general texts a step sees."""
+    size = min(stage.general, len(views.general))
+    return np.sort(generator.choice(len(views.general), size=size, replace=False)).astype(np.int64)
+
+
+def _student_and_teacher(
+    table: TokenTable, views: Views, papers: NDArray[np.int64], general: NDArray[np.int64]
+) -> dict[str, torch.Tensor]:
     known = papers[papers < len(views.teacher_firsts)]
-    teacher = np.concatenate([views.teacher_titles[papers], views.teacher_firsts[known]]).astype(np.float32)
-    student = torch.cat([table(views.titles.take(papers)), table(views.firsts.take(known))])
-    return {"student": student, "teacher": torch.from_numpy(teacher)}
+    taught = (views.teacher_titles[papers], views.teacher_firsts[known], views.teacher_general[general])
+    bags = (views.titles.take(papers), views.firsts.take(known), views.general.take(general))
+    student = torch.cat([table(bag) for bag in bags if len(bag)])
+    return {"student": student, "teacher": torch.from_numpy(np.concatenate(taught).astype(np.float32))}
 
 
 def _train(

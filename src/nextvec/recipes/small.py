@@ -1,0 +1,260 @@
+"""Train nextvec-small, the bundled transformer: ``python -m nextvec.recipes.small --data DIR --teacher DIR --out DIR``.
+
+1. Vocabulary: WordPiece over the training papers and texts of general English (``corpus.py``).
+2. The table of tokens starts as the teacher's vector of every token alone, on the principal axes of its texts' vectors.
+3. First stage: titles, first halves of abstracts and general texts point where the teacher's vectors do, at every width
+   and every depth.
+4. Second stage: a title finds its own abstract among those of the batch, while the distillation goes on beside it.
+5. Weights are stored as float16: a folder that Hugging Face's library and sentence-transformers open.
+
+The teacher's vectors and checkpoints are kept in the work folder: an interrupted run goes on there. The papers that the
+evaluation uses take part in no step. Legend: n texts, k kinds of text, V vocabulary, H and D teacher's and own width.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nextvec import config
+from nextvec.data.sources import Shuffled, Source
+from nextvec.data.titles import Paper
+from nextvec.data.tokenizers import TextTokenizer
+from nextvec.engine.engine import Engine, TrainConfig
+from nextvec.engine.optim import OptimConfig
+from nextvec.engine.schedule import ScheduleConfig
+from nextvec.files import cache_home
+from nextvec.nn.save import new_folder
+from nextvec.recipes.corpus import general_texts, halves
+from nextvec.recipes.mini import read_corpus, said
+from nextvec.recipes.mini_steps import Reporter, TeacherLike, silent
+from nextvec.recipes.small_model import SmallConfig, SmallEmbedder, shape_of
+from nextvec.recipes.static_table import principal_axes, unit
+from nextvec.recipes.teacher import Teacher
+from nextvec.recipes.vocabulary import surface, train_tokenizer
+from nextvec.types import NextvecError
+
+__all__ = ["Recipe", "train_small"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One training: AdamW with warm-up over a tenth of the steps and cosine decay. length: tokens of a text."""
+
+    steps: int
+    batch: int
+    lr: float
+    length: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All settings. teacher_papers: how many papers' half abstracts the teacher reads (its titles: all); repeat: how
+    often general texts count when the vocabulary is learned; positions: the longest text, in tokens."""
+
+    vocabulary: int = 16_000
+    repeat: int = 3
+    teacher_papers: int = 20_480
+    layers: int = 4
+    heads: int = 4
+    ffn: int = 768
+    positions: int = 256
+    dims: tuple[int, ...] = (64, 128, 256)
+    distil: Stage = field(default_factory=lambda: Stage(steps=1800, batch=128, lr=1e-3, length=96))
+    contrast: Stage = field(default_factory=lambda: Stage(steps=150, batch=64, lr=3e-4, length=128))
+    weight: float = 0.2
+    seed: int = 0
+
+
+def train_small(
+    papers: Sequence[Paper],
+    general: Sequence[str],
+    teacher: TeacherLike,
+    recipe: Recipe,
+    work: Path,
+    *,
+    report: Reporter = silent,
+) -> SmallEmbedder:
+    """Steps 1 to 4; the trained model."""
+    titles, abstracts = [paper.title for paper in papers], [paper.abstract for paper in papers]
+    firsts = [halves(abstract)[0] for abstract in abstracts[: recipe.teacher_papers]]
+
+    def teach(what: str, texts: Sequence[str]) -> NDArray[np.float16]:
+        return teacher.encode_cached(texts, work / "teacher", progress=report(f"teacher: {what}"))
+
+    taught = {"titles": teach("titles", titles), "firsts": teach("half abstracts", firsts)}
+    taught["general"] = teach("general texts", general)
+    known = len(firsts)
+    axes = principal_axes(
+        np.concatenate([taught["titles"][:known], taught["firsts"], taught["general"][:known]]), max(recipe.dims)
+    )
+    turned = {name: (unit(vectors) @ axes).astype(np.float16) for name, vectors in taught.items()}
+    tokenizer, words = _tokenizer([*titles, *abstracts, *list(general) * recipe.repeat], recipe)
+    model = _started(tokenizer, recipe, unit(teach("tokens", words)) @ axes)
+
+    texts = [*titles, *firsts, *general]
+    vectors = np.concatenate([turned[name] for name in ("titles", "firsts", "general")])
+    first = Shuffled(
+        {"text": tokenizer.encode(texts, max_length=recipe.distil.length), "teacher": vectors[:, None]},
+        batch=min(recipe.distil.batch, len(texts)),
+        seed=recipe.seed,
+    )
+    _train(model, first, recipe.distil, recipe, work / f"distil-{_digest(recipe, texts)}", report("first stage"))
+    if recipe.contrast.steps:
+        model.config.contrast = recipe.weight
+        second = _pairs(titles[:known], abstracts[:known], [*firsts, *general], turned, tokenizer, recipe)
+        folder = work / f"contrast-{_digest(recipe, texts)}"
+        _train(model, second, recipe.contrast, recipe, folder, report("second stage"))
+    return model
+
+
+def _pairs(
+    titles: Sequence[str],
+    abstracts: Sequence[str],
+    texts: Sequence[str],
+    turned: dict[str, NDArray[np.float16]],
+    tokenizer: TextTokenizer,
+    recipe: Recipe,
+) -> Source:
+    """Titles and abstracts, each row with one further text that the teacher read: half of them first halves."""
+    count, known = len(titles), len(turned["firsts"])
+    random = np.random.default_rng(recipe.seed)
+    pool = np.concatenate([np.arange(known), known + random.permutation(len(texts) - known)[:known]])
+    chosen = random.choice(pool, size=count, replace=False)
+    taught = np.concatenate([turned["firsts"], turned["general"]])
+    length = recipe.contrast.length
+    return Shuffled(
+        {
+            "query": tokenizer.encode(titles, max_length=length),
+            "document": tokenizer.encode(abstracts, max_length=length),
+            "text": tokenizer.encode([texts[i] for i in chosen], max_length=length),
+            "teacher": np.stack([turned["titles"][:count], taught[chosen]], axis=1),
+        },
+        batch=min(recipe.contrast.batch, count),
+        seed=recipe.seed + 1,
+    )
+
+
+def _tokenizer(texts: Sequence[str], recipe: Recipe) -> tuple[TextTokenizer, list[str]]:
+    """The vocabulary with a token that stands before every text, so that one without words is read too; and what its
+    first tokens read, without the special ones."""
+    from tokenizers import processors
+
+    inner, _ = train_tokenizer(texts, size=recipe.vocabulary)
+    words = surface(inner)
+    inner.add_special_tokens(["[CLS]", "[PAD]"])
+    inner.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A", pair="[CLS] $A $B", special_tokens=[("[CLS]", inner.token_to_id("[CLS]"))]
+    )
+    return TextTokenizer(inner, roles={"pad": "[PAD]"}), words
+
+
+def _started(tokenizer: TextTokenizer, recipe: Recipe, rows: NDArray[np.float32]) -> SmallEmbedder:
+    """The model before training; ``rows`` [V', D] are the first rows of its table of tokens."""
+    shape = shape_of(
+        tokenizer.vocab,
+        dim=max(recipe.dims),
+        layers=recipe.layers,
+        heads=recipe.heads,
+        ffn=recipe.ffn,
+        length=recipe.positions,
+    )
+    torch.manual_seed(recipe.seed)
+    settings = SmallConfig(
+        shape=shape,
+        max_length=recipe.positions,
+        seed=recipe.seed,
+        dims=recipe.dims,
+        depths=tuple(range(1, recipe.layers + 1)),
+    )
+    model = SmallEmbedder(settings, tokenizer=tokenizer)
+    with torch.no_grad():
+        table = model.transformer.head_weight()
+        spread = float(table.std())
+        table[: len(rows)] = torch.from_numpy(rows / rows.std() * spread)
+    return model
+
+
+def _train(model: SmallEmbedder, source: Source, stage: Stage, recipe: Recipe, folder: Path, progress: Any) -> None:
+    engine = Engine(
+        model,
+        TrainConfig(
+            steps=stage.steps,
+            batch=stage.batch,
+            optim=OptimConfig(lr=stage.lr, weight_decay=0.01),
+            schedule=ScheduleConfig(name="cosine", warmup=0.1),
+            seed=recipe.seed,
+            save_every=max(stage.steps // 10, 50),
+            keep=1,
+        ),
+        device="cpu",
+    )
+    engine.fit(source, folder=folder, on_step=lambda state: progress(state.step, state.steps))
+    model.eval()
+
+
+def write_small(model: SmallEmbedder, folder: Path) -> int:
+    """Write the model's folder, weights in float16; its size in bytes."""
+    from safetensors.torch import load_file, save_file
+
+    encoder = model.encoder()
+    with new_folder(folder) as made:
+        encoder.save(made / "model")
+        for path in (made / "model").iterdir():
+            path.rename(made / path.name)
+        (made / "model").rmdir()
+        weights = load_file(made / "model.safetensors")
+        halved = {name: value.half().contiguous() for name, value in weights.items()}
+        save_file(halved, made / "model.safetensors", metadata={"format": "pt"})
+        settings = json.loads((made / "config.json").read_text(encoding="utf-8"))
+        settings["dtype"] = "float16"
+        (made / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _digest(recipe: Recipe, texts: Sequence[str]) -> str:
+    digest = hashlib.sha256(json.dumps(asdict(recipe), sort_keys=True).encode())
+    for text in texts:
+        digest.update(text.encode() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do what the command line asks."""
+    recipe = config.override(Recipe(), arguments.changes)
+    corpus = read_corpus(arguments.data)
+    general = general_texts()
+    model = train_small(corpus.train, general, Teacher(arguments.teacher), recipe, arguments.work, report=said)
+    if arguments.out.exists():
+        shutil.rmtree(arguments.out)
+    print(f"{arguments.out}: {write_small(model, arguments.out):,} bytes")
+
+
+def main() -> None:
+    """Train and write the model; ``nextvec evaluate --model OUT`` measures it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="the data folder ($NEXTVEC_DATA)")
+    parser.add_argument("--teacher", type=Path, required=True, help="folder of all-MiniLM-L6-v2")
+    parser.add_argument("--out", type=Path, required=True, help="folder that gets the model")
+    parser.add_argument("--work", type=Path, default=cache_home() / "recipes" / "nextvec-small")
+    parser.add_argument(
+        "--set", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="e.g. distil.steps=4800"
+    )
+    try:
+        run(parser.parse_args())
+    except NextvecError as error:
+        raise SystemExit(f"nextvec.recipes.small: {error}") from error
+
+
+if __name__ == "__main__":
+    main()
