@@ -35,7 +35,6 @@ from nextvec.engine.schedule import ScheduleConfig
 from nextvec.evaluate.retrieval import dense_ranks, single_relevant
 from nextvec.evaluate.sts import cosine_spearman
 from nextvec.files import atomic_write
-from nextvec.nn.locate import bundled_models
 from nextvec.text_method import encode_all, minilm
 from nextvec.types import Ragged, Run
 
@@ -45,7 +44,7 @@ Texts = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class TextScale:
-    """One scale of a claim. base: "tiny", a bundled model or "all-MiniLM-L6-v2". papers: where titles and abstracts
+    """One scale of a claim. base: "tiny" or "all-MiniLM-L6-v2". papers: where titles and abstracts
     come from, "daily" (bundled) or "arxiv"; document: what a title is trained to find, its abstract's first "sentence"
     or the "abstract"; held: papers held out for retrieval; sts: "benchmark" (STS-B test) or "overlap" (a stand-in
     without data).
@@ -65,7 +64,7 @@ class TextScale:
 
     def folder(self) -> str:
         """The base as ``TextMethod.start`` takes it. NotFoundError where its package is not installed."""
-        return self.base if self.base == "tiny" or self.base in bundled_models() else minilm()
+        return self.base if self.base == "tiny" else minilm()
 
 
 def train_config(scale: TextScale, seed: int) -> TrainConfig:

@@ -221,6 +221,11 @@ def test_demo_answers_from_what_was_built(whole_home: Path) -> None:
     assert "built before" in text and text.count("meaning #") >= 2 and done["results"][0]["id"] in text
 
 
+def test_demo_names_the_models_that_there_are(tmp_path: Path) -> None:
+    done = run("demo", "--once", "--model", "nextvec-tiny", home=tmp_path / "new", code=1)
+    assert "no model 'nextvec-tiny'" in done.stderr and "nextvec-mini" in done.stderr
+
+
 def test_demo_builds_again_over_a_damaged_database(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nextvec.cli import demo
 

@@ -31,7 +31,7 @@ def command(
     host: HostOption = "127.0.0.1",
     home: HomeOption = None,
     model: Annotated[
-        str, typer.Option("--model", help="mini (a second or two), small (better, a minute), or a folder or hub id.")
+        str, typer.Option("--model", help="mini, or the folder or hub id of another model, which takes longer.")
     ] = "mini",
     as_json: JsonFlag = False,
 ) -> None:

@@ -52,12 +52,12 @@ class Scale(TextScale):
 
 
 _CPU = Scale(
-    base="nextvec-small", steps=250, batch=32, lr=1e-4, train_length=40, sts="benchmark", hidden=512, stored=1000
+    base="all-MiniLM-L6-v2", steps=150, batch=16, lr=1e-4, train_length=40, sts="benchmark", hidden=512, stored=1000
 )
 SCALES = {
     "smoke": Scale(),
     "cpu": _CPU,
-    "gpu": replace(_CPU, base="all-MiniLM-L6-v2", steps=2000, train_length=128, stored=10_000, device="auto"),
+    "gpu": replace(_CPU, steps=2000, batch=32, train_length=128, stored=10_000, device="auto"),
 }
 
 
