@@ -1,4 +1,6 @@
-"""Train nextvec-small, a transformer that follows a large one: ``python -m nextvec.recipes.small --data DIR --teacher DIR --out DIR``.
+"""Train nextvec-small: ``python -m nextvec.recipes.small --data DIR --teacher DIR --out DIR``.
+
+A transformer that follows a large one at every depth and width.
 
 1. Vocabulary: WordPiece over the training papers and texts of general English (``corpus.py``).
 2. The table of tokens starts as the teacher's vector of every token alone, on the principal axes of its texts' vectors.
