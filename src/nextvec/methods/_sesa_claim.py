@@ -1,8 +1,8 @@
 """The claim of SESA on synthetic texts: profiles and jobs that ask for skills, each skill with words of its own.
 
-A concept has words; a third of them it shares with another concept, so that one word does not tell which is meant. A
-text has some concepts, for each some of its words, and words that mean nothing. A document belongs to a query where
-their concepts overlap by 0.3 or more (Jaccard). The concepts of a part of the training texts are known.
+A concept has some of a pool of words, each of which several concepts have, so that one word does not tell which is
+meant. A text has some concepts, for each some of its words, and words that mean nothing. A document belongs to a query
+where their concepts overlap by 0.3 or more (Jaccard). The concepts of a part of the training texts are known.
 
 latent       the same encoder and width, trained on pairs alone: its axes have no names
 tfidf        ESA without training: a text's cosines with the tf-idf vectors of the concepts' known texts
@@ -37,12 +37,13 @@ _SYLLABLES = ("ba", "ke", "li", "mo", "nu", "ra", "se", "ti", "vo", "zu", "da", 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale(TextScale):
-    """concepts: K; words: of each, a third shared with another; noise: words that mean nothing; pairs: to learn from;
-    labelled: share of them whose concepts are known; tests: relevant and as many irrelevant pairs; depth, vocab: of the
-    model."""
+    """concepts: K; words: of each; pool: words that they are taken from; noise: words that mean nothing; pairs: to
+    learn from; labelled: share of them whose concepts are known; tests: relevant and as many irrelevant pairs; depth,
+    vocab: of the model."""
 
     concepts: int = 12
     words: int = 9
+    pool: int = 40
     noise: int = 40
     pairs: int = 200
     labelled: float = 0.3
@@ -54,11 +55,12 @@ class Scale(TextScale):
 _CPU = Scale(
     concepts=200,
     words=20,
+    pool=600,
     noise=400,
     pairs=8000,
     tests=2000,
-    vocab=6000,
-    steps=400,
+    vocab=4096,
+    steps=800,
     batch=64,
     lr=1e-3,
     train_length=64,
@@ -67,7 +69,9 @@ _CPU = Scale(
 SCALES = {
     "smoke": Scale(),
     "cpu": _CPU,
-    "gpu": replace(_CPU, concepts=1000, pairs=100_000, depth=4, vocab=20_000, steps=10_000, batch=256, device="auto"),
+    "gpu": replace(
+        _CPU, concepts=1000, pool=3000, pairs=100_000, depth=4, vocab=20_000, steps=10_000, batch=256, device="auto"
+    ),
 }
 
 
@@ -116,14 +120,12 @@ class World:
 
     def __init__(self, scale: Scale, seed: int) -> None:
         random = np.random.default_rng([seed, 1708])
-        own = scale.words - scale.words // 3
-        count = scale.concepts * own + scale.noise
-        numbers = random.choice(len(_SYLLABLES) ** 4, size=count, replace=False)
+        numbers = random.choice(len(_SYLLABLES) ** 4, size=scale.pool + scale.noise, replace=False)
         words = ["".join(_SYLLABLES[number // 15**place % 15] for place in range(4)) for number in numbers]
-        self.noise = words[scale.concepts * own :]
-        mine = [words[k * own : (k + 1) * own] for k in range(scale.concepts)]
-        # The words that concept k shares are its neighbour's own.
-        self.words = [mine[k] + mine[(k + 1) % scale.concepts][: scale.words // 3] for k in range(scale.concepts)]
+        self.noise = words[scale.pool :]
+        self.words = [
+            list(random.choice(words[: scale.pool], size=scale.words, replace=False)) for _ in range(scale.concepts)
+        ]
         self.scale = scale
 
     def text(self, random: np.random.Generator, concepts: NDArray[np.int64]) -> str:
