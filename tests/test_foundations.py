@@ -14,6 +14,12 @@ from nextvec import catalog, config, extras, files
 from nextvec.types import InputError, MissingExtraError, NotFoundError, StorageError, did_you_mean
 
 
+def test_every_test_file_has_a_name_of_its_own() -> None:
+    """pytest imports them by their bare names: two of one name stop the whole run."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
 def test_import_is_light() -> None:
     code = "import nextvec, sys; assert not {'torch', 'lance', 'numpy', 'transformers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
