@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -36,8 +36,9 @@ from nextvec.evaluate.retrieval import dense_ranks, single_relevant
 from nextvec.evaluate.sts import cosine_spearman
 from nextvec.files import atomic_write
 from nextvec.text_method import encode_all, minilm
-from nextvec.types import Ragged, Run
+from nextvec.types import InputError, Ragged, Run
 
+S = TypeVar("S")
 Texts = Mapping[str, Any]
 """train: pairs of texts; sts: first, second, score; papers: title, abstract."""
 
@@ -65,6 +66,13 @@ class TextScale:
     def folder(self) -> str:
         """The base as ``TextMethod.start`` takes it. NotFoundError where its package is not installed."""
         return self.base if self.base == "tiny" else minilm()
+
+
+def scale_named(scales: Mapping[str, S], name: str) -> S:
+    """The scale ``name`` of a claim. InputError where it has none of that name."""
+    if name not in scales:
+        raise InputError(f"scale is {name!r}; expected one of {', '.join(scales)}")
+    return scales[name]
 
 
 def train_config(scale: TextScale, seed: int) -> TrainConfig:
@@ -162,7 +170,7 @@ class Measured:
         made = cls.__new__(cls)
         made.scores = several[0].scores
         made._made = [
-            np.concatenate([_unit(one) for one in sides], axis=1)
+            np.concatenate([unit(one) for one in sides], axis=1)
             for sides in zip(*(measured._made for measured in several), strict=True)
         ]
         return made
@@ -170,14 +178,15 @@ class Measured:
     def points(self, cut: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None) -> dict[str, float]:
         """``sts`` and ``ndcg``, of vectors [n, D] that ``cut`` makes of what ``encode`` gave."""
         one, two, titles, abstracts = (cut(made) if cut else made for made in self._made)
-        ranks = dense_ranks(_unit(titles), _unit(abstracts), np.arange(len(titles)))
+        ranks = dense_ranks(unit(titles), unit(abstracts), np.arange(len(titles)))
         return {
             "sts": 100 * cosine_spearman(one, two, self.scores),
             "ndcg": 100 * float(single_relevant(ranks)["ndcg@10"].mean()),
         }
 
 
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def unit(vectors: NDArray[Any]) -> NDArray[Any]:
+    """Rows scaled to length 1 (zero rows stay zero), in their own precision."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    scaled: NDArray[np.float32] = vectors / np.maximum(norms, np.float32(1e-12))
+    scaled: NDArray[Any] = vectors / np.maximum(norms, np.float32(1e-12))
     return scaled

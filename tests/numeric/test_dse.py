@@ -115,8 +115,8 @@ def test_classes_and_scores(tmp_path: Path) -> None:
     [
         ([{"first": "a", "second": "b"}], "expected a score or a label in every record"),
         ([{"first": "a", "second": "b", "score": 1}, {"first": "a", "second": "b", "label": 1}], "expected 'score'"),
-        ([{"first": "a", "second": "b", "score": "much"}], "score is 'much'; expected a number"),
-        ([{"first": "a", "label": 1}], "expected a text in 'second' or 'sentence2'"),
+        ([{"first": "a", "second": "b", "score": "much"}], "field 'score' is 'much'; expected a finite number"),
+        ([{"first": "a", "label": 1}], "no field 'second' or 'sentence2' or 'text2'"),
         ([{"first": "a", "second": "b", "label": 1}] * 3, "3 pairs with 1 different labels"),
     ],
 )

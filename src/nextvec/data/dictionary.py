@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from nextvec.data.pairs import field_text
 from nextvec.data.readers import read_located
 from nextvec.data.wordnet import read_wordnet
 from nextvec.types import InputError
@@ -50,21 +51,13 @@ def read_dictionary(path: Path) -> Dictionary:
     else:
         pairs = []
         for place, record in read_located(path):
-            name = next((name for name in _ENTRIES if record.get(name) is not None), None)
-            meant = record.get("definitions", record.get("definition"))
-            meant = [meant] if isinstance(meant, str) else meant
-            if name is None or not isinstance(meant, list) or not meant:
-                found = ", ".join(sorted(map(str, record))[:12]) or "none"
-                raise InputError(f"{place}: expected an 'entry' and a 'definition' (fields found: {found})")
-            pairs += [(_text(record[name], name, place), _text(one, "definition", place)) for one in meant]
+            entry, several = field_text(record, _ENTRIES, place), record.get("definitions")
+            if isinstance(several, list) and several:
+                pairs += [(entry, field_text({"definition": one}, ("definition",), place)) for one in several]
+            else:
+                pairs.append((entry, field_text(record, ("definition", "definitions"), place)))
     number: dict[str, int] = {}
     owner = [number.setdefault(entry, len(number)) for entry, _ in pairs]
     if len(number) < 2:
         raise InputError(f"{str(path)!r} holds {len(number)} entries; at least 2 are needed to tell them apart")
     return Dictionary(list(number), [definition for _, definition in pairs], owner)
-
-
-def _text(value: object, name: str, place: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise InputError(f"{place}: field {name!r} is {value!r:.40}; expected a text")
-    return " ".join(value.split())

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.data.readers import read_located
+from nextvec.data.pairs import field_text
+from nextvec.data.readers import Record, read_located
 from nextvec.types import InputError
 
-__all__ = ["JudgedPairs", "read_judged"]
+__all__ = ["FIRST", "SECOND", "JudgedPairs", "read_judged", "read_score"]
 
-_FIRST = ("first", "sentence1", "text1")
-_SECOND = ("second", "sentence2", "text2")
+FIRST = ("first", "sentence1", "text1")
+SECOND = ("second", "sentence2", "text2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +58,10 @@ def read_judged(path: Path) -> JudgedPairs:
         field = field or found
         if found is None or found != field:
             raise InputError(f"{place}: expected {repr(field) if field else 'a score or a label'} in every record")
-        first.append(_text(record, _FIRST, place))
-        second.append(_text(record, _SECOND, place))
+        first.append(field_text(record, FIRST, place))
+        second.append(field_text(record, SECOND, place))
         if field == "score":
-            scores.append(_number(record["score"], place))
+            scores.append(read_score(record, place))
         else:
             labels.append(str(record["label"]).strip())
     different = len(set(scores)) + len(set(labels))
@@ -75,18 +76,13 @@ def read_judged(path: Path) -> JudgedPairs:
     return JudgedPairs(first, second, np.array([names.index(label) for label in labels], np.int64), "classes", names)
 
 
-def _text(record: dict[str, Any], names: tuple[str, ...], place: str) -> str:
-    text = next((record[name] for name in names if record.get(name) is not None), None)
-    if not isinstance(text, str) or not text.strip():
-        raise InputError(f"{place}: expected a text in {' or '.join(map(repr, names))}; got {text!r:.40}")
-    return " ".join(text.split())
-
-
-def _number(value: Any, place: str) -> float:
+def read_score(record: Record, place: str) -> float:
+    """The number in the field "score". InputError with ``place`` for what is none."""
+    value: Any = record.get("score")
     try:
         number = float(value)
     except (TypeError, ValueError):
-        number = float("nan")
-    if not np.isfinite(number):
-        raise InputError(f"{place}: score is {value!r:.40}; expected a number")
+        number = np.nan
+    if isinstance(value, bool) or not np.isfinite(number):
+        raise InputError(f"{place}: field 'score' is {value!r:.40}; expected a finite number")
     return number

@@ -18,7 +18,7 @@ from nextvec.data.sources import Columns, ragged
 from nextvec.data.tokenizers import Tokenizer
 from nextvec.types import InputError
 
-__all__ = ["DOCUMENTS", "NEGATIVES", "QUERIES", "Pairs", "pair_columns", "read_pairs"]
+__all__ = ["DOCUMENTS", "NEGATIVES", "QUERIES", "Pairs", "field_text", "pair_columns", "read_pairs"]
 
 QUERIES = ("query", "anchor", "question", "title")
 DOCUMENTS = ("document", "positive", "answer", "body", "summary", "abstract")
@@ -80,10 +80,10 @@ def read_pairs(path: str | os.PathLike[str], *, limit: int | None = None) -> Pai
     for place, record in read_located(path):
         if limit is not None and len(queries) >= limit:
             break
-        queries.append(_text(record, QUERIES, place))
-        documents.append(_text(record, DOCUMENTS, place))
+        queries.append(field_text(record, QUERIES, place))
+        documents.append(field_text(record, DOCUMENTS, place))
         if any(record.get(name) is not None for name in NEGATIVES):
-            negatives.append(_text(record, NEGATIVES, place))
+            negatives.append(field_text(record, NEGATIVES, place))
         if negatives and len(negatives) != len(queries):
             raise InputError(f"{place}: some records have a 'neg' and some have none: give it to all or to none")
     if len(queries) < 2:
@@ -91,7 +91,9 @@ def read_pairs(path: str | os.PathLike[str], *, limit: int | None = None) -> Pai
     return Pairs(queries, documents, negatives or None)
 
 
-def _text(record: Record, names: Sequence[str], place: str) -> str:
+def field_text(record: Record, names: Sequence[str], place: str) -> str:
+    """The text in the first of the fields ``names`` that ``record`` has, runs of whitespace as single spaces.
+    InputError with ``place`` where there is none, or an empty one."""
     name = next((name for name in names if record.get(name) is not None), None)
     if name is None:
         found = ", ".join(sorted(map(str, record))[:12]) or "none"

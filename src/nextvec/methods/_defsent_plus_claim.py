@@ -31,9 +31,9 @@ from nextvec.evaluate.retrieval import dense_ranks
 from nextvec.files import atomic_write
 from nextvec.methods.defsent_plus import DefsentPlus, means
 from nextvec.methods.starbucks import Starbucks
-from nextvec.text_claims import Measured, TextScale, read_texts, train, write_texts
+from nextvec.text_claims import Measured, TextScale, read_texts, scale_named, train, write_texts
 from nextvec.text_method import TextMethod, encode_all
-from nextvec.types import Check, Claim, InputError, Run
+from nextvec.types import Check, Claim, Run
 
 _BASE_SEED = 2405
 ARMS: Mapping[str, Mapping[str, Any]] = {
@@ -80,9 +80,7 @@ SCALES = {
 
 def claim(name: str) -> Claim:
     """The claim at scale ``name``."""
-    if name not in SCALES:
-        raise InputError(f"scale is {name!r}; expected one of {', '.join(SCALES)}")
-    scale = SCALES[name]
+    scale = scale_named(SCALES, name)
     return Claim(
         statement="Definitions that predict all entries of a dictionary make better sentence vectors than those that"
         " predict words of one token, and both better ones than no training; a second round helps again.",

@@ -29,8 +29,8 @@ from nextvec.data.sts import sts_benchmark
 from nextvec.evaluate.sts import spearman
 from nextvec.files import atomic_write
 from nextvec.methods.dse import Dse
-from nextvec.text_claims import TextScale, read_texts, train, write_texts
-from nextvec.types import Check, Claim, InputError, Run
+from nextvec.text_claims import TextScale, read_texts, scale_named, train, write_texts
+from nextvec.types import Check, Claim, Run
 
 STUDENTS: Mapping[str, Mapping[str, Any]] = {
     "labels": {"alpha": 0.0},
@@ -63,9 +63,7 @@ SCALES = {
 
 def claim(name: str) -> Claim:
     """The claim at scale ``name``."""
-    if name not in SCALES:
-        raise InputError(f"scale is {name!r}; expected one of {', '.join(SCALES)}")
-    scale = SCALES[name]
+    scale = scale_named(SCALES, name)
     return Claim(
         statement="A student that follows a cross-encoder's logits is better than one that learns from the labels"
         " alone, and compares one sentence with many stored ones far faster than the cross-encoder.",

@@ -19,9 +19,9 @@ import numpy as np
 from nextvec.data.mining import mine_pairs
 from nextvec.files import atomic_write
 from nextvec.methods.kalm import Kalm, taught_columns, teach
-from nextvec.text_claims import Measured, TextScale, read_texts, train, training_pairs, write_texts
+from nextvec.text_claims import Measured, TextScale, read_texts, scale_named, train, training_pairs, write_texts
 from nextvec.text_method import minilm
-from nextvec.types import Check, Claim, InputError, Run
+from nextvec.types import Check, Claim, Run
 
 _FOCAL, _MIXING, _KL = {"gamma": 0.5}, {"pairs": 2, "whole": True}, {"distil": 1.0}
 ARMS: Mapping[str, Mapping[str, Any]] = {
@@ -78,9 +78,7 @@ SCALES = {
 
 def claim(name: str) -> Claim:
     """The claim at scale ``name``."""
-    if name not in SCALES:
-        raise InputError(f"scale is {name!r}; expected one of {', '.join(SCALES)}")
-    scale = SCALES[name]
+    scale = scale_named(SCALES, name)
     return Claim(
         statement="Following a larger encoder is the largest gain over plain contrastive training; focal weights and"
         " mixed hard negatives each add a little; together they are best.",

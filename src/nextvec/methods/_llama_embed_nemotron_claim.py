@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from nextvec.methods.llama_embed_nemotron import LlamaEmbedNemotron
-from nextvec.text_claims import Measured, Texts, TextScale, read_texts, train, training_pairs, write_texts
-from nextvec.types import Check, Claim, InputError, Run
+from nextvec.text_claims import Measured, Texts, TextScale, read_texts, scale_named, train, training_pairs, write_texts
+from nextvec.types import Check, Claim, Run
 
 _RATES = (0.5, 1.0, 2.0)  # of the scale's learning rate, in turn
 
@@ -70,9 +70,7 @@ SCALES = {
 
 def claim(name: str) -> Claim:
     """The claim at scale ``name``."""
-    if name not in SCALES:
-        raise InputError(f"scale is {name!r}; expected one of {', '.join(SCALES)}")
-    scale = SCALES[name]
+    scale = scale_named(SCALES, name)
     arms = {"merged": partial(_members, scale=scale), "scratch": partial(_members, scale=scale, scratch=True)}
     arms["one_origin"] = partial(_members, scale=scale, scratch=True, shared=True)
     arms |= {against: partial(_one, scale=scale, against=against) for against in ("hard", "batch", "all")}

@@ -28,8 +28,8 @@ from nextvec.data.sources import Generated, ragged
 from nextvec.methods._pooling_attention_claim import Scale as NeedleScale
 from nextvec.methods._pooling_attention_claim import World, needle_points, topic_points
 from nextvec.methods.nv_embed import POOLERS, NvEmbed
-from nextvec.text_claims import train
-from nextvec.types import Batch, Check, Claim, InputError, Run
+from nextvec.text_claims import scale_named, train
+from nextvec.types import Batch, Check, Claim, Run
 
 _ORDERS: Mapping[str, tuple[tuple[str, int], ...]] = {
     "two_stage": (("needle", 1), ("both", 2)),
@@ -59,9 +59,7 @@ SCALES = {
 
 def claim(name: str) -> Claim:
     """The claim at scale ``name``."""
-    if name not in SCALES:
-        raise InputError(f"scale is {name!r}; expected one of {', '.join(SCALES)}")
-    scale = SCALES[name]
+    scale = scale_named(SCALES, name)
     arms = {pooler: partial(_pooled, pooler=pooler, scale=scale) for pooler in POOLERS}
     for words, classes in (("few", scale.few), ("many", scale.topics)):
         own = replace(scale, topics=classes)

@@ -28,9 +28,9 @@ from torch import Tensor
 from nextvec.data.sources import Generated, ragged
 from nextvec.evaluate.retrieval import dense_ranks
 from nextvec.methods.pooling_attention import DESIGNS, PoolingAttention
-from nextvec.text_claims import TextScale, train
+from nextvec.text_claims import TextScale, scale_named, train, unit
 from nextvec.text_method import encode_all
-from nextvec.types import Batch, Check, Claim, InputError, Ragged, Run
+from nextvec.types import Batch, Check, Claim, Ragged, Run
 
 Texts = NDArray[np.int64]
 Encode = Callable[[Ragged], Tensor]
@@ -62,9 +62,7 @@ SCALES = {
 
 def claim(name: str) -> Claim:
     """The claim at scale ``name``."""
-    if name not in SCALES:
-        raise InputError(f"scale is {name!r}; expected one of {', '.join(SCALES)}")
-    scale = SCALES[name]
+    scale = scale_named(SCALES, name)
     arms = {design: partial(_arm, design=design, scale=scale) for design in DESIGNS}
     arms["M2_published"] = partial(_arm, design="M2", one_key=True, scale=scale)
     return Claim(
@@ -144,15 +142,15 @@ def _arm(run: Run, *, design: str, scale: Scale, one_key: bool = False) -> Mappi
 def needle_points(encode: Encode, world: World, random: np.random.Generator, device: str) -> float:
     """MRR in points: does a text with a needle find the other text with it? Every needle once on each side."""
     (queries, documents), _ = each_needle_once(world, random)
-    one, two = (_unit(encode_all(encode, texts.tolist(), device)) for texts in (queries, documents))
+    one, two = (unit(encode_all(encode, texts.tolist(), device)) for texts in (queries, documents))
     return 100 * float(np.mean(1 / dense_ranks(one, two, np.arange(len(one)))))
 
 
 def topic_points(encode: Encode, world: World, random: np.random.Generator, device: str) -> float:
     """Accuracy in percent: is a text nearest to the mean of other texts of its topic?"""
     (asked, known), kinds = world.texts(random, "topic", world.scale.tests)
-    one, two = (_unit(encode_all(encode, texts.tolist(), device)) for texts in (asked, known))
-    centres = _unit(np.stack([two[kinds == kind].sum(0) for kind in range(world.scale.topics)]))
+    one, two = (unit(encode_all(encode, texts.tolist(), device)) for texts in (asked, known))
+    centres = unit(np.stack([two[kinds == kind].sum(0) for kind in range(world.scale.topics)]))
     return 100 * float(np.mean((one @ centres.T).argmax(1) == kinds))
 
 
@@ -163,8 +161,3 @@ def each_needle_once(world: World, random: np.random.Generator) -> tuple[Texts, 
     held = (made > _END) & (made <= world.scale.needles)
     made[held] = np.broadcast_to(1 + kinds, (2, len(kinds))).flatten()
     return made, kinds
-
-
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    scaled: NDArray[np.float32] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    return scaled

@@ -28,9 +28,9 @@ from nextvec.evaluate.sts import average_ranks
 from nextvec.methods.sesa import Known, Sesa
 from nextvec.objectives.base import Objective
 from nextvec.objectives.info_nce import InfoNCE
-from nextvec.text_claims import TextScale, train
+from nextvec.text_claims import TextScale, scale_named, train, unit
 from nextvec.text_method import TEXTS, encode_all
-from nextvec.types import Batch, Check, Claim, InputError, Run
+from nextvec.types import Batch, Check, Claim, Run
 
 _SYLLABLES = ("ba", "ke", "li", "mo", "nu", "ra", "se", "ti", "vo", "zu", "da", "fi", "go", "hu", "pe")
 
@@ -77,9 +77,7 @@ SCALES = {
 
 def claim(name: str) -> Claim:
     """The claim at scale ``name``."""
-    if name not in SCALES:
-        raise InputError(f"scale is {name!r}; expected one of {', '.join(SCALES)}")
-    scale = SCALES[name]
+    scale = scale_named(SCALES, name)
     return Claim(
         statement="An explicit space of concepts ranks nearly as well as a latent one of the same width, and its axes"
         " mean their concepts, which they do not without the loss that names them.",
@@ -235,16 +233,16 @@ def _tfidf(run: Run, *, scale: Scale) -> Mapping[str, float]:
     for row, own in zip(seen, owners, strict=True):
         articles[own] += row
     rarity = np.log(len(texts) / np.maximum((seen > 0).sum(0), 1))
-    articles = _unit(np.log1p(articles) * rarity)
+    articles = unit(np.log1p(articles) * rarity)
     sides = [
-        _unit(np.log1p(counts(side)) * rarity) @ articles.T for side in (tests.texts.queries, tests.texts.documents)
+        unit(np.log1p(counts(side)) * rarity) @ articles.T for side in (tests.texts.queries, tests.texts.documents)
     ]
     return _measures(sides, tests)
 
 
 def _measures(sides: list[NDArray[np.float64]], tests: Data) -> dict[str, float]:
     """``auc`` and ``axes`` of what both sides have of every concept, [n, K] each."""
-    scores = (_unit(sides[0]) * _unit(sides[1])).sum(1)
+    scores = (unit(sides[0]) * unit(sides[1])).sum(1)
     yes = tests.relevant
     many = int(yes.sum())
     above = average_ranks(scores)[yes].sum() - many * (many + 1) / 2  # relevant pairs over irrelevant ones
@@ -254,8 +252,3 @@ def _measures(sides: list[NDArray[np.float64]], tests: Data) -> dict[str, float]
         for row, own in zip(side, tests.concepts[kind], strict=True)
     ]
     return {"auc": 100 * float(above / (many * (len(yes) - many))), "axes": 100 * float(np.mean(found))}
-
-
-def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    scaled: NDArray[np.float64] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    return scaled

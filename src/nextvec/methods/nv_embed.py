@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -33,6 +34,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nextvec.data.mining import mine_pairs
 from nextvec.data.pairs import Pairs, read_pairs
 from nextvec.data.tokenizers import TextTokenizer, train_bpe
 from nextvec.nn.backbones.transformer_config import TransformerConfig
@@ -172,13 +174,12 @@ class NvEmbed(TextMethod):
         """float32 [n, D] of queries with the instruction, which the average leaves out."""
         ids = self.text_tokenizer().encode([self.prompt() + q for q in queries], max_length=self.config.max_length)
         skip = self.skipped(queries) if self.config.instruction else np.zeros(len(ids), np.int64)
-        device = next(self.parameters()).device
-        rows = []
-        with torch.inference_mode():
-            for own, left in zip(ids, skip.tolist(), strict=True):
-                text = Ragged(torch.tensor(own), torch.tensor([len(own)])).to(device)
-                rows.append(self.pooled(text, left).float().cpu().numpy())
-        return np.concatenate(rows)
+        device = str(next(self.parameters()).device)
+        found = np.empty((len(ids), self.transformer.config.dim), np.float32)
+        for left in np.unique(skip).tolist():  # one, or two where a token joins the instruction's end to a query
+            rows = np.flatnonzero(skip == left)
+            found[rows] = encode_all(partial(self.pooled, skip=left), [ids[i] for i in rows], device)
+        return found
 
     def encode_documents(self, documents: Sequence[str]) -> NDArray[np.float32]:
         """float32 [n, D]."""
@@ -189,6 +190,12 @@ class NvEmbed(TextMethod):
         """None: no model folder's layout holds an encoder whose pooler is trained, nor a decoder that is read in both
         directions. Use ``load_method``, ``encode_queries`` and ``encode_documents``."""
         return None
+
+    def mine(self, pairs: Pairs, k: int, *, seed: int, prompt: str = "") -> NDArray[np.int64]:
+        """As ``TextMethod.mine``; the prompt is this method's own, and is left out of the average as in training."""
+        self.eval()
+        queries, documents = self.encode_queries(pairs.queries), self.encode_documents(pairs.documents)
+        return mine_pairs(queries, documents, pairs, k, seed=seed)
 
     @classmethod
     def prepare(cls, data: Path, config: Any, *, batch: int, seed: int, folder: Path) -> tuple[Self, Source]:
@@ -201,7 +208,7 @@ class NvEmbed(TextMethod):
             method = cls._go_on(config)
         else:
             method = cls.start(config, [*pairs.queries, *pairs.documents])
-        hard = None if given or not config.hard else method.mine(pairs, config.hard, seed=seed, prompt=method.prompt())
+        hard = None if given or not config.hard else method.mine(pairs, config.hard, seed=seed)
         return method, method.instructed(pairs, hard, batch=batch, seed=seed)
 
     def instructed(self, pairs: Pairs, hard: NDArray[np.int64] | None, *, batch: int, seed: int) -> Source:

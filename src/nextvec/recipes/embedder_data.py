@@ -19,19 +19,17 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nextvec.data.judged import FIRST, SECOND, read_score
 from nextvec.data.pairs import DOCUMENTS, NEGATIVES, QUERIES, Pairs
 from nextvec.data.readers import Record, read_located
 from nextvec.types import InputError
 
 __all__ = ["Examples", "divide", "read_examples"]
 
-FIRST = ("first", "sentence1", "text1")
-SECOND = ("second", "sentence2", "text2")
 TITLES = ("title",)
 BODIES = ("body", "text", *(name for name in DOCUMENTS if name != "body"))
 _PASSAGE = 150  # words, about: what a small encoder reads at once
@@ -150,7 +148,9 @@ class _Reader:
 
     def read(self, number: int, record: Record, place: str) -> None:
         if self.kind == "graded":
-            self._add(number, _text(record, FIRST, place), _text(record, SECOND, place), score=_score(record, place))
+            self._add(
+                number, _text(record, FIRST, place), _text(record, SECOND, place), score=read_score(record, place)
+            )
         elif self.kind == "documents":
             self._document(number, record, place)
         else:
@@ -210,17 +210,6 @@ def _text(record: Record, names: Sequence[str], place: str, *, needed: bool = Tr
     if not isinstance(record[name], str):
         raise InputError(f"{place}: field {name!r} is {record[name]!r:.40}; expected a text")
     return _plain(record[name])
-
-
-def _score(record: Record, place: str) -> float:
-    value: Any = record.get("score")
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = np.nan
-    if isinstance(value, bool) or not np.isfinite(number):
-        raise InputError(f"{place}: field 'score' is {value!r:.40}; expected a finite number")
-    return number
 
 
 def _plain(text: str) -> str:

@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument(
         "--set", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="e.g. contrast.steps=600"
     )
+    parser.add_argument("--also", type=Path, help="folder that gets every seed's model, and the table before training")
     parser.add_argument("--report", type=Path, help="measure on held-out papers and write this JSON file")
     arguments = parser.parse_args()
 
@@ -83,6 +84,10 @@ def run(arguments: argparse.Namespace) -> None:
     size = write_model(arguments.out, prepared.tokenizer, rows, nested_dims=recipe.dims)
     config.save(recipe, arguments.work / "recipe.yaml")
     print(f"{arguments.out}: {size:,} bytes")
+    if arguments.also:
+        tables = {f"seed-{seed}": own["final"] for seed, own in stages.items()}
+        for name, own in {**tables, "untrained": prepared.rows}.items():
+            write_model(arguments.also / name, prepared.tokenizer, own, nested_dims=recipe.dims)
     if arguments.report:
         results = measure(corpus, prepared, stages, recipe, teacher, arguments.work, data=arguments.data)
         with atomic_write(arguments.report, "w") as stream:
