@@ -108,3 +108,13 @@ def test_sizes_that_do_not_end_at_the_models_are_refused(papers: list[Paper], tm
     shape = shape_of(100, dim=32, layers=2, heads=2, ffn=64, length=64)
     with pytest.raises(InputError, match="must end at the model's 32 and 2"):
         SmallEmbedder(SmallConfig(shape=shape, max_length=64, dims=(8, 16), depths=(1, 2)))
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nextvec.recipes import small
+
+    (tmp_path / "kept.txt").write_text("mine")
+    monkeypatch.setattr("sys.argv", ["small", "--data", "none", "--teacher", "none", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="is not empty: choose another folder"):
+        small.main()
+    assert (tmp_path / "kept.txt").read_text() == "mine"

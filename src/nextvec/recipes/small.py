@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -44,7 +43,7 @@ from nextvec.recipes.small_model import SmallConfig, SmallEmbedder, shape_of
 from nextvec.recipes.static_table import principal_axes, unit
 from nextvec.recipes.teacher import Teacher
 from nextvec.recipes.vocabulary import surface, train_tokenizer
-from nextvec.types import NextvecError
+from nextvec.types import ConflictError, NextvecError
 
 __all__ = ["Recipe", "train_small"]
 
@@ -234,11 +233,11 @@ def _digest(recipe: Recipe, texts: Sequence[str]) -> str:
 def run(arguments: argparse.Namespace) -> None:
     """Do what the command line asks."""
     recipe = config.override(Recipe(), arguments.changes)
+    if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):
+        raise ConflictError(f"{str(arguments.out)!r} exists and is not empty: choose another folder")  # not in an hour
     corpus = read_corpus(arguments.data)
     general = general_texts()
     model = train_small(corpus.train, general, Teacher(arguments.teacher), recipe, arguments.work, report=said)
-    if arguments.out.exists():
-        shutil.rmtree(arguments.out)
     print(f"{arguments.out}: {write_small(model, arguments.out):,} bytes")
 
 
