@@ -17,17 +17,23 @@ from nextvec.data.bundled import daily_papers  # noqa: E402
 from nextvec.data.titles import Paper, papers_of  # noqa: E402
 from nextvec.encoder import Encoder  # noqa: E402
 from nextvec.evaluate.retrieval import dense_ranks  # noqa: E402
+from nextvec.recipes.mini_steps import Recipe as TableRecipe  # noqa: E402
 from nextvec.recipes.small import Recipe, Stage, train_small, write_small  # noqa: E402
+from nextvec.recipes.training import Stage as TableStage  # noqa: E402
 from nextvec.types import InputError, Progress  # noqa: E402
 
 TINY = Recipe(
-    vocabulary=1500,
-    teacher_papers=200,
+    table=TableRecipe(
+        vocabulary=1500,
+        teacher_papers=200,
+        dims=(8, 32),
+        distil=TableStage(steps=20, batch=128, general=12, learning_rate=5e-3),
+        contrast=TableStage(steps=20, batch=128, general=12, learning_rate=5e-3, distill_weight=2.0),
+    ),
     layers=2,
     heads=2,
     ffn=64,
     positions=128,
-    dims=(8, 32),
     distil=Stage(steps=60, batch=48, lr=3e-3, length=32),
     contrast=Stage(steps=30, batch=32, lr=1e-3, length=64),
 )
@@ -118,3 +124,24 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path, monkeypatch
     with pytest.raises(SystemExit, match="is not empty: choose another folder"):
         small.main()
     assert (tmp_path / "kept.txt").read_text() == "mine"
+
+
+def test_it_starts_as_its_table(papers: list[Paper]) -> None:
+    """Before training every depth gives the mean of the table's rows, long and short ones."""
+    from nextvec.data.sources import ragged
+    from nextvec.nn.backbones.transformer import Transformer
+    from nextvec.recipes.small_model import shape_of, start_from
+
+    torch.manual_seed(0)
+    transformer = Transformer(shape_of(1002, dim=64, layers=2, heads=4, ffn=128, length=64))
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(1000, 64)).astype(np.float32) * random.uniform(0.1, 2, size=(1000, 1)).astype(np.float32)
+    start_from(transformer, rows)
+    texts = [random.integers(0, 1000, size=size).tolist() for size in (1, 7, 40)]
+    with torch.inference_mode():
+        states = transformer(ragged(texts), all_states=True)[1:]
+    for state in states:
+        for text, own in zip(texts, torch.split(state, [1, 7, 40]), strict=True):
+            expected = torch.from_numpy(rows[text].mean(axis=0)[:-2])
+            assert float(torch.cosine_similarity(own.mean(dim=0)[:-2], expected, dim=0)) > 0.99
+            assert float(own[:, -2:].abs().max()) == 0

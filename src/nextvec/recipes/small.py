@@ -2,15 +2,16 @@
 
 A transformer that follows a large one at every depth and width.
 
-1. Vocabulary: WordPiece over the training papers and texts of general English (``corpus.py``).
-2. The table of tokens starts as the teacher's vector of every token alone, on the principal axes of its texts' vectors.
+1. A table of token vectors, as nextvec-mini is made (``mini.py``), with a smaller vocabulary.
+2. The transformer starts as that table: its blocks add nothing yet, and its norms let lengths through (see
+   ``small_model.start_from``).
 3. First stage: titles, first halves of abstracts and general texts point where the teacher's vectors do, at every width
    and every depth.
 4. Second stage: a title finds its own abstract among those of the batch, while the distillation goes on beside it.
 5. Weights are stored as float16: a folder that Hugging Face's library and sentence-transformers open.
 
 The teacher's vectors and checkpoints are kept in the work folder: an interrupted run goes on there. The papers that the
-evaluation uses take part in no step. Legend: n texts, k kinds of text, V vocabulary, H and D teacher's and own width.
+evaluation uses take part in no step. Legend: n texts, k kinds of text, V vocabulary, D width.
 """
 
 from __future__ import annotations
@@ -38,11 +39,12 @@ from nextvec.files import cache_home
 from nextvec.nn.save import new_folder
 from nextvec.recipes.corpus import general_texts, halves
 from nextvec.recipes.mini import read_corpus, said
-from nextvec.recipes.mini_steps import Reporter, TeacherLike, silent
-from nextvec.recipes.small_model import SmallConfig, SmallEmbedder, shape_of
-from nextvec.recipes.static_table import principal_axes, unit
+from nextvec.recipes.mini_steps import Recipe as TableRecipe
+from nextvec.recipes.mini_steps import Reporter, TeacherLike, prepare, silent
+from nextvec.recipes.mini_steps import train as train_table
+from nextvec.recipes.small_model import SmallConfig, SmallEmbedder, shape_of, start_from
 from nextvec.recipes.teacher import Teacher
-from nextvec.recipes.vocabulary import surface, train_tokenizer
+from nextvec.recipes.training import Views
 from nextvec.types import ConflictError, NextvecError
 
 __all__ = ["Recipe", "train_small"]
@@ -60,19 +62,16 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All settings. teacher_papers: how many papers' half abstracts the teacher reads (its titles: all); repeat: how
-    often general texts count when the vocabulary is learned; positions: the longest text, in tokens."""
+    """All settings. table: how the table is made that the model starts as; weight: of the contrastive loss in the
+    second stage; positions: the longest text, in tokens."""
 
-    vocabulary: int = 16_000
-    repeat: int = 3
-    teacher_papers: int = 20_480
-    layers: int = 4
+    table: TableRecipe = field(default_factory=lambda: TableRecipe(vocabulary=20_000, dims=(64, 128, 256)))
+    layers: int = 3
     heads: int = 4
     ffn: int = 768
     positions: int = 256
-    dims: tuple[int, ...] = (64, 128, 256)
-    distil: Stage = field(default_factory=lambda: Stage(steps=1800, batch=128, lr=1e-3, length=96))
-    contrast: Stage = field(default_factory=lambda: Stage(steps=150, batch=64, lr=3e-4, length=128))
+    distil: Stage = field(default_factory=lambda: Stage(steps=6000, batch=128, lr=1e-3, length=96))
+    contrast: Stage = field(default_factory=lambda: Stage(steps=300, batch=64, lr=3e-4, length=192))
     weight: float = 0.2
     seed: int = 0
 
@@ -87,35 +86,26 @@ def train_small(
     report: Reporter = silent,
 ) -> SmallEmbedder:
     """Steps 1 to 4; the trained model."""
+    prepared = prepare(papers, teacher, recipe.table, work, general=general, report=report)
+    rows = train_table(prepared, recipe.table, work, seed=recipe.seed, report=report)["final"]
+    tokenizer, views = _tokenizer(prepared.tokenizer), prepared.views
+    model = _started(tokenizer, recipe, rows)
+
     titles, abstracts = [paper.title for paper in papers], [paper.abstract for paper in papers]
-    firsts = [halves(abstract)[0] for abstract in abstracts[: recipe.teacher_papers]]
-
-    def teach(what: str, texts: Sequence[str]) -> NDArray[np.float16]:
-        return teacher.encode_cached(texts, work / "teacher", progress=report(f"teacher: {what}"))
-
-    taught = {"titles": teach("titles", titles), "firsts": teach("half abstracts", firsts)}
-    taught["general"] = teach("general texts", general)
-    known = len(firsts)
-    axes = principal_axes(
-        np.concatenate([taught["titles"][:known], taught["firsts"], taught["general"][:known]]), max(recipe.dims)
-    )
-    turned = {name: (unit(vectors) @ axes).astype(np.float16) for name, vectors in taught.items()}
-    tokenizer, words = _tokenizer([*titles, *abstracts, *list(general) * recipe.repeat], recipe)
-    model = _started(tokenizer, recipe, unit(teach("tokens", words)) @ axes)
-
+    firsts = [halves(abstract)[0] for abstract in abstracts[: len(views.teacher_firsts)]]
+    taught = np.concatenate([views.teacher_titles, views.teacher_firsts, views.teacher_general])
     texts = [*titles, *firsts, *general]
-    vectors = np.concatenate([turned[name] for name in ("titles", "firsts", "general")])
+    digest = _digest(recipe, prepared.digest)
     first = Shuffled(
-        {"text": tokenizer.encode(texts, max_length=recipe.distil.length), "teacher": vectors[:, None]},
+        {"text": tokenizer.encode(texts, max_length=recipe.distil.length), "teacher": taught[:, None]},
         batch=min(recipe.distil.batch, len(texts)),
         seed=recipe.seed,
     )
-    _train(model, first, recipe.distil, recipe, work / f"distil-{_digest(recipe, texts)}", report("first stage"))
+    _train(model, first, recipe.distil, recipe, work / f"distil-{digest}", report("first stage"))
     if recipe.contrast.steps:
         model.config.contrast = recipe.weight
-        second = _pairs(titles[:known], abstracts[:known], [*firsts, *general], turned, tokenizer, recipe)
-        folder = work / f"contrast-{_digest(recipe, texts)}"
-        _train(model, second, recipe.contrast, recipe, folder, report("second stage"))
+        second = _pairs(titles, abstracts, [*firsts, *general], views, tokenizer, recipe)
+        _train(model, second, recipe.contrast, recipe, work / f"contrast-{digest}", report("second stage"))
     return model
 
 
@@ -123,48 +113,47 @@ def _pairs(
     titles: Sequence[str],
     abstracts: Sequence[str],
     texts: Sequence[str],
-    turned: dict[str, NDArray[np.float16]],
+    views: Views,
     tokenizer: TextTokenizer,
     recipe: Recipe,
 ) -> Source:
     """Titles and abstracts, each row with one further text that the teacher read: half of them first halves."""
-    count, known = len(titles), len(turned["firsts"])
+    known = len(views.teacher_firsts)
     random = np.random.default_rng(recipe.seed)
     pool = np.concatenate([np.arange(known), known + random.permutation(len(texts) - known)[:known]])
-    chosen = random.choice(pool, size=count, replace=False)
-    taught = np.concatenate([turned["firsts"], turned["general"]])
+    chosen = random.choice(pool, size=known, replace=False)
+    taught = np.concatenate([views.teacher_firsts, views.teacher_general])
     length = recipe.contrast.length
     return Shuffled(
         {
-            "query": tokenizer.encode(titles, max_length=length),
-            "document": tokenizer.encode(abstracts, max_length=length),
-            "text": tokenizer.encode([texts[i] for i in chosen], max_length=length),
-            "teacher": np.stack([turned["titles"][:count], taught[chosen]], axis=1),
+            "query": tokenizer.encode(titles[:known], max_length=length),
+            "document": tokenizer.encode(abstracts[:known], max_length=length),
+            "text": tokenizer.encode([texts[i] for i in chosen], max_length=recipe.distil.length),
+            "teacher": np.stack([views.teacher_titles[:known], taught[chosen]], axis=1),
         },
-        batch=min(recipe.contrast.batch, count),
+        batch=min(recipe.contrast.batch, known),
         seed=recipe.seed + 1,
     )
 
 
-def _tokenizer(texts: Sequence[str], recipe: Recipe) -> tuple[TextTokenizer, list[str]]:
-    """The vocabulary with a token that stands before every text, so that one without words is read too; and what its
-    first tokens read, without the special ones."""
-    from tokenizers import processors
+def _tokenizer(table: Any) -> TextTokenizer:
+    """The table's tokenizer with a token that stands before every text, so that one without words is read too."""
+    from tokenizers import Tokenizer, processors
 
-    inner, _ = train_tokenizer(texts, size=recipe.vocabulary)
-    words = surface(inner)
+    inner = Tokenizer.from_str(table.to_str())
     inner.add_special_tokens(["[CLS]", "[PAD]"])
     inner.post_processor = processors.TemplateProcessing(
         single="[CLS] $A", pair="[CLS] $A $B", special_tokens=[("[CLS]", inner.token_to_id("[CLS]"))]
     )
-    return TextTokenizer(inner, roles={"pad": "[PAD]"}), words
+    return TextTokenizer(inner, roles={"pad": "[PAD]"})
 
 
 def _started(tokenizer: TextTokenizer, recipe: Recipe, rows: NDArray[np.float32]) -> SmallEmbedder:
-    """The model before training; ``rows`` [V', D] are the first rows of its table of tokens."""
+    """The model before training; ``rows`` [V', D] are the table's, the first of its own."""
+    dims = recipe.table.dims
     shape = shape_of(
         tokenizer.vocab,
-        dim=max(recipe.dims),
+        dim=max(dims),
         layers=recipe.layers,
         heads=recipe.heads,
         ffn=recipe.ffn,
@@ -175,14 +164,11 @@ def _started(tokenizer: TextTokenizer, recipe: Recipe, rows: NDArray[np.float32]
         shape=shape,
         max_length=recipe.positions,
         seed=recipe.seed,
-        dims=recipe.dims,
+        dims=dims,
         depths=tuple(range(1, recipe.layers + 1)),
     )
     model = SmallEmbedder(settings, tokenizer=tokenizer)
-    with torch.no_grad():
-        table = model.transformer.head_weight()
-        spread = float(table.std())
-        table[: len(rows)] = torch.from_numpy(rows / rows.std() * spread)
+    start_from(model.transformer, rows)
     return model
 
 
@@ -223,11 +209,8 @@ def write_small(model: SmallEmbedder, folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _digest(recipe: Recipe, texts: Sequence[str]) -> str:
-    digest = hashlib.sha256(json.dumps(asdict(recipe), sort_keys=True).encode())
-    for text in texts:
-        digest.update(text.encode() + b"\0")
-    return digest.hexdigest()[:16]
+def _digest(recipe: Recipe, prepared: str) -> str:
+    return hashlib.sha256(json.dumps([asdict(recipe), prepared], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -6,12 +6,15 @@ Legend: B items, k kinds of text that the teacher read, L layers, D width, V voc
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nextvec.data.tokenizers import TextTokenizer
+from nextvec.nn.backbones.transformer import Block, Transformer
 from nextvec.nn.backbones.transformer_config import TransformerConfig
 from nextvec.objectives.base import Objective
 from nextvec.objectives.distill import Distill
@@ -21,7 +24,7 @@ from nextvec.objectives.matryoshka import Matryoshka
 from nextvec.text_method import TextConfig, TextMethod
 from nextvec.types import Batch, Card, InputError, Ragged
 
-__all__ = ["SmallConfig", "SmallEmbedder", "shape_of"]
+__all__ = ["SmallConfig", "SmallEmbedder", "shape_of", "start_from"]
 
 KINDS = ("query", "text")
 """What the teacher read, in the order of its vectors in the column "teacher"."""
@@ -106,3 +109,38 @@ def shape_of(vocab: int, *, dim: int, layers: int, heads: int, ffn: int, length:
         embed_norm=True,
         token_types=2,
     )
+
+
+LENGTH = 4.0
+"""Mean length of a token's vector at the start."""
+BALLAST = 12.0
+"""What stands on the last two axes inside, with opposite signs; well above the lengths of tokens' vectors."""
+
+
+@torch.no_grad()
+def start_from(transformer: Transformer, rows: NDArray[np.float32]) -> None:
+    """Make a BERT the table ``rows`` [V', D], V' <= V, at every depth: the mean of its states points nearly where the
+    mean of the rows does, but for the last two axes.
+
+    A norm makes all tokens' vectors equally long, while in a table the length is the token's weight. So the last two
+    axes carry a ballast of +-BALLAST, added before every norm (by the token's type, by the biases of what the block's
+    halves add) and taken away after it (a gain of 0): beside it the vectors hardly change what a norm divides by, and
+    the gain of the other axes undoes that. Positions and tokens beyond V' are 0.
+    """
+    width = transformer.config.dim
+    ballast = torch.zeros(width)
+    ballast[-2:] = torch.tensor([BALLAST, -BALLAST])
+    gain = torch.full((width,), float(ballast.std(correction=0)))
+    gain[-2:] = 0
+    table = transformer.head_weight()
+    scaled = torch.from_numpy(rows * (LENGTH / np.linalg.norm(rows, axis=1).mean()))
+    table.zero_()
+    table[: len(rows), :-2] = scaled[:, :-2]
+    transformer.get_parameter("positions.table.weight").zero_()
+    transformer.get_parameter("types.weight").zero_()
+    transformer.get_parameter("types.weight")[0] = ballast
+    transformer.get_parameter("embed_norm.weight").copy_(gain)
+    for block in cast("list[Block]", list(transformer.blocks)):
+        for half, norm in ((block.out, block.attention_norm), (block.down, block.ffn_norm)):
+            half.bias.copy_(ballast)
+            norm.get_parameter("weight").copy_(gain)
