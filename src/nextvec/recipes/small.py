@@ -71,7 +71,7 @@ class Recipe:
     ffn: int = 768
     positions: int = 256
     distil: Stage = field(default_factory=lambda: Stage(steps=6000, batch=128, lr=1e-3, length=96))
-    contrast: Stage = field(default_factory=lambda: Stage(steps=300, batch=64, lr=3e-4, length=192))
+    contrast: Stage = field(default_factory=lambda: Stage(steps=200, batch=64, lr=3e-4, length=160))
     weight: float = 0.2
     seed: int = 0
 
