@@ -53,6 +53,20 @@ def test_synsets_of_all_parts_are_read(tmp_path: Path) -> None:
     assert (able.words, able.about, alone.words) == (("able",), "adj.all", ("a cappella",))
 
 
+def test_the_recipes_read_it_from_their_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nextvec.recipes.corpus import general_texts
+
+    monkeypatch.delenv("NEXTVEC_DATA", raising=False)
+    folder = tmp_path / "words" / "wordnet"
+    folder.mkdir(parents=True)
+    package(folder, LINES)
+    texts = general_texts(tmp_path)
+    assert sorted(texts)[0] == "a cappella: without musical accompaniment"
+    assert {"dog, domestic dog, Canis familiaris: a member of the genus Canis; occurs in many breeds", "dogs bark"} <= {
+        *texts
+    }
+
+
 def test_there_are_45_lexicographers_files() -> None:
     assert len(LEXICOGRAPHER) == 45
     assert LEXICOGRAPHER[5] == "noun.animal" and LEXICOGRAPHER[44] == "adj.ppl"

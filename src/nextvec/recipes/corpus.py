@@ -22,6 +22,7 @@ from nextvec.data.wordnet import read_wordnet
 __all__ = ["Corpus", "general_texts", "halves", "load_corpus", "split"]
 
 ARXIV = "papers/arxiv_daily/arxiv_cs_2025-03_2026-03.jsonl.xz"
+WORDNET = "words/wordnet"
 ACL = (
     "papers/acl_anthology_2025/acl_anthology_2025-11.jsonl.xz",
     "papers/acl_anthology_2025/acl_anthology_2025.findings_partial.jsonl.xz",
@@ -83,11 +84,11 @@ def halves(text: str) -> tuple[str, str]:
     return text[:cut].strip(), text[cut:].strip()
 
 
-def general_texts(package: Path | None = None) -> list[str]:
+def general_texts(data: Path) -> list[str]:
     """Texts of general English, in a fixed random order: of every synset of WordNet its words and what they mean, and
-    the sentences that show their use. package: as for ``read_wordnet``."""
+    the sentences that show their use. data: the data folder; WordNet may also be where ``read_wordnet`` looks."""
     texts: list[str] = []
-    for synset in read_wordnet(package):
+    for synset in read_wordnet(next((data / WORDNET).glob("wordnet-base*.deb"), None)):
         texts += [f"{', '.join(synset.words)}: {synset.definition}", *synset.examples]
     order = np.random.default_rng(3000).permutation(len(texts))
     return [texts[i] for i in order]

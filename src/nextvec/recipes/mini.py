@@ -76,7 +76,9 @@ def run(arguments: argparse.Namespace) -> None:
     recipe = config.override(Recipe(), arguments.changes)
     corpus = read_corpus(arguments.data)
     teacher = Teacher(arguments.teacher)
-    prepared = prepare(corpus.train, teacher, recipe, arguments.work, general=general_texts(), report=said)
+    prepared = prepare(
+        corpus.train, teacher, recipe, arguments.work, general=general_texts(arguments.data), report=said
+    )
     stages = {}
     for seed in arguments.seeds:
         stages[seed] = train(prepared, recipe, arguments.work, seed=seed, report=said)

@@ -19,6 +19,7 @@ from nextvec.data.readers import read_records
 from nextvec.data.titles import Paper
 from nextvec.evaluate.lexical import bm25_ranks
 from nextvec.evaluate.retrieval import bootstrap, dense_ranks, paired_bootstrap, single_relevant, summarise
+from nextvec.evaluate.sts import cosine_spearman
 from nextvec.recipes.corpus import Corpus
 from nextvec.recipes.mini_steps import Prepared, Recipe, TeacherLike
 from nextvec.recipes.static_table import Bags, TokenTable, quantise, unit
@@ -182,24 +183,12 @@ def _stsb(
     gold = np.array([float(row[4]) for row in rows])
     sides = [[row[column] for row in rows] for column in (5, 6)]
     taught = [unit(teacher.encode_cached(side, work / "teacher")) for side in sides]
-    result = {"teacher": _spearman((taught[0] * taught[1]).sum(1), gold)}
+    result = {"teacher": round(cosine_spearman(taught[0], taught[1], gold), 4)}
     bags = [Bags.of(tokenizer, side) for side in sides]
     for name, key in _STEPS:
         one, two = (_embed(stages[key], bag, stages[key].shape[1]) for bag in bags)
-        result[name] = _spearman((one * two).sum(1), gold)
+        result[name] = round(cosine_spearman(one, two, gold), 4)
     return result
-
-
-def _spearman(one: NDArray[Any], two: NDArray[Any]) -> float:
-    return round(float(np.corrcoef(_ranked(one), _ranked(two))[0, 1]), 4)
-
-
-def _ranked(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Ranks with ties averaged."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    middle: NDArray[np.float64] = (last - (counts - 1) / 2)[inverse]
-    return middle
 
 
 def markdown(report: dict[str, Any]) -> str:

@@ -219,7 +219,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):
         raise ConflictError(f"{str(arguments.out)!r} exists and is not empty: choose another folder")  # not in an hour
     corpus = read_corpus(arguments.data)
-    general = general_texts()
+    general = general_texts(arguments.data)
     model = train_small(corpus.train, general, Teacher(arguments.teacher), recipe, arguments.work, report=said)
     print(f"{arguments.out}: {write_small(model, arguments.out):,} bytes")
 
