@@ -16,7 +16,8 @@ torch = pytest.importorskip("torch", reason="objectives need torch: pip install 
 from nextvec.methods._nextlat_parts import MultiToken  # noqa: E402
 from nextvec.methods.nextlat import NextLat  # noqa: E402
 from nextvec.objectives.base import Objective  # noqa: E402
-from nextvec.objectives.next_latent import LatentKL, NextLatent, SmoothLatent  # noqa: E402
+from nextvec.objectives.next_embedding import NextEmbedding  # noqa: E402
+from nextvec.objectives.next_latent import LatentKL, NextLatent  # noqa: E402
 from nextvec.objectives.next_token import NextToken, predicted  # noqa: E402
 from nextvec.types import Batch, InputError, Ragged  # noqa: E402
 
@@ -142,7 +143,7 @@ def test_next_token_refusals() -> None:
 
 @pytest.mark.parametrize("horizon", [1, 3, 6])
 def test_smooth_latent_equals_the_reference(horizon: int) -> None:
-    objective = SmoothLatent(horizon=horizon)
+    objective = NextLatent(horizon=horizon, kl=0)
     given, out = batch(), outputs(objective.reads)
     hidden = out["hidden"].detach().numpy()
     expected, count = 0.0, 0
@@ -153,7 +154,7 @@ def test_smooth_latent_equals_the_reference(horizon: int) -> None:
             count += 1
     term = objective(out, given)
     assert term.sum.item() == pytest.approx(expected)
-    assert term.count == objective.count(given) == count
+    assert term.count == count
     assert term.logs["smooth_latent"] == pytest.approx(expected / count)
 
 
@@ -189,7 +190,7 @@ def test_next_latent_is_the_weighted_sum_of_two_objectives() -> None:
     objective = NextLatent(horizon=2, smooth=0.5, kl=2.0)
     given, out = batch(), outputs(objective.reads)
     parts = list(objective.parts())
-    assert [(weight, type(part)) for weight, part in parts] == [(0.5, SmoothLatent), (2.0, LatentKL)]
+    assert [(weight, type(part)) for weight, part in parts] == [(0.5, NextEmbedding), (2.0, LatentKL)]
     smooth, kl = (part(out, given) for _, part in parts)
     assert smooth.count != kl.count
     term = objective(out, given)
@@ -198,7 +199,7 @@ def test_next_latent_is_the_weighted_sum_of_two_objectives() -> None:
     assert "logits" not in NextLatent(horizon=2, kl=0).reads
 
 
-@pytest.mark.parametrize("make", [NextToken, lambda: SmoothLatent(horizon=2), lambda: LatentKL(horizon=2)])
+@pytest.mark.parametrize("make", [NextToken, lambda: NextLatent(horizon=2, kl=0), lambda: LatentKL(horizon=2)])
 def test_gradients_equal_finite_differences(make: Callable[[], Objective]) -> None:
     objective = make()
     given, out = batch(), outputs(objective.reads)
@@ -271,13 +272,13 @@ def test_micro_batches_add_up() -> None:
 
 
 def test_next_latent_refusals() -> None:
-    for make in (SmoothLatent, LatentKL):
+    for make in (NextLatent, LatentKL):
         with pytest.raises(InputError, match="horizon is 0"):
             make(horizon=0)
     for weights in ((-1.0, 1.0), (0.0, 0.0)):
         with pytest.raises(InputError, match="weights"):
             NextLatent(smooth=weights[0], kl=weights[1])
-    objective = SmoothLatent(horizon=1)
+    objective = NextLatent(horizon=1, kl=0)
     out = outputs(objective.reads)
     with pytest.raises(InputError, match=r"'latent_1' is \[12, 3\]; expected \[8, 3\]"):
         objective({**out, "latent_1": out["hidden"]}, batch())
@@ -336,7 +337,7 @@ def test_targets_are_constants_to_the_states() -> None:
         out = dict(method(given))
         if written_down:
             out["hidden"] = torch.tensor(out["hidden"].tolist(), dtype=torch.float64)
-        SmoothLatent(horizon=1)(out, given).mean.backward()
+        NextLatent(horizon=1, kl=0)(out, given).mean.backward()
         found.append(method.backbone.blocks[0].qkv.weight.grad.clone())
     assert len(rows)
     assert torch.equal(found[0], found[1])

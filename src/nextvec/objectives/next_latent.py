@@ -3,9 +3,9 @@
 A latent dynamics model, which belongs to the method, rolls on from the state h_t of every position with the true
 tokens: z_{t,1}, z_{t,2}, ... z_{t,d} are its forecasts of h_{t+1} ... h_{t+d} (z_{t,i} has seen x_{t+1} ... x_{t+i}).
 
-    SmoothLatent = mean over (t, i) of  mean over D of SmoothL1(sg[h_{t+i}], z_{t,i})
-    LatentKL     = mean over (t, i) of  KL( softmax(W sg[h_{t+i}]) || softmax(W z_{t,i}) )      W the head, frozen here
-    NextLatent   = smooth * SmoothLatent + kl * LatentKL
+    smooth     = mean over (t, i) of  mean over D of SmoothL1(sg[h_{t+i}], z_{t,i})       (``NextEmbedding``)
+    LatentKL   = mean over (t, i) of  KL( softmax(W sg[h_{t+i}]) || softmax(W z_{t,i}) )      W the head, frozen here
+    NextLatent = w_s * smooth + w_k * LatentKL
 
 sg stops the gradient: without it the states could meet the forecasts by becoming constant. Both means are over all
 pairs (t, i <= d) of the step for which the sequence reaches to t + i; the paper's mean over i of means over t differs
@@ -26,51 +26,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from nextvec.objectives.base import Columns, Objective, Outputs, Scope, Sum
+from nextvec.objectives.next_embedding import NextEmbedding
 from nextvec.objectives.next_token import count_predicted, example_columns, predicted, text_of
 from nextvec.types import Column, InputError, Term
 
-__all__ = ["LatentKL", "NextLatent", "SmoothLatent"]
+__all__ = ["LatentKL", "NextLatent"]
 
 _BLOCK = 1 << 20  # elements of a block of logits, which is read several times and so should stay in cache
-
-
-class SmoothLatent(Objective):
-    """SmoothL1 (threshold 1) between forecast and true states, the truth without gradient.
-
-    Reads ``hidden`` [N, D] and ``latent_i`` [N_i, D] for i = 1 .. horizon, a row for each of
-    ``predicted(text, ahead=i)``: the forecast of the state i places on. A pair counts once: its elements are averaged.
-    Logs ``smooth_latent``.
-    """
-
-    scope: Scope = "example"
-    columns = ("text",)
-
-    def __init__(self, *, horizon: int) -> None:
-        super().__init__()
-        self.horizon = _checked(horizon)
-        self.reads = ("hidden", *(f"latent_{i}" for i in range(1, horizon + 1)))
-
-    def count(self, batch: Columns) -> float:
-        text, _ = text_of(batch)
-        return float(sum(count_predicted(text, ahead=i) for i in range(1, self.horizon + 1)))
-
-    def forward(self, out: Outputs, batch: Columns) -> Term:
-        text, _ = text_of(batch)
-        hidden = out["hidden"].detach()
-        total, count = hidden.new_zeros(()), 0
-        for i in range(1, self.horizon + 1):
-            forecast, rows = out[f"latent_{i}"], predicted(text, ahead=i)
-            _same_rows(f"latent_{i}", forecast, len(rows), hidden.shape[1])
-            # A quotient of the sum, not a mean: the mean of no elements is not a number.
-            loss = functional.smooth_l1_loss(forecast, hidden[rows + i], reduction="sum") / hidden.shape[1]
-            total = total + loss
-            count += len(rows)
-        return Term(total, float(count), {"smooth_latent": float(total.detach()) / max(count, 1)})
-
-    @classmethod
-    def example(cls, rows: int, seed: int) -> tuple[Self, dict[str, Tensor], dict[str, Column]]:
-        objective = cls(horizon=2)
-        return objective, *_example(objective.reads, rows, seed)
 
 
 class LatentKL(Objective):
@@ -114,7 +76,10 @@ class LatentKL(Objective):
 
 
 class NextLatent(Sum):
-    """``smooth * SmoothLatent(horizon) + kl * LatentKL(horizon)``, a term of weight 0 left out.
+    """The smooth term and ``LatentKL``, a term of weight 0 left out.
+
+    The former reads ``hidden`` [N, D] and ``latent_i`` [N_i, D], a row for each of ``predicted(text, ahead=i)``: the
+    forecast of the state i places on. Logs ``smooth_latent``.
 
     Two objectives that are added, not one: their counts differ, and each is exact over micro-batches by itself.
     """
@@ -124,7 +89,11 @@ class NextLatent(Sum):
             raise InputError(f"weights smooth={smooth}, kl={kl}; expected neither below 0 and one above")
         terms: list[Objective] = []
         if smooth:
-            terms.append(smooth * SmoothLatent(horizon=horizon))
+            ahead = range(1, _checked(horizon) + 1)
+            smoothness = NextEmbedding(
+                distance="smooth_l1", ahead=ahead, pred="latent", target="hidden", name="smooth_latent"
+            )
+            terms.append(smooth * smoothness)
         if kl:
             terms.append(kl * LatentKL(horizon=horizon))
         super().__init__(*terms)
