@@ -142,7 +142,7 @@ def test_refusals() -> None:
     with pytest.raises(InputError, match="did you mean 'cosine'"):
         NextEmbedding(distance="cosin")
     with pytest.raises(InputError, match="ahead is"):
-        NextEmbedding(ahead=(0,))
+        NextEmbedding(ahead=(-1,))
     with pytest.raises(InputError, match="temperature"):
         NextEmbedding(temperature=0)
     objective = NextEmbedding()

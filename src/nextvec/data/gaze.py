@@ -9,7 +9,6 @@ Legend: n fixations of a scanpath, H x W pixels of an image, S side of a crop, P
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nextvec.data.images import read_image
 from nextvec.extras import require
 from nextvec.files import storage_error
 from nextvec.types import InputError, NotFoundError
@@ -68,27 +68,6 @@ def _row(values: Any) -> NDArray[np.float32]:
     """What MATLAB stored as a row, a single number or nothing, as float32 [n]."""
     row: NDArray[np.float32] = np.asarray(values, dtype=np.float32).reshape(-1)
     return row
-
-
-def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """The image at ``path`` (JPEG, PNG and what else Pillow reads) as uint8 [H, W, 3], RGB.
-
-    Raises NotFoundError, InputError for what is not an image (or one of more pixels than Pillow's limit against
-    decompression bombs), StorageError, MissingExtraError.
-    """
-    module = require("PIL.Image", why="reading images")
-    try:
-        with module.open(path) as image:
-            pixels: NDArray[np.uint8] = np.array(image.convert("RGB"), dtype=np.uint8)
-    except FileNotFoundError:
-        raise NotFoundError(f"the image {os.fspath(path)!r} does not exist") from None
-    except (module.UnidentifiedImageError, module.DecompressionBombError, ValueError, SyntaxError) as error:
-        raise InputError(f"{os.fspath(path)!r} is not an image that can be read: {error}") from error
-    except OSError as error:
-        if error.errno is None:  # Pillow's own complaint, about the contents
-            raise InputError(f"{os.fspath(path)!r} is damaged: {error}") from error
-        raise storage_error(error, path) from error
-    return pixels
 
 
 def glimpses(

@@ -43,9 +43,9 @@ _SCALED = ("gaussian", "soft_mse")
 
 
 def foretelling(sequence: Ragged, mask: Ragged | None = None, *, ahead: int = 1) -> Tensor:
-    """The places t that foretell t + ``ahead``: rows int64 [N_i], in order. Those with so many places after them, and
-    with ``mask`` (bool [N]) those of them where t + ahead is to be foretold."""
-    rows = predicted(sequence, ahead=ahead)
+    """The places t that foretell t + ``ahead`` (0: themselves): rows int64 [N_i], in order. Those with so many places
+    after them, and with ``mask`` (bool [N]) those of them where t + ahead is to be foretold."""
+    rows = predicted(sequence, ahead=ahead) if ahead else torch.arange(len(sequence.values))
     if mask is None:
         return rows
     if mask.values.dtype != torch.bool or not torch.equal(mask.lengths, sequence.lengths):
@@ -57,8 +57,9 @@ class NextEmbedding(Objective):
     """Reads ``target`` [N, D] and, for every i of ``ahead``, ``PRED_i`` [N_i, D] (also ``PRED_i_log_scale`` where the
     distance has a scale), a row for each of ``foretelling(sequence, mask, ahead=i)``.
 
-    sequence, mask: the columns that hold the sequences and, Ragged bool, what is foretold (None: everything). Counts
-    pairs; logs ``name``.
+    sequence, mask: the columns that hold the sequences and, Ragged bool, what is foretold (None: everything). each:
+    where no column holds them (images), every example of the batch is a sequence of so many places. Counts pairs; logs
+    ``name``.
     """
 
     scope: Scope = "example"
@@ -72,6 +73,7 @@ class NextEmbedding(Objective):
         target: str = "target",
         sequence: str = "text",
         mask: str | None = None,
+        each: int | None = None,
         stop: bool = True,
         temperature: float = 0.1,
         entropy: float = 0.0,
@@ -82,17 +84,17 @@ class NextEmbedding(Objective):
             raise InputError(
                 f"distance is {distance!r}; expected one of {', '.join(DISTANCES)}{did_you_mean(distance, DISTANCES)}"
             )
-        if not ahead or min(ahead) < 1 or len(set(ahead)) != len(ahead):
-            raise InputError(f"ahead is {tuple(ahead)}; expected different numbers of places, each at least 1")
+        if not ahead or min(ahead) < 0 or len(set(ahead)) != len(ahead):
+            raise InputError(f"ahead is {tuple(ahead)}; expected different numbers of places (0: itself, as a control)")
         if not 0 < temperature < math.inf or not math.isfinite(entropy):
             raise InputError(f"temperature {temperature}, entropy {entropy}; expected a positive and a finite number")
         self.distance, self.ahead, self.stop = distance, tuple(ahead), stop
         self.pred, self.target, self.sequence, self.mask = pred, target, sequence, mask
-        self.temperature, self.entropy, self.name = temperature, entropy, name
+        self.temperature, self.entropy, self.name, self.each = temperature, entropy, name, each
         preds = [f"{pred}_{i}" for i in self.ahead]
         scales = [f"{one}_log_scale" for one in preds] if distance in _SCALED else []
         self.reads = (target, *preds, *scales)
-        self.columns = (sequence,) if mask is None else (sequence, mask)
+        self.columns = () if each is not None else (sequence,) if mask is None else (sequence, mask)
 
     def count(self, batch: Columns) -> float:
         return float(sum(len(self._rows(batch, i)) for i in self.ahead))
@@ -101,7 +103,7 @@ class NextEmbedding(Objective):
         target = out[self.target].detach() if self.stop else out[self.target]
         total, count = target.new_zeros(()), 0
         for i in self.ahead:
-            name, rows = f"{self.pred}_{i}", self._rows(batch, i)
+            name, rows = f"{self.pred}_{i}", self._rows(batch, i).to(target.device)
             pred = out[name]
             scale = out[f"{name}_log_scale"] if self.distance in _SCALED else None
             for what, tensor in ((name, pred), (f"{name}_log_scale", scale)):
@@ -111,7 +113,7 @@ class NextEmbedding(Objective):
                         "sequences of this batch"
                     )
             if self.distance == "contrastive":
-                total = total + self._among(pred, target, rows + i, self._ragged(batch, self.sequence))
+                total = total + self._among(pred, target, rows + i, self._sequences(batch, target.device))
             else:
                 total = total + self._distance(pred, target[rows + i], scale)
             count += len(rows)
@@ -141,7 +143,15 @@ class NextEmbedding(Objective):
 
     def _rows(self, batch: Columns, ahead: int) -> Tensor:
         mask = None if self.mask is None else self._ragged(batch, self.mask)
-        return foretelling(self._ragged(batch, self.sequence), mask, ahead=ahead)
+        return foretelling(self._sequences(batch), mask, ahead=ahead)
+
+    def _sequences(self, batch: Columns, device: torch.device | None = None) -> Ragged:
+        """The sequences; of ``each`` places, those of as many as the batch has examples."""
+        if self.each is None:
+            return self._ragged(batch, self.sequence)
+        count = len(next(iter(batch.values())))
+        ids = torch.zeros(count * self.each, dtype=torch.int64, device=device)
+        return Ragged(ids, torch.full((count,), self.each))
 
     @staticmethod
     def _ragged(batch: Columns, name: str) -> Ragged:

@@ -26,7 +26,8 @@ __all__ = ["ViT", "ViTConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class ViTConfig:
-    """image: the largest height and width; patch: P; heads: None for one of 32 values each."""
+    """image: the largest height and width; patch: P; heads: None for one of 32 values each; attention: "bidirectional",
+    or "causal": a patch sees those before it, row by row."""
 
     image: int = 32
     patch: int = 8
@@ -34,6 +35,7 @@ class ViTConfig:
     dim: int = 64
     layers: int = 2
     heads: int | None = None
+    attention: str = "bidirectional"
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
@@ -54,7 +56,7 @@ class ViTConfig:
             norm="layer",
             activation="gelu",
             positions="none",
-            attention="bidirectional",
+            attention=self.attention,
             biases=True,
             dropout=self.dropout,
         )
@@ -88,10 +90,29 @@ class ViT(nn.Module):
 
         images: float [B, C, H, W], H and W multiples of P and at most ``image``; their scale is the caller's.
         """
+        return self.contextual(self.patch_vectors(images), all_states=all_states)
+
+    def patch_vectors(self, images: Tensor) -> Tensor:
+        """Patches as vectors [B, R, S, D], before positions are added."""
         x, (rows, columns) = self._cut(images)
+        vectors: Tensor = self.patches(x).view(len(x), rows, columns, -1)
+        return vectors
+
+    @overload
+    def contextual(self, vectors: Tensor, *, all_states: Literal[False] = ...) -> Tensor: ...
+
+    @overload
+    def contextual(self, vectors: Tensor, *, all_states: Literal[True]) -> list[Tensor]: ...
+
+    @overload
+    def contextual(self, vectors: Tensor, *, all_states: bool) -> Tensor | list[Tensor]: ...
+
+    def contextual(self, vectors: Tensor, *, all_states: bool = False) -> Tensor | list[Tensor]:
+        """The states of ``forward`` from what ``patch_vectors`` gave, [B, R, S, D]."""
+        count, rows, columns, width = vectors.shape
         places = self.row_table[:rows, None] + self.column_table[None, :columns]
-        x = self.patches(x) + places.reshape(-1, self.config.dim).to(x.dtype)
-        count, patches, width = x.shape
+        x = vectors + places.to(vectors.dtype)
+        patches = rows * columns
         ends = Ragged(x.reshape(-1, width), torch.full((count,), patches))
         if all_states:
             return [state.view(count, patches, width) for state in self.transformer(ends, all_states=True)]
