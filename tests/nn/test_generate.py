@@ -40,6 +40,8 @@ def make(seed: int, *, vocab: int = 11, scale: float = 6.0, **changes: Any) -> T
         for name, weight in model.named_parameters():
             if weight.ndim > 1:
                 weight.mul_(3 if "tokens" not in name else scale)
+            if name == "positions.weight":  # 0 at the beginning: no context yet
+                weight.normal_(std=0.5)
     return model
 
 
@@ -61,6 +63,7 @@ SHAPES = [
     {},
     {"positions": "learned", "norm": "layer", "activation": "gelu", "biases": True, "tied": False},
     {"positions": "alibi", "kv_heads": 1},
+    {"positions": "carope"},
     {"positions": "none", "qk_norm": True},
     {"positions": "sinusoidal", "dropout": 0.3},
 ]

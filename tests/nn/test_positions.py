@@ -11,7 +11,16 @@ from nextvec.types import InputError
 
 torch = pytest.importorskip("torch", reason="positions need torch: pip install 'nextvec[hf]'")
 
-from nextvec.nn.backbones.positions import POSITIONS, Alibi, Learned, Rope, Sinusoidal, alibi_slopes, rotate  # noqa: E402
+from nextvec.nn.backbones.positions import (  # noqa: E402
+    POSITIONS,
+    Alibi,
+    ContextRope,
+    Learned,
+    Rope,
+    Sinusoidal,
+    alibi_slopes,
+    rotate,
+)
 from nextvec.nn.backbones.transformer import Transformer, TransformerConfig  # noqa: E402
 from nextvec.types import Ragged  # noqa: E402
 
@@ -109,7 +118,8 @@ def test_doors_of_every_scheme(name: str) -> None:
         "rotation": scheme.rotation(h, places) is not None,
         "slopes": scheme.slopes() is not None,
     }
-    door = {"rope": "rotation", "alibi": "slopes", "learned": "add", "sinusoidal": "add"}.get(name)
+    doors = {"alibi": "slopes", "learned": "add", "sinusoidal": "add", "none": None}
+    door = doors.get(name, "rotation")
     assert opened == {key: key == door for key in opened}
 
 
@@ -144,3 +154,59 @@ def test_alibi_prefers_what_is_near() -> None:
     weights = np.exp(-slope * np.array([2.0, 1.0, 0.0]))
     # The RMS norm turns a one-hot of width 4 into a 2 at its place.
     np.testing.assert_allclose(added[2, :3], 2 * weights / weights.sum(), atol=1e-5)
+
+
+def test_context_rope_begins_as_rope() -> None:
+    """Its first place has turned once already, which differences do not see."""
+    context, plain = ContextRope(config()), Rope(config())
+    places = torch.tensor([0, 1, 2, 3, 0, 1])
+    ours = context.rotation(torch.randn(6, 24), places)
+    theirs = plain.rotation(torch.zeros(6, 24), places + 1)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other.expand(6, 3, 4), atol=1e-5, rtol=0)
+
+
+def test_context_rope_turns_by_the_papers_sums() -> None:
+    rng = np.random.default_rng(0)
+    context = ContextRope(config())
+    h, weight, bias = rng.normal(size=(5, 24)), rng.normal(size=(24, 3)), rng.normal(size=3)
+    with torch.no_grad():
+        context.weight.copy_(torch.tensor(weight))
+        context.bias.copy_(torch.tensor(bias))
+        cos, sin = context.rotation(torch.tensor(h), torch.tensor([0, 1, 2, 0, 1]))
+    for t, first in enumerate((0, 0, 0, 3, 3)):
+        for head in range(3):
+            for i in range(4):
+                angle = sum(
+                    (1 / (1 + np.log1p(np.exp(h[s] @ weight[:, head] + bias[head])))) ** i for s in range(first, t + 1)
+                )
+                assert float(cos[t, head, i]) == pytest.approx(np.cos(angle), abs=1e-5)
+                assert float(sin[t, head, i]) == pytest.approx(np.sin(angle), abs=1e-5)
+
+
+def test_context_rope_gradient() -> None:
+    torch.manual_seed(0)
+    context = ContextRope(config(dim=6, heads=3, head_dim=4)).double()
+    h = torch.randn(5, 6, dtype=torch.float64, requires_grad=True)
+    places = torch.tensor([0, 1, 2, 0, 1])
+    weight = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+
+    def turned_by(x: Any, w: Any) -> Any:
+        return torch.func.functional_call(context, {"weight": w}, (x, places))
+
+    context.forward = context.rotation
+    assert torch.autograd.gradcheck(turned_by, (h, weight))
+
+
+def test_a_base_per_head_is_no_context() -> None:
+    constant = POSITIONS["carope_constant"](config())
+    assert [name for name, p in constant.named_parameters() if p.requires_grad] == ["bias"]
+    places = torch.arange(4)
+    one, other = (constant.rotation(torch.randn(4, 24), places) for _ in range(2))
+    assert one is not None and other is not None
+    assert torch.equal(one[0], other[0])
+
+
+def test_heads_that_share_keys_cannot_turn_by_themselves() -> None:
+    with pytest.raises(InputError, match="at its own pace"):
+        Transformer(config(positions="carope", kv_heads=1))

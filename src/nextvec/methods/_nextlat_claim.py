@@ -20,7 +20,6 @@ Legend: B graphs or walks, T tokens of each, D width, d horizon.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,20 +28,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from nextvec.data.bundled import daily_papers
-from nextvec.data.catalog import find
-from nextvec.data.readers import read_records
 from nextvec.data.sources import Generated, Source
 from nextvec.data.synthetic.grid_world import GridWorld
 from nextvec.data.synthetic.path_star import PathStar
-from nextvec.data.tokenfile import PackedTokens, TokenFile, build_token_file
-from nextvec.data.tokenizers import load_tokenizer, train_bpe
+from nextvec.data.tokenfile import PackedTokens, TokenFile
 from nextvec.engine.engine import Engine, TrainConfig
 from nextvec.engine.method import Method
 from nextvec.engine.optim import OptimConfig
 from nextvec.engine.schedule import ScheduleConfig
 from nextvec.evaluate.geometry import effective_rank
 from nextvec.generate import LatentDraft, generate
+from nextvec.language_claims import write_tokens
 from nextvec.methods._nextlat_parts import LatentDynamics, MultiToken
 from nextvec.methods._nextlat_scales import SCALES, Scale, Task
 from nextvec.methods.nextlat import NextLat
@@ -248,27 +244,13 @@ def _loss(method: Method, batch: Batch) -> float:
 # ---------------------------------------------------------------- drafts
 
 
-def _abstracts(count: int) -> Iterator[str]:
-    """Abstracts from arXiv's daily listings, or of the bundled papers where that set is not at hand."""
-    found = find("arxiv_daily")
-    if found is not None:
-        records = itertools.chain.from_iterable(read_records(path) for path in sorted(found[1].glob("*.jsonl.xz")))
-        return (" ".join(str(record["summary"]).split()) for record in itertools.islice(records, count))
-    return (" ".join(text.split()) for text in daily_papers(columns=["summary"])["summary"].to_pylist()[:count])
-
-
 def _prepare(shared: Path, scale: Scale) -> None:
     """The models that planning begins from; tokenizer, tokens of the abstracts to learn from, and of every 20th to test
     on."""
     if scale.planning.plain:
         for graph in scale.graphs:
             _begin(shared, graph, scale)
-    texts = list(_abstracts(scale.abstracts))
-    train = [text for i, text in enumerate(texts) if i % 20]
-    train_bpe(train, vocab=scale.vocab).save(shared / "tokenizer")
-    tokenizer = load_tokenizer(shared / "tokenizer")
-    build_token_file(shared / "train.bin", train, tokenizer)
-    build_token_file(shared / "test.bin", texts[::20], tokenizer)
+    write_tokens(shared, count=scale.abstracts, vocab=scale.vocab)
 
 
 def _drafts(arm: str, scale: Scale, run: Run, meter: _Steps) -> dict[str, float]:

@@ -17,7 +17,7 @@ from nextvec.objectives.base import Objective
 from nextvec.objectives.next_token import NextToken, predicted, text_of
 from nextvec.types import Batch, Card, InputError
 
-__all__ = ["LatentDynamics", "MultiToken", "language_flops", "mlp"]
+__all__ = ["LatentDynamics", "MultiToken", "mlp"]
 
 
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -92,11 +92,3 @@ class MultiToken(Method):
         for i in range(1, self.config.horizon + 1):
             total = total + NextToken(logits=f"logits_{i}", ahead=i + 1, name=f"token_{i + 1}")
         return total
-
-
-def language_flops(backbone: Transformer, *, length: int) -> float:
-    """Floating-point operations of forward and backward per token of a causal language model: 6 for each weight of a
-    block or of the head, and those of attention over half of ``length`` tokens."""
-    config = backbone.config
-    weights = sum(p.numel() for block in backbone.blocks for p in block.parameters()) + config.vocab * config.dim
-    return 6.0 * weights + 6.0 * config.layers * config.heads * config.head_width * length

@@ -27,34 +27,25 @@ Legend: B sequences, N tokens laid end to end, D width, H hidden width of the dy
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nextvec.data.readers import read_records
-from nextvec.data.sources import Source
 from nextvec.data.synthetic.path_star import PathStar
-from nextvec.data.tokenfile import PackedTokens, TokenFile, build_token_file
-from nextvec.data.tokenizers import ByteTokenizer, TextTokenizer, load_tokenizer, train_bpe
-from nextvec.engine.method import Method
-from nextvec.methods._nextlat_parts import LatentDynamics, language_flops
-from nextvec.nn.backbones.transformer import Transformer, TransformerConfig
+from nextvec.data.tokenizers import ByteTokenizer, TextTokenizer
+from nextvec.language_method import LanguageConfig, LanguageMethod
+from nextvec.methods._nextlat_parts import LatentDynamics
 from nextvec.objectives.base import Objective
 from nextvec.objectives.next_latent import NextLatent
 from nextvec.objectives.next_token import NextToken, predicted, text_of
 from nextvec.types import Batch, Card, Claim, InputError
 
-_TOKENIZER_TEXTS = 100_000  # more teach a BPE of some ten thousand tokens little
 
-
-class NextLat(Method):
+class NextLat(LanguageMethod):
     """A causal language model with latent dynamics. ``tokenizer``: where the model was made from texts."""
 
     card = Card(
@@ -75,49 +66,17 @@ class NextLat(Method):
             "Small models: the paper's Path-Star model has 12 layers of width 384 and trains for 20,000 steps of 512.",
         ),
     )
-    train_settings: ClassVar[tuple[str, ...]] = ("optim.weight_decay=0.1", "batch=16")
     direction: ClassVar[Mapping[str, str]] = {"next_token": "down"}
 
     @dataclass(kw_only=True)
-    class Config:
-        """depth: the size dial, layers of width 64 * depth (see ``TransformerConfig.sized``); dim, layers, heads:
-        instead of what it gives. horizon: d, 0 for plain next-token training. smooth, kl: weights of the two terms; kl
-        None: 1, but 0 where horizon is 1. hidden: H (None: the width). tokenizer: "bpe" (learned from the texts),
-        "bytes", or a tokenizer.json or folder with one; vocab: tokens of a BPE, afterwards those of the tokenizer.
-        field: of a record, the one that holds the text. length: tokens in a sequence, at most; longer texts are cut
-        into several. The others are the transformer's."""
+    class Config(LanguageConfig):
+        """horizon: d, 0 for plain next-token training. smooth, kl: weights of the two terms; kl None: 1, but 0 where
+        horizon is 1. hidden: H (None: the width). The others are those of ``LanguageConfig``."""
 
-        depth: int = 4
-        dim: int | None = None
-        layers: int | None = None
-        heads: int | None = None
         horizon: int = 1
         smooth: float = 1.0
         kl: float | None = None
         hidden: int | None = None
-        tokenizer: str = "bpe"
-        vocab: int = 8192
-        field: str = "text"
-        length: int = 512
-        norm: str = "rms"
-        activation: str = "swiglu"
-        positions: str = "rope"
-        qk_norm: bool = False
-        tied: bool = True
-        dropout: float = 0.0
-        checkpointing: bool = False
-
-        def model(self) -> TransformerConfig:
-            """The backbone's settings."""
-            names = ("norm", "activation", "positions", "qk_norm", "tied", "dropout", "checkpointing")
-            given = {name: value for name in ("dim", "layers", "heads") if (value := getattr(self, name)) is not None}
-            return TransformerConfig.sized(
-                self.depth,
-                vocab=self.vocab,
-                max_length=self.length,
-                **given,
-                **{name: getattr(self, name) for name in names},
-            )
 
     def __init__(self, config: Any, *, tokenizer: ByteTokenizer | TextTokenizer | None = None) -> None:
         super().__init__(config, tokenizer=tokenizer)
@@ -126,7 +85,6 @@ class NextLat(Method):
         self.kl = float(config.horizon > 1) if config.kl is None else config.kl
         if config.horizon:
             NextLatent(horizon=config.horizon, smooth=config.smooth, kl=self.kl)  # refuses weights that make no sense
-        self.backbone = Transformer(config.model())
         dim = self.backbone.config.dim
         self.dynamics = LatentDynamics(dim, hidden=config.hidden) if config.horizon else None
 
@@ -156,14 +114,8 @@ class NextLat(Method):
             return NextToken()
         return NextToken() + NextLatent(horizon=self.config.horizon, smooth=self.config.smooth, kl=self.kl)
 
-    def encoder(self) -> None:
-        """No encoder: a state here says what comes next, not what the text as a whole means, and the paper makes no
-        claim about sentence vectors. ``forward`` gives the states as ``hidden``."""
-        return
-
     def flops_per_item(self) -> float:
-        """Per token, for sequences of ``length``."""
-        flops: float = language_flops(self.backbone, length=self.config.length)
+        flops = super().flops_per_item()
         if self.dynamics is None:
             return flops
         # The draft's logits cost a product forward and one backward: the frozen head takes no gradient.
@@ -179,41 +131,8 @@ class NextLat(Method):
         config = cls.Config(dim=16, layers=2, heads=2, horizon=2, kl=1.0, vocab=task.vocab, length=task.sequence_length)
         return cls(config), Batch(task.columns(task.dataset(8, seed=seed)))
 
-    @classmethod
-    def prepare(cls, data: Path, config: Any, *, batch: int, seed: int, folder: Path) -> tuple[Self, Source]:
-        """A language model of the texts in ``data``: a file or folder of text, Markdown, JSON lines, CSV or Parquet,
-        where a record's ``config.field`` is its text. A batch has ``batch * config.length`` tokens. ``folder`` keeps
-        the tokenizer and the tokens."""
-        tokenizer = _tokenizer(data, config, folder)
-        path = folder / "tokens.bin"
-        file = TokenFile.open(path) if path.is_file() else build_token_file(path, _texts(data, config.field), tokenizer)
-        source = PackedTokens(file, tokens=batch * config.length, length=config.length, seed=seed)
-        torch.manual_seed(seed)
-        return cls(dataclasses.replace(config, vocab=tokenizer.vocab), tokenizer=tokenizer), source
-
     @staticmethod
     def claim(scale: str) -> Claim:
         from nextvec.methods import _nextlat_claim
 
         return _nextlat_claim.claim(scale)
-
-
-def _texts(data: Path, field: str) -> Iterator[str]:
-    for record in read_records(data, fields=(field,)):
-        text = record[field]
-        if not isinstance(text, str):
-            raise InputError(f"field {field!r} holds a {type(text).__name__} in {str(data)!r}; expected a text")
-        yield text
-
-
-def _tokenizer(data: Path, config: Any, folder: Path) -> ByteTokenizer | TextTokenizer:
-    """The tokenizer that ``config`` names; one learned from ``data`` is kept in ``folder``."""
-    if config.tokenizer == "bytes":
-        return ByteTokenizer()
-    if config.tokenizer != "bpe":
-        return load_tokenizer(Path(config.tokenizer))
-    kept = folder / "tokenizer"
-    if not (kept / "tokenizer_config.json").is_file():
-        texts = itertools.islice(_texts(data, config.field), _TOKENIZER_TEXTS)
-        train_bpe(texts, vocab=config.vocab).save(kept)
-    return load_tokenizer(kept)

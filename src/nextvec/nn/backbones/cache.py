@@ -34,6 +34,8 @@ class KVCache:
         shape = (rows, heads, max(capacity, 1), head_width)
         self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
         self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
+        self.turns: Tensor | None = None
+        """Angles float64 [B, T, H, d/2] of every place, where positions depend on the text (see ``turn``)."""
         self.lengths = torch.zeros(rows, dtype=torch.long)
 
     @property
@@ -56,11 +58,28 @@ class KVCache:
                 new = old.new_zeros(*old.shape[:2], capacity, old.shape[3])
                 new[:, :, : old.shape[2]] = old
                 store[layer] = new
+        if self.turns is not None:
+            wider = self.turns.new_zeros(self.rows, capacity, *self.turns.shape[2:])
+            wider[:, : self.turns.shape[1]] = self.turns
+            self.turns = wider
 
     def write(self, layer: int, rows: Tensor, places: Tensor, keys: Tensor, values: Tensor) -> None:
         """Store keys and values [N, Hkv, d] of tokens at ``places`` int64 [N] of ``rows`` int64 [N]."""
         self.keys[layer][rows, :, places] = keys.to(self.keys[layer].dtype)
         self.values[layer][rows, :, places] = values.to(self.values[layer].dtype)
+
+    def turn(self, rows: Tensor, places: Tensor, steps: Tensor) -> Tensor:
+        """Angles [N, H, d/2] after new tokens at ``places`` of ``rows``, int64 [N], that turn by ``steps``: each goes
+        on from what its row has turned so far. New tokens of a row lie end to end, in order."""
+        before = self.lengths.to(rows.device)[rows]
+        total = steps.cumsum(0)
+        start = torch.arange(len(rows), device=rows.device) - (places - before)
+        if self.turns is None:
+            self.turns = steps.new_zeros(self.rows, self.capacity, *steps.shape[1:])
+        carried = self.turns[rows, (before - 1).clamp(min=0)] * (before > 0)[:, None, None]
+        angles = total - (total - steps)[start] + carried
+        self.turns[rows, places] = angles
+        return angles
 
     def truncate(self, lengths: Tensor) -> None:
         """Roll back to ``lengths`` int64 [B], none above the present one (rejected drafts, speculative decoding)."""
@@ -77,4 +96,6 @@ class KVCache:
         for store in (self.keys, self.values):
             for layer, old in enumerate(store):
                 store[layer] = old.index_select(0, index)
+        if self.turns is not None:
+            self.turns = self.turns.index_select(0, index)
         self.lengths = self.lengths[rows.cpu()]

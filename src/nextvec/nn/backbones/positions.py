@@ -1,7 +1,7 @@
 """How a transformer learns where a token stands: each scheme is one small class with the same three doors.
 
     add(h, places)       what is added to the token vectors           (learned, sinusoidal)
-    rotation(h, places)  how queries and keys are turned              (rope)
+    rotation(h, places)  how queries and keys are turned              (rope, carope)
     slopes()             how much attention pays per token of distance (alibi)
 
 A scheme opens the doors it needs; the others do nothing. ``POSITIONS`` names them.
@@ -12,6 +12,7 @@ Legend: N tokens laid end to end, D width, H heads, d width of a head, place = i
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from nextvec.types import InputError
 __all__ = [
     "POSITIONS",
     "Alibi",
+    "ContextRope",
     "Learned",
     "Positions",
     "Rope",
@@ -31,8 +33,17 @@ __all__ = [
     "require_place",
 ]
 
+
+class Turned(Protocol):
+    """How far each row of a cache has turned."""
+
+    def __call__(self, steps: Tensor) -> Tensor:
+        """Angles float [N, H, d/2] after new tokens that turn by ``steps``, of that shape; they are kept."""
+        ...
+
+
 Rotation = tuple[Tensor, Tensor]
-"""cos and sin, each float32 [N, 1, d/2] (or [N, H, d/2] where heads turn at their own pace)."""
+"""cos and sin, each float32 (or float64) [N, 1, d/2], or [N, H, d/2] where heads turn at their own pace."""
 
 
 class Positions(nn.Module):
@@ -48,8 +59,9 @@ class Positions(nn.Module):
         """Token vectors [N, D] with what the scheme adds at ``places`` int64 [N]."""
         return h
 
-    def rotation(self, h: Tensor, places: Tensor) -> Rotation | None:
-        """How queries and keys turn at ``places``; ``h`` [N, D] are the token vectors (for schemes that read them)."""
+    def rotation(self, h: Tensor, places: Tensor, cached: Turned | None = None) -> Rotation | None:
+        """How queries and keys turn at ``places``; ``h`` [N, D] are the token vectors (for schemes that read them).
+        Sequences lie end to end, each from place 0; or they go on where ``cached`` knows how far they have turned."""
         return None
 
     def slopes(self) -> Tensor | None:
@@ -108,9 +120,55 @@ class Rope(Positions):
             frequencies /= config.rope_factor
         self.register_buffer("frequencies", frequencies, persistent=False)
 
-    def rotation(self, h: Tensor, places: Tensor) -> Rotation:
+    def rotation(self, h: Tensor, places: Tensor, cached: Turned | None = None) -> Rotation:
         angles = (places[:, None].float() * self.frequencies)[:, None]
         return angles.cos(), angles.sin()
+
+
+class ContextRope(Positions):
+    """Context-aware rotary positions (CARoPE, arXiv 2507.23083): every token turns what follows by as much as its own
+    vector says, head by head.
+
+        f_t,h = 1 / (1 + softplus(x_t W + b)_h)                 in (0, 1); x: token vectors, W [D, H], b [H]
+        angle of pair i at place m = sum over t <= m of f_t,h^i            i = 0 .. d/2 - 1
+
+    With f = theta^(-2/d) for all tokens this is RoPE, with which it starts: W = 0, and b such that f is that. One W for
+    all layers. The sums are made in float64: they grow with the length, and only differences count.
+
+    context=False: W stays 0, so that b alone is trained: a base per head (the control).
+    """
+
+    def __init__(self, config: TransformerConfig, *, context: bool = True) -> None:
+        super().__init__(config)
+        if config.key_heads != config.heads:
+            raise InputError(
+                f"carope turns every head at its own pace: {config.heads} heads cannot share {config.key_heads} of keys"
+            )
+        self.pairs = config.head_width // 2
+        self.weight = nn.Parameter(torch.zeros(config.dim, config.heads), requires_grad=context)
+        first = config.rope_base ** (-2.0 / config.head_width)
+        self.bias = nn.Parameter(torch.full((config.heads,), math.log(math.expm1(1 / first - 1))))
+
+    def rotation(self, h: Tensor, places: Tensor, cached: Turned | None = None) -> Rotation:
+        slack = nn.functional.softplus(h.double() @ self.weight.double() + self.bias.double())
+        steps = torch.exp(-torch.log1p(slack)[..., None] * torch.arange(self.pairs, device=h.device))
+        angles = _running(steps, places) if cached is None else cached(steps)
+        kind = torch.promote_types(h.dtype, torch.float32)
+        return angles.cos().to(kind), angles.sin().to(kind)
+
+
+class ConstantRope(ContextRope):
+    """``ContextRope`` without context: the base of every head is trained."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config, context=False)
+
+
+def _running(steps: Tensor, places: Tensor) -> Tensor:
+    """Sums of ``steps`` [N, ...] along each sequence, up to and with every token; places int64 [N] from 0."""
+    total = steps.cumsum(0)
+    start = torch.arange(len(places), device=places.device) - places
+    return total - (total - steps)[start]
 
 
 class Alibi(Positions):
@@ -128,6 +186,8 @@ class Alibi(Positions):
 
 POSITIONS: dict[str, type[Positions]] = {
     "rope": Rope,
+    "carope": ContextRope,
+    "carope_constant": ConstantRope,
     "learned": Learned,
     "sinusoidal": Sinusoidal,
     "alibi": Alibi,

@@ -15,6 +15,7 @@ Hkv key/value heads, d head width, F feed-forward width.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal, cast, overload
 
 import torch
@@ -34,7 +35,7 @@ from nextvec.nn.backbones.attention import (
     cached_mask,
 )
 from nextvec.nn.backbones.cache import KVCache
-from nextvec.nn.backbones.positions import POSITIONS, Positions, Rotation, require_place, rotate
+from nextvec.nn.backbones.positions import POSITIONS, Positions, Rotation, Turned, require_place, rotate
 from nextvec.nn.backbones.transformer_config import TransformerConfig
 from nextvec.types import InputError, Ragged
 
@@ -249,15 +250,23 @@ class Transformer(nn.Module):
             raise InputError("jagged attention takes no masks: alibi and block-causal attention are grouped")
         return self.path == "jagged"
 
-    def _run(self, h: Tensor, places: Tensor, attends: list[Attend], *, keep: bool = False) -> list[Tensor]:
-        """The states: all layers + 1 with ``keep``, else the last alone."""
+    def _run(
+        self,
+        h: Tensor,
+        places: Tensor,
+        attends: list[Attend],
+        *,
+        keep: bool = False,
+        cached: Turned | None = None,
+    ) -> list[Tensor]:
+        """The states: all layers + 1 with ``keep``, else the last alone. cached: for positions that go on."""
         if self.types is not None:
             h = h + self.types.weight[0]
         h = self.positions.add(h, places)
         if self.embed_norm is not None:
             h = self.embed_norm(h)
         h = self.dropout(h)
-        rotation = self.positions.rotation(h, places)
+        rotation = self.positions.rotation(h, places, cached)
         states = [h]
         for block, attend in zip(self._blocks(), attends, strict=True):
             if self.checkpointing and self.training and torch.is_grad_enabled():
@@ -296,7 +305,7 @@ class Transformer(nn.Module):
         cache.reserve(max(layout.lengths))
         rows = layout.arrange(torch.repeat_interleave(torch.arange(len(inputs)), inputs.lengths).to(h.device))
         attends: list[Attend] = [Recording(inner, cache, i, rows, layout.places) for i in range(self.config.layers)]
-        (h,) = self._run(h, layout.places, attends)
+        (h,) = self._run(h, layout.places, attends, cached=partial(cache.turn, rows, layout.places))
         cache.lengths = inputs.lengths.clone()
         return layout.restore(h)
 
@@ -319,7 +328,7 @@ class Transformer(nn.Module):
         places = (filled[:, None] + torch.arange(steps)).flatten().to(h.device)
         mask = cached_mask(filled, steps, slopes=self.positions.slopes(), device=h.device)
         attends: list[Attend] = [Cached(cache, i, row_of, places, mask) for i in range(self.config.layers)]
-        (h,) = self._run(h, places, attends)
+        (h,) = self._run(h, places, attends, cached=partial(cache.turn, row_of, places))
         cache.lengths = filled + steps
         return h.view(rows, steps, -1)
 

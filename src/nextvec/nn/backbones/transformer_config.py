@@ -16,7 +16,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "norm": ("rms", "layer"),
     "norm_position": ("pre", "post"),
     "activation": ("swiglu", "geglu", "gelu", "gelu_tanh", "relu"),
-    "positions": ("rope", "learned", "sinusoidal", "alibi", "none"),
+    "positions": ("rope", "carope", "carope_constant", "learned", "sinusoidal", "alibi", "none"),
     "rope_scaling": ("none", "linear", "ntk"),
     "attention": ("causal", "bidirectional", "block_causal"),
 }
@@ -75,7 +75,7 @@ class TransformerConfig:
             raise InputError(f"dim={self.dim} is no multiple of heads={self.heads}: choose one, or give head_dim")
         if self.key_heads < 1 or self.heads % self.key_heads:
             raise InputError(f"{self.heads} heads cannot share kv_heads={self.kv_heads}: it must divide them")
-        if self.positions == "rope" and self.head_width % 2:
+        if self.positions in ("rope", "carope", "carope_constant") and self.head_width % 2:
             raise InputError(f"rotary positions turn pairs: a head of width {self.head_width} must be even")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout={self.dropout}: expected at least 0 and below 1")
