@@ -5,9 +5,9 @@ constant                           CARoPE without context: a trained base per he
 carope                             the method
 
 All have the same shape, data, order of data and steps. The texts to measure on are pieces of four times the length of
-training; ``ppl_1`` is the perplexity of their tokens read in pieces of that length, ``ppl_2`` and ``ppl_4`` in pieces two
-and four times as long. Learned positions end at the length of training. ``beyond_2``, ``beyond_4``: the perplexity of
-those tokens alone that stand beyond the length of training.
+training; ``ppl_1`` is the perplexity of their tokens read in pieces of that length, ``ppl_2`` and ``ppl_4`` in pieces
+two and four times as long; ``nats`` is its logarithm. Learned positions end at the length of training. ``beyond_2``,
+``beyond_4``: the perplexity of those tokens alone that stand beyond the length of training.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nextvec.language_claims import LanguageScale, packed, pieces, token_losses, train, write_tokens
+from nextvec.language_claims import LanguageScale, packed, pieces, token_losses, train, vocabulary, write_tokens
 from nextvec.methods.carope import Carope
 from nextvec.text_claims import scale_named
 from nextvec.types import Check, Claim, Run
@@ -107,11 +107,11 @@ def _prepare(shared: Path, *, scale: Scale) -> None:
 
 def _arm(run: Run, *, positions: str, scale: Scale) -> Mapping[str, float]:
     torch.manual_seed(run.seed)
-    method = Carope(Carope.Config(vocab=scale.vocab, positions=positions, **scale.shape()))
+    method = Carope(Carope.Config(vocab=vocabulary(run.shared), positions=positions, **scale.shape()))
     train(method, packed(run.shared, scale, run.seed), scale, run)
     length = scale.length
     ids = pieces(run.shared, 4 * length, most=scale.tests)
-    measures = {}
+    measures: dict[str, float] = {}
     for times in TIMES:
         if times > 1 and positions in _ENDS:
             continue

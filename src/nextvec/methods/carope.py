@@ -1,7 +1,7 @@
 """CARoPE: rotary positions whose pace depends on the text, head by head.
 
-RoPE turns pair i of every query and key at place m by m * theta^i. Here every token says by how much what comes after it
-is turned further, so that a head may walk slowly over some tokens and quickly over others:
+RoPE turns pair i of every query and key at place m by m * theta^i. Here every token says by how much what comes after
+it is turned further, so that a head may walk slowly over some tokens and quickly over others:
 
     f(x_t)_h = 1 / (1 + softplus(x_t W + b)_h)              in (0, 1), from the token's embedding
     phi_h^i(m) = sum over t <= m of f(x_t)_h^i               angle of pair i of head h at place m
@@ -42,8 +42,8 @@ class Carope(LanguageMethod):
         claim="As good as RoPE at the length it was trained at, and at twice that length far better (perplexity 21.4"
         " where RoPE has 56.6).",
         differs=(
-            "W = 0 and a bias b such that the angles begin as RoPE's. The paper says that it begins so, but has no bias,"
-            " with which alone that is possible.",
+            "W = 0 and a bias b such that the angles begin as RoPE's. The paper says that they do, but has no bias, with"
+            " which alone that is possible.",
             "i runs from 0, as in RoPE: the first pair of every head turns by the place, whatever the text.",
             "One W for all layers, which read the same token vectors; whether the paper shares it is not known to us.",
             "Small models of bundled abstracts in place of GPT-2's size on FineWeb-Edu.",
