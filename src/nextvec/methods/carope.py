@@ -42,8 +42,8 @@ class Carope(LanguageMethod):
         claim="As good as RoPE at the length it was trained at, and at twice that length far better (perplexity 21.4"
         " where RoPE has 56.6).",
         differs=(
-            "W = 0 and a bias b such that the angles begin as RoPE's. The paper says that they do, but has no bias, with"
-            " which alone that is possible.",
+            "W = 0 and a bias b such that the angles begin as RoPE's. The paper says that they do, but has no bias,"
+            " with which alone that is possible.",
             "i runs from 0, as in RoPE: the first pair of every head turns by the place, whatever the text.",
             "One W for all layers, which read the same token vectors; whether the paper shares it is not known to us.",
             "Small models of bundled abstracts in place of GPT-2's size on FineWeb-Edu.",
