@@ -28,7 +28,7 @@ from nextvec.objectives.base import Objective
 from nextvec.objectives.next_token import NextToken, predicted, text_of
 from nextvec.types import Batch, InputError
 
-__all__ = ["LanguageConfig", "LanguageMethod"]
+__all__ = ["LanguageConfig", "LanguageMethod", "texts_of"]
 
 _TOKENIZER_TEXTS = 100_000  # more teach a BPE of some ten thousand tokens little
 
@@ -108,13 +108,16 @@ class LanguageMethod(Method):
         the tokenizer and the tokens."""
         tokenizer = _tokenizer(data, config, folder)
         path = folder / "tokens.bin"
-        file = TokenFile.open(path) if path.is_file() else build_token_file(path, _texts(data, config.field), tokenizer)
+        file = (
+            TokenFile.open(path) if path.is_file() else build_token_file(path, texts_of(data, config.field), tokenizer)
+        )
         source = PackedTokens(file, tokens=batch * config.length, length=config.length, seed=seed)
         torch.manual_seed(seed)
         return cls(dataclasses.replace(config, vocab=tokenizer.vocab), tokenizer=tokenizer), source
 
 
-def _texts(data: Path, field: str) -> Iterator[str]:
+def texts_of(data: Path, field: str) -> Iterator[str]:
+    """The texts of the records of ``data``."""
     for record in read_records(data, fields=(field,)):
         text = record[field]
         if not isinstance(text, str):
@@ -130,6 +133,6 @@ def _tokenizer(data: Path, config: Any, folder: Path) -> ByteTokenizer | TextTok
         return load_tokenizer(Path(config.tokenizer))
     kept = folder / "tokenizer"
     if not (kept / "tokenizer_config.json").is_file():
-        texts = itertools.islice(_texts(data, config.field), _TOKENIZER_TEXTS)
+        texts = itertools.islice(texts_of(data, config.field), _TOKENIZER_TEXTS)
         train_bpe(texts, vocab=config.vocab).save(kept)
     return load_tokenizer(kept)
