@@ -22,7 +22,7 @@ from nextvec.data.catalog import find
 from nextvec.data.readers import read_records
 from nextvec.data.sources import Source
 from nextvec.data.tokenfile import PackedTokens, TokenFile, build_token_file
-from nextvec.data.tokenizers import load_tokenizer, train_bpe
+from nextvec.data.tokenizers import ByteTokenizer, TextTokenizer, train_bpe
 from nextvec.engine.engine import Engine, TrainConfig
 from nextvec.engine.method import Method
 from nextvec.engine.optim import OptimConfig
@@ -65,11 +65,11 @@ def abstracts(count: int) -> Iterator[str]:
 
 
 def write_tokens(shared: Path, *, count: int, vocab: int) -> None:
-    """Tokenizer, tokens of the abstracts to learn from (train.bin), and of every 20th to test on (test.bin)."""
+    """Tokens of the abstracts to learn from (train.bin), and of every 20th to test on (test.bin); vocab: of the BPE, 0
+    for bytes."""
     texts = list(abstracts(count))
     learned = [text for i, text in enumerate(texts) if i % _TEST_EVERY]
-    train_bpe(learned, vocab=vocab).save(shared / "tokenizer")
-    tokenizer = load_tokenizer(shared / "tokenizer")
+    tokenizer: ByteTokenizer | TextTokenizer = train_bpe(learned, vocab=vocab) if vocab else ByteTokenizer()
     build_token_file(shared / "train.bin", learned, tokenizer)
     build_token_file(shared / "test.bin", texts[::_TEST_EVERY], tokenizer)
 
