@@ -70,6 +70,7 @@ def write_tokens(shared: Path, *, count: int, vocab: int) -> None:
     texts = list(abstracts(count))
     learned = [text for i, text in enumerate(texts) if i % _TEST_EVERY]
     tokenizer: ByteTokenizer | TextTokenizer = train_bpe(learned, vocab=vocab) if vocab else ByteTokenizer()
+    tokenizer.save(shared / "tokenizer")
     build_token_file(shared / "train.bin", learned, tokenizer)
     build_token_file(shared / "test.bin", texts[::_TEST_EVERY], tokenizer)
 
