@@ -1,0 +1,68 @@
+"""Questions with the steps to their answers.
+
+A file has a record per line: {"question": ..., "steps": [...] or "...", "answer": ...}; or, in a text file, the form of
+iCoT, ``question||<<3*2=6>> <<6+1=7>> #### 7``. The steps of GSM8K's own records, whose answer holds them as ``<<...>>``
+before ``####``, are taken out of it. Legend: n questions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nextvec.data.lines import read_lines
+from nextvec.data.readers import read_located
+from nextvec.types import InputError
+
+__all__ = ["Chain", "read_chains"]
+
+_STEP = re.compile(r"<<[^<>]*>>")
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A question, the steps to its answer, and the answer."""
+
+    question: str
+    steps: tuple[str, ...]
+    answer: str
+
+
+def read_chains(path: Path) -> list[Chain]:
+    """The chains of a file (see above). InputError, naming the place, for a record without a question or an answer."""
+    if path.suffix == ".txt":
+        found = [_icot(line, place) for place, line in read_lines(path)]
+    else:
+        found = list(_records(path))
+    if not found:
+        raise InputError(f"{str(path)!r} holds no questions")
+    return found
+
+
+def _records(path: Path) -> Iterator[Chain]:
+    for place, record in read_located(path, fields=("question", "answer")):
+        question, answer, steps = (record.get(name) for name in ("question", "answer", "steps"))
+        if steps is None and isinstance(answer, str) and "####" in answer:
+            before, _, answer = answer.rpartition("####")
+            steps = _STEP.findall(before)
+        yield _checked(question, [] if steps is None else steps, answer, place)
+
+
+def _icot(line: str, place: str) -> Chain:
+    question, bar, rest = line.partition("||")
+    steps, mark, answer = rest.rpartition("####")
+    if not bar or not mark:
+        raise InputError(f"{place}: {line[:60]!r} is not 'question||steps #### answer'")
+    return _checked(question, _STEP.findall(steps) or steps.split(), answer, place)
+
+
+def _checked(question: Any, steps: Any, answer: Any, place: str) -> Chain:
+    steps = [steps] if isinstance(steps, str) else steps
+    answer = str(answer) if isinstance(answer, int | float) and not isinstance(answer, bool) else answer
+    texts = [question, answer, *steps] if isinstance(steps, list | tuple) else [None]
+    if not all(isinstance(text, str) for text in texts) or not question.strip() or not answer.strip():
+        raise InputError(f"{place}: a question, its steps (a list of texts, or one text) and an answer are needed")
+    return Chain(question.strip(), tuple(step.strip() for step in steps if step.strip()), answer.strip())

@@ -1,0 +1,36 @@
+"""Chained arithmetic with one digit: a start and some operations, one after the other, modulo 10.
+
+    question   3+4*7-2          from left to right, whatever the operation
+    steps      3+4=7; 7*7=9; 9-2=7;
+    answer     7
+
+Without its steps, the answer needs all of them at once; with them, each is a look-up. Legend: n questions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nextvec.data.reasoning import Chain
+from nextvec.types import InputError
+
+__all__ = ["arithmetic"]
+
+
+def arithmetic(rng: np.random.Generator, count: int, *, least: int = 3, most: int = 6) -> list[Chain]:
+    """``count`` questions of ``least`` to ``most`` operations."""
+    if not 1 <= least <= most:
+        raise InputError(f"{least} to {most} operations; expected at least 1, and no fewer at most than at least")
+    chains = []
+    for _ in range(count):
+        steps = int(rng.integers(least, most + 1))
+        digits = rng.integers(0, 10, size=steps + 1).tolist()
+        signs = [("+", "-", "*")[i] for i in rng.integers(0, 3, size=steps)]
+        value, written, asked = digits[0], [], str(digits[0])
+        for sign, digit in zip(signs, digits[1:], strict=True):
+            result = {"+": value + digit, "-": value - digit, "*": value * digit}[sign] % 10
+            written.append(f"{value}{sign}{digit}={result};")
+            asked += f"{sign}{digit}"
+            value = result
+        chains.append(Chain(asked, tuple(written), str(value)))
+    return chains

@@ -1,0 +1,188 @@
+"""The claim of CoLaR on chained arithmetic, and on the steps of GSM8K where that set is at hand (gpu scale).
+
+none        the answer alone, no chain (control)
+explicit    the chain in tokens: the model that the others begin with
+latent      the method, asked at c = 1, 2 and 5
+mean        blocks are means, not sums over sqrt(c) (control)
+rl          the method, then GRPO at c = 2
+
+right_C     answers that are right at c = C, in percent; ``length_C``: latents (or tokens of the chain) that were used
+right       of none and explicit; ``length`` of explicit
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nextvec.data.catalog import locate
+from nextvec.data.reasoning import Chain, read_chains
+from nextvec.data.synthetic.arithmetic import arithmetic
+from nextvec.language_claims import LanguageScale, train
+from nextvec.methods._colar_parts import reinforce
+from nextvec.methods.colar import Colar
+from nextvec.text_claims import scale_named
+from nextvec.types import Check, Claim, InputError, Run
+
+ARMS = ("none", "explicit", "latent", "mean", "rl")
+FACTORS = (1, 2, 5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale(LanguageScale):
+    """chains: "arithmetic" or "gsm8k"; count: to learn from; tests: to measure on; least, operations: of a question;
+    begin: steps of the explicit model; rl: steps of GRPO; budget: latents at most."""
+
+    chains: str = "arithmetic"
+    count: int = 60
+    tests: int = 20
+    least: int = 2
+    operations: int = 3
+    begin: int = 4
+    rl: int = 1
+    rl_lr: float = 1e-5
+    budget: int = 24
+
+
+_CPU = Scale(
+    count=20_000,
+    tests=300,
+    least=2,
+    operations=4,
+    length=96,
+    dim=128,
+    layers=3,
+    heads=4,
+    begin=800,
+    steps=800,
+    batch=64,
+    lr=2e-3,
+    rl=20,
+    rl_lr=3e-5,
+    budget=40,
+)
+SCALES = {
+    "smoke": replace(Scale(), length=96),
+    "cpu": _CPU,
+    "gpu": replace(
+        _CPU, chains="gsm8k", length=512, dim=512, layers=8, heads=8, begin=20_000, steps=20_000, rl=200, budget=160,
+        device="auto",
+    ),
+}  # fmt: skip
+
+
+def claim(name: str) -> Claim:
+    """The claim at scale ``name``."""
+    scale = scale_named(SCALES, name)
+    return Claim(
+        statement="Explicit chains are right most often, then latent ones at c = 2, then at c = 5, then none; a chain"
+        " is as long as c says; sums over sqrt(c) beat means; GRPO shortens chains without loss. The paper's figures"
+        " are Llama-3.2-1B's, averaged over four sets.",
+        arms={arm: partial(_arm, arm=arm, scale=scale) for arm in ARMS},
+        checks=(
+            Check(
+                says="an explicit chain is right more often than at c = 2",
+                better="explicit.right",
+                worse="latent.right_2",
+            ),
+            Check(says="c = 2 more often than c = 5", better="latent.right_2", worse="latent.right_5"),
+            Check(says="c = 5 more often than no chain", better="latent.right_5", worse="none.right"),
+            Check(
+                says="at c = 5 a chain has a third of the length or less",
+                better="explicit.length_third",
+                worse="latent.length_5",
+            ),
+            Check(says="sums over sqrt(c) beat means, at c = 5", better="latent.right_5", worse="mean.right_5"),
+            Check(says="GRPO shortens chains, at c = 2", better="latent.length_2", worse="rl.length_2"),
+            Check(says="and loses two points or less", better="rl.right_2", worse="latent.right_2", margin=-2.0),
+        ),
+        paper={
+            "explicit.right": 53.6,
+            "explicit.length": 21.4,
+            "latent.right_2": 48.8,
+            "latent.length_2": 10.0,
+            "latent.right_5": 41.7,
+            "latent.length_5": 4.57,
+            "mean.right_5": 38.3,
+        },
+        prepare=partial(_prepare, scale=scale),
+        config=asdict(scale),
+    )
+
+
+def _chains(scale: Scale, seed: int) -> tuple[list[Chain], list[Chain]]:
+    """To learn from, and to measure on."""
+    if scale.chains == "gsm8k":
+        folder = locate("icot") / "data" / "gsm8k"
+        return tuple(read_chains(folder / f"{name}.txt") for name in ("train_no_aug", "test"))  # type: ignore[return-value]
+    options: dict[str, Any] = {"least": scale.least, "most": scale.operations}
+    learned = arithmetic(np.random.default_rng([seed, 0]), scale.count, **options)
+    known = {chain.question for chain in learned}
+    tests = arithmetic(np.random.default_rng([seed, 1]), 20 * scale.tests, **options)
+    fresh = [chain for chain in tests if chain.question not in known][: scale.tests]
+    if len(fresh) < scale.tests:
+        raise InputError(f"only {len(fresh)} of {scale.tests} questions are new: ask longer ones")
+    return learned, fresh
+
+
+def _config(scale: Scale, **changes: Any) -> Any:
+    return Colar.Config(**scale.shape(), activation="gelu", **changes)
+
+
+def _prepare(shared: Path, *, scale: Scale) -> None:
+    """The explicit model that the arms begin with."""
+    learned, _ = _chains(scale, 0)
+    method = Colar.start(_config(scale, most=1, latent=0.0), seed=0)
+    run = Run(seed=0, shared=shared, folder=shared, progress=lambda done, total: None)
+    begin = replace(scale, steps=scale.begin)
+    train(method, method.source(learned, batch=scale.batch, seed=0), begin, run)
+    method.save(shared / "explicit")
+
+
+def _arm(run: Run, *, arm: str, scale: Scale) -> Mapping[str, float]:
+    learned, tests = _chains(scale, run.seed)
+    plain = arm in ("none", "explicit")
+    config = _config(
+        scale,
+        most=1 if plain else max(FACTORS),
+        latent=0.0 if plain else 1.0,
+        merge="mean" if arm == "mean" else "sqrt",
+        start_from="" if arm == "none" else str(run.shared / "explicit"),
+    )
+    method = Colar.start(config, seed=run.seed)
+    source = method.source(learned, batch=scale.batch, seed=run.seed, steps=arm != "none")
+    train(method, source, replace(scale, steps=scale.begin + scale.steps) if arm == "none" else scale, run)
+    if arm == "rl":
+        rows = method.rows(learned[: 50 * scale.rl * 8], 2)
+        reinforce(
+            method,
+            [(prompt, answer) for prompt, _, answer in rows],
+            steps=scale.rl,
+            lr=scale.rl_lr,
+            most=scale.budget,
+            seed=run.seed,
+        )
+    if plain:
+        right, length = _asked(method, tests, 1, scale)
+        return {"right": right, "length": length, "length_third": length / 3}
+    measures = {}
+    for factor in FACTORS:
+        measures[f"right_{factor}"], measures[f"length_{factor}"] = _asked(method, tests, factor, scale)
+    return measures
+
+
+def _asked(method: Colar, tests: list[Chain], factor: int, scale: Scale) -> tuple[float, float]:
+    """Percent of right answers, and the mean length of a chain."""
+    answers, thoughts = [], []
+    for start in range(0, len(tests), 100):
+        some = tests[start : start + 100]
+        found = method.answer([chain.question for chain in some], factor=factor, budget=scale.budget, answer=8)
+        answers += found[0]
+        thoughts += found[1]
+    right = [answer == chain.answer for answer, chain in zip(answers, tests, strict=True)]
+    return 100 * float(np.mean(right)), float(np.mean([len(thought.tokens) - 1 for thought in thoughts]))
