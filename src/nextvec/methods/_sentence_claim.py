@@ -1,0 +1,185 @@
+"""The claim of sentence-level reasoning on chained arithmetic.
+
+none         the answer alone (control)
+tokens       the chain in tokens: what the others begin with
+semantic, context, contrast      the three kinds of sentence embeddings
+
+right            answers that are right, in percent; of the embeddings: continuous, and ``discrete``
+passes           places that a question needs, all passes of all transformers together; ``passes_discrete``
+lens             of the sentences that the reasoner predicts on the way, how many decode to the right step, in percent
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nextvec.data.reasoning import Chain
+from nextvec.data.synthetic.arithmetic import arithmetic
+from nextvec.generate import generate
+from nextvec.language_claims import LanguageScale, train
+from nextvec.methods._sentence_parts import decode, sentences_of
+from nextvec.methods.sentence_prediction import KINDS, SentencePrediction
+from nextvec.text_claims import scale_named
+from nextvec.types import Check, Claim, InputError, Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale(LanguageScale):
+    """count: questions to learn from; tests: to measure on; least, operations: of a question; begin, restore: steps of
+    the first two stages (``steps``: of the third)."""
+
+    count: int = 60
+    tests: int = 20
+    least: int = 2
+    operations: int = 3
+    begin: int = 4
+    restore: int = 4
+
+
+_CPU = Scale(
+    count=20_000,
+    tests=300,
+    operations=4,
+    length=64,
+    dim=128,
+    layers=3,
+    heads=4,
+    begin=800,
+    restore=500,
+    steps=800,
+    batch=64,
+    lr=2e-3,
+)
+SCALES = {
+    "smoke": replace(Scale(), length=64),
+    "cpu": _CPU,
+    "gpu": replace(
+        _CPU, count=200_000, operations=8, length=128, dim=512, layers=8, heads=8, begin=20_000, restore=10_000,
+        steps=20_000, batch=256, device="auto",
+    ),
+}  # fmt: skip
+
+
+def claim(name: str) -> Claim:
+    """The claim at scale ``name``."""
+    scale = scale_named(SCALES, name)
+    arms = {"none": partial(_spoken, steps=False, scale=scale), "tokens": partial(_spoken, steps=True, scale=scale)}
+    return Claim(
+        statement="Reasoning among contextual sentence embeddings is nearly as good as in tokens, in fewer places, and"
+        " better than among semantic ones; what is predicted on the way decodes to the steps.",
+        arms=arms | {kind: partial(_thought, kind=kind, scale=scale) for kind in KINDS},
+        checks=(
+            Check(says="contextual embeddings beat semantic ones", better="context.right", worse="semantic.right"),
+            Check(says="with InfoNCE, too", better="contrast.right", worse="semantic.right"),
+            Check(
+                says="the better kind loses five points or less to tokens",
+                better="contrast.right",
+                worse="tokens.right",
+                margin=-5.0,
+            ),
+            Check(says="and beats the answer alone (control)", better="contrast.right", worse="none.right"),
+            Check(
+                says="continuous, it needs fewer places than tokens do", better="tokens.passes", worse="contrast.passes"
+            ),
+            Check(says="steps on the way decode rightly, more often than not", better="contrast.lens", worse=50.0),
+        ),
+        prepare=partial(_prepare, scale=scale),
+        config=asdict(scale),
+    )
+
+
+def _chains(scale: Scale, seed: int) -> tuple[list[Chain], list[Chain]]:
+    options: dict[str, Any] = {"least": scale.least, "most": scale.operations}
+    learned = arithmetic(np.random.default_rng([seed, 0]), scale.count, **options)
+    known = {chain.question for chain in learned}
+    tests = arithmetic(np.random.default_rng([seed, 1]), 20 * scale.tests, **options)
+    fresh = [chain for chain in tests if chain.question not in known][: scale.tests]
+    if len(fresh) < scale.tests:
+        raise InputError(f"only {len(fresh)} of {scale.tests} questions are new: ask longer ones")
+    return learned, fresh
+
+
+def _config(scale: Scale, **changes: Any) -> Any:
+    return SentencePrediction.Config(**scale.shape(), activation="gelu", **changes)
+
+
+def _learn(method: SentencePrediction, chains: Sequence[Chain], scale: Scale, run: Run, *, steps: int) -> None:
+    train(method, method.source(chains, batch=scale.batch, seed=run.seed), replace(scale, steps=steps), run)
+
+
+def _prepare(shared: Path, *, scale: Scale) -> None:
+    """The plain language model that the kinds begin with."""
+    learned, _ = _chains(scale, 0)
+    method = SentencePrediction.start(_config(scale, stage="tokens"), seed=0)
+    run = Run(seed=0, shared=shared, folder=shared, progress=lambda done, total: None)
+    _learn(method, learned, scale, run, steps=scale.begin)
+    method.save(shared / "tokens")
+
+
+def _spoken(run: Run, *, steps: bool, scale: Scale) -> Mapping[str, float]:
+    """A plain language model, with and without chains."""
+    learned, tests = _chains(scale, run.seed)
+    begin = str(run.shared / "tokens") if steps else ""
+    method = SentencePrediction.start(_config(scale, stage="tokens", chains=steps, start_from=begin), seed=run.seed)
+    _learn(method, learned, scale, run, steps=scale.steps + (0 if steps else scale.begin))
+    prompts = method.ids([chain.question for chain in tests])
+    most = scale.length - max(map(len, prompts)) - 1
+    written = generate(method.reasoner, prompts, max_new=most).ids
+    right, places = 0, 0
+    for chain, prompt, ids in zip(tests, prompts, written, strict=True):
+        wanted = len(sentences_of(chain)) if steps else 1
+        parts = [list(own) for own in _sentences(ids, method.end)][:wanted]
+        said = method.texts(parts[-1:])[0] if parts else ""
+        right += said == f"answer {chain.answer}"
+        places += len(prompt) + sum(len(part) + 1 for part in parts)
+    return {"right": 100 * right / len(tests), "passes": places / len(tests)}
+
+
+def _sentences(ids: Sequence[int], end: int) -> list[list[int]]:
+    return [list(own) for ended, own in itertools.groupby(ids, key=lambda i: i == end) if not ended]
+
+
+def _thought(run: Run, *, kind: str, scale: Scale) -> Mapping[str, float]:
+    learned, tests = _chains(scale, run.seed)
+    first = SentencePrediction.start(
+        _config(scale, stage="embed", kind=kind, start_from=str(run.shared / "tokens")), seed=run.seed
+    )
+    _learn(first, learned, scale, run, steps=scale.restore)
+    first.save(run.folder / "embed")
+    method = SentencePrediction.start(
+        _config(scale, stage="latent", kind=kind, start_from=str(run.folder / "embed")), seed=run.seed
+    )
+    _learn(method, learned, scale, run, steps=scale.steps)
+    measures: dict[str, float] = {}
+    for name, continuous in (("", True), ("_discrete", False)):
+        solutions = method.solve(
+            [chain.question for chain in tests], continuous=continuous, budget=scale.operations + 2, most=12
+        )
+        answers = [solution.answer == chain.answer for solution, chain in zip(solutions, tests, strict=True)]
+        measures["right" if continuous else "discrete"] = 100 * float(np.mean(answers))
+        places = [solution.reasoner_places + solution.decoder_places for solution in solutions]
+        measures[f"passes{name}"] = float(np.mean(places))
+        if continuous:
+            measures["lens"] = _lens(method, tests, [solution.states for solution in solutions])
+    return measures
+
+
+def _lens(method: SentencePrediction, tests: Sequence[Chain], states: Sequence[Sequence[torch.Tensor]]) -> float:
+    """Percent of the predicted steps before the last that decode to the chain's own."""
+    right, count = 0, 0
+    device = next(method.parameters()).device
+    for chain, own in zip(tests, states, strict=True):
+        if len(own) > 1:
+            said = method.texts(decode(method, torch.stack(list(own[:-1])).to(device), most=12))
+            steps = sentences_of(chain)[: len(said)]
+            right += sum(one == other for one, other in zip(said, steps, strict=False))
+        count += len(chain.steps)
+    return 100 * right / max(count, 1)

@@ -1,0 +1,218 @@
+"""Sentence by sentence: restoration and reasoning by hand, solving through the cache, the lens, and refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="methods need torch: pip install 'nextvec[hf]'")
+
+from nextvec.data.reasoning import Chain  # noqa: E402
+from nextvec.data.sources import ragged  # noqa: E402
+from nextvec.methods._sentence_parts import decode, lens, sentences_of  # noqa: E402
+from nextvec.methods.sentence_prediction import KINDS, SentencePrediction, Stops  # noqa: E402
+from nextvec.nn.backbones.transformer import Transformer  # noqa: E402
+from nextvec.types import Batch, InputError, Ragged  # noqa: E402
+
+CHAINS = [Chain("3+4", ("3+4=7;",), "7"), Chain("1+2*3", ("1+2=3;", "3*3=9;"), "9")]
+
+
+def model(stage: str = "latent", **changes: Any) -> SentencePrediction:
+    shape: dict[str, Any] = {"dim": 16, "layers": 2, "heads": 2, "length": 64, "stage": stage, **changes}
+    made = SentencePrediction.start(SentencePrediction.Config(**shape), seed=0)
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(1 if "tokens" in name else 4)
+    return made.eval()
+
+
+def test_what_the_encoder_is_given() -> None:
+    contextual = model("embed", kind="contrast").columns(CHAINS)
+    made = model("embed")
+    question, first, second, answer = (made.ids([text])[0] for text in ("1+2*3", "1+2=3;", "3*3=9;", "answer 9"))
+    assert contextual["given"][2:] == [question, question + first, question + first + second]
+    assert contextual["said"][2:] == contextual["alone"][2:] == [first, second, answer]
+    assert model("embed", kind="semantic").columns(CHAINS)["given"][2:] == [first, second, answer]
+    tokens = model("tokens").columns(CHAINS)
+    assert tokens["text"][1] == question + first + second + answer
+    assert tokens["prompt"].tolist() == [4, 6]
+    assert model("tokens", chains=False).columns(CHAINS)["text"][1] == question + answer
+    assert sentences_of(CHAINS[1]) == ["1+2=3;", "3*3=9;", "answer 9"]
+
+
+def test_restoration_reads_the_vector_and_then_the_words_by_hand() -> None:
+    made = model("embed", kind="contrast")
+    columns = made.columns(CHAINS)
+    batch = Batch({name: ragged(rows) for name, rows in columns.items()})
+    out = made(batch)
+    start = 0
+    for i, (given, said) in enumerate(zip(columns["given"], columns["said"], strict=True)):
+        vector = made.autoencoder(ragged([given]))[-1]
+        torch.testing.assert_close(out["context"][i], vector, atol=1e-5, rtol=1e-4)
+        words = made.autoencoder.embed(torch.tensor(said[:-1]))
+        hidden = made.autoencoder(Ragged(torch.cat([vector[None], words]), torch.tensor([len(said)])))
+        torch.testing.assert_close(
+            out["logits"][start : start + len(said)], made.autoencoder.logits(hidden), atol=1e-4, rtol=1e-4
+        )
+        start += len(said)
+    assert len(out["logits"]) == start
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_reasoner_sees_what_was_said_before_and_not_what_it_foretells(kind: str) -> None:
+    made = model(kind=kind)
+    batch = made.source(CHAINS, batch=2, seed=0).batch(0)
+    assert batch.ragged("states").lengths.tolist() in ([2, 3], [3, 2])
+    out = made(batch)
+    first = 2 if batch.ragged("states").lengths[0] == 2 else 0  # where the longer chain begins
+    states = batch.ragged("states").values.clone()
+    states[first + 1] += 1.0  # its second sentence
+    other = made(Batch(dict(batch) | {"states": Ragged(states, batch.ragged("states").lengths)}))
+    same = [torch.allclose(a, b) for a, b in zip(out["pred_0"], other["pred_0"], strict=True)]
+    assert [i for i, equal in enumerate(same) if not equal] == [first + 2]
+    expected = made.embed([[c.question, *sentences_of(c)[: i + 1]] for c in CHAINS[1:] for i in range(3)])
+    torch.testing.assert_close(batch.ragged("states").values[first : first + 3], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_only_the_reasoner_learns_in_the_last_stage() -> None:
+    made = model()
+    batch = made.source(CHAINS, batch=2, seed=0).batch(0)
+    made.objective()(made(batch), batch).mean.backward()
+    moved = {name.partition(".")[0] for name, p in made.named_parameters() if p.grad is not None and bool(p.grad.any())}
+    assert moved == {"reasoner", "enter", "leave", "stop"}
+
+
+def test_the_last_stage_learns(tmp_path: Path) -> None:
+    """Loss and stopping get better on what is learned, with a decoder that can speak."""
+    first = model("embed", kind="contrast")
+    batch = first.source(CHAINS, batch=5, seed=0).batch(0)
+    for made, steps in ((first, 150), (None, 150)):
+        if made is None:
+            first.save(tmp_path / "embed")
+            made = SentencePrediction.start(
+                SentencePrediction.Config(dim=16, layers=2, heads=2, length=64, start_from=str(tmp_path / "embed")),
+                seed=0,
+            )
+            batch = made.source(CHAINS, batch=2, seed=0).batch(0)
+        optimiser = torch.optim.Adam([p for p in made.parameters() if p.requires_grad], lr=5e-3)
+        losses = []
+        for _ in range(steps):
+            term = made.objective()(made(batch), batch)
+            optimiser.zero_grad()
+            term.mean.backward()
+            optimiser.step()
+            losses.append(float(term.mean.detach()))
+        assert losses[-1] < 0.7 * losses[0]
+    assert term.logs["stop_right"] == 1.0
+    for chain, solution in zip(CHAINS, made.eval().solve([c.question for c in CHAINS], budget=4), strict=True):
+        assert len(solution.states) == len(chain.steps) + 1
+        assert not solution.cut
+
+
+def test_stopping_by_hand() -> None:
+    logits = torch.tensor([-1.0, 2.0, 0.5], dtype=torch.float64, requires_grad=True)
+    batch = {"states": Ragged(torch.zeros(3, 2), torch.tensor([2, 1]))}
+    term = Stops()({"stop": logits}, batch)
+    expected = np.log1p(np.exp(-1.0)) + np.log1p(np.exp(-2.0)) + np.log1p(np.exp(-0.5))
+    assert float(term.sum.detach()) == pytest.approx(expected)
+    assert term.logs["stop_right"] == 1.0
+    assert torch.autograd.gradcheck(lambda x: Stops()({"stop": x}, batch).sum, (logits,))
+
+
+def test_a_continuous_solution_reads_every_place_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It equals whole passes, and the reasoner reads the question once and then one place per sentence."""
+    made = model()
+    with torch.no_grad():
+        made.stop[-1].weight.zero_()
+        made.stop[-1].bias.fill_(-5.0)  # never stops
+    seen: list[int] = []
+    inner = Transformer.forward_cached
+
+    def counted(self: Any, inputs: Any, cache: Any) -> Any:
+        if self is made.reasoner:
+            seen.append(inputs.shape[0] * inputs.shape[1])
+        return inner(self, inputs, cache)
+
+    monkeypatch.setattr(Transformer, "forward_cached", counted)
+    solutions = made.solve(["3+4", "1+2*3"], budget=4, most=5)
+    assert seen == [2, 2, 2]
+    for question, solution in zip(("3+4", "1+2*3"), solutions, strict=True):
+        assert solution.cut and len(solution.states) == 4
+        rows = made.reasoner.embed(torch.tensor(made.ids([question])[0]))
+        for state in solution.states:
+            with torch.no_grad():
+                hidden = made.reasoner(Ragged(rows, torch.tensor([len(rows)])))[-1]
+                torch.testing.assert_close(made.leave(hidden), state, atol=1e-4, rtol=1e-4)
+                rows = torch.cat([rows, made.enter(state)[None]])
+    discrete = made.solve(["3+4"], continuous=False, budget=3, most=5)[0]
+    assert len(discrete.sentences) == 3
+    assert discrete.decoder_places > solutions[0].decoder_places
+
+
+def test_decoding_equals_whole_passes() -> None:
+    made = model()
+    vectors = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
+    for vector, found in zip(vectors, decode(made, vectors, most=6), strict=True):
+        rows, ids = vector[None], []
+        while len(ids) < 6:
+            with torch.no_grad():
+                token = int(
+                    made.autoencoder.logits(made.autoencoder(Ragged(rows, torch.tensor([len(rows)])))[-1]).argmax()
+                )
+            if token == made.end:
+                break
+            ids.append(token)
+            rows = torch.cat([rows, made.autoencoder.embed(torch.tensor([token]))])
+        assert found == ids
+
+
+def test_the_lens_shows_every_layer_of_every_step() -> None:
+    made = model()
+    found = list(lens(made, "1+2", budget=3, most=5))
+    steps = len(made.solve(["1+2"], budget=3, most=5)[0].states)
+    assert sorted((step, layer) for step, layer, _, _ in found) == [
+        (step, layer) for step in range(1, steps + 1) for layer in range(3)
+    ]
+    assert all(cosine == pytest.approx(1, abs=1e-4) for _, layer, _, cosine in found if layer == 2)
+    (last,) = made.solve(["1+2"], budget=3, most=5)
+    assert [text for step, layer, text, _ in found if (step, layer) == (steps, 2)] == last.sentences
+
+
+def test_runs_one_after_the_other_and_the_page(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from nextvec.cli.main import build
+    from nextvec.training import fit
+
+    data = tmp_path / "chains.jsonl"
+    records = [{"question": c.question, "steps": c.steps, "answer": c.answer} for c in CHAINS * 4]
+    data.write_text("\n".join(map(json.dumps, records)))
+    shape = ["dim=16", "layers=1", "heads=2", "length=64", "steps=2", "batch=4"]
+    with pytest.raises(InputError, match="goes on from a run of 'embed'"):
+        fit("sentence_prediction", data, out=tmp_path / "none", set=shape)
+    fit("sentence_prediction", data, out=tmp_path / "a", set=[*shape, "stage=tokens"])
+    fit("sentence_prediction", data, out=tmp_path / "b", set=[*shape, "stage=embed", f"start_from={tmp_path / 'a'}"])
+    fit("sentence_prediction", data, out=tmp_path / "c", set=[*shape, f"start_from={tmp_path / 'b'}"])
+    asked = ["lens", str(tmp_path / "c"), "-q", "3+<4", "--budget", "3", "--html", str(tmp_path / "lens.html")]
+    result = CliRunner().invoke(build(), asked)
+    assert result.exit_code == 0, result.output
+    assert "layer 1" in result.output
+    page = (tmp_path / "lens.html").read_text()
+    assert "3+&lt;4" in page and "<script" not in page
+    assert CliRunner().invoke(build(), ["lens", str(tmp_path / "a"), "-q", "3+4"]).exit_code != 0
+
+
+def test_refusals() -> None:
+    with pytest.raises(InputError, match="empty sentence"):
+        model().columns([Chain("1+1", ("1+1=2;", "  "), "2")])
+    with pytest.raises(InputError, match="raise length"):
+        model().columns([Chain("1" * 60, ("1+1=2;",), "2")])
+    with pytest.raises(InputError, match="none empty"):
+        model().solve([" "])
+    with pytest.raises(InputError, match="stage 'sentences'"):
+        model("sentences")
