@@ -1,0 +1,176 @@
+"""ERNIE-Gram: the lexicon by hand, what is hidden and what sees what, the generator's draws."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="methods need torch: pip install 'nextvec[hf]'")
+
+from nextvec.data.sources import ragged  # noqa: E402
+from nextvec.methods._ernie_gram_parts import Lexicon, Masker, rows_of  # noqa: E402
+from nextvec.methods.ernie_gram import KINDS, ErnieGram, Replaced, synthetic  # noqa: E402
+from nextvec.types import Batch, InputError  # noqa: E402
+
+TEXTS = [[1, 2, 3, 1, 2, 4, 5, 6, 7], [1, 2, 5, 6, 7, 3, 1, 2, 4]] * 5
+
+
+def test_the_lexicon_by_hand() -> None:
+    lexicon = Lexicon.mine(TEXTS, 9, pairs=2, triples=1)
+    tokens = [token for text in TEXTS for token in text]
+    total = len(tokens)
+    counts: dict[tuple[int, ...], int] = {}
+    for text in TEXTS:
+        for n in (2, 3):
+            for i in range(len(text) - n + 1):
+                gram = tuple(text[i : i + n])
+                counts[gram] = counts.get(gram, 0) + 1
+
+    def t(gram: tuple[int, ...]) -> float:
+        chance = float(np.prod([tokens.count(token) / total for token in gram]))
+        return (counts[gram] / total - chance) / (counts[gram] / total / total) ** 0.5
+
+    pairs = sorted((gram for gram in counts if len(gram) == 2), key=lambda gram: (-t(gram), gram))
+    triples = sorted((gram for gram in counts if len(gram) == 3), key=lambda gram: (-t(gram), gram))
+    assert lexicon.grams == (*pairs[:2], triples[0])
+    assert pairs[0] == (1, 2)
+    assert lexicon.size == 12
+    assert Lexicon.mine(TEXTS, 9, pairs=5, triples=5, least=1000).grams == ()
+    with pytest.raises(InputError, match="no tokens"):
+        Lexicon.mine([], 9, pairs=1, triples=1)
+
+
+def test_units_are_the_longest_from_the_left() -> None:
+    lexicon = Lexicon(9, ((1, 2), (5, 6), (5, 6, 7)))
+    assert lexicon.units([1, 2, 3, 5, 6, 7, 5, 6, 1]) == [(1, 2), (3,), (5, 6, 7), (5, 6), (1,)]
+    assert [lexicon.identity(unit) for unit in ((3,), (1, 2), (5, 6, 7))] == [3, 9, 11]
+
+
+def masked(kind: str, *, inner: bool) -> dict[str, list[int]]:
+    masker = Masker(Lexicon(9, ((5, 6, 7),)), 8, kind, inner, share=0.99)
+    return masker.one([1, 5, 6, 7], np.random.default_rng(0))
+
+
+def test_what_is_hidden_by_hand() -> None:
+    assert masked("contiguous", inner=False) == {
+        "ids": [8, 8, 8, 8], "at": [0, 1, 2, 3], "query": [0] * 4, "coarse": [-100] * 4, "fine": [1, 5, 6, 7],
+    }  # fmt: skip
+    assert masked("explicit", inner=False) == {
+        "ids": [8, 8], "at": [0, 1], "query": [0, 0], "coarse": [1, 9], "fine": [-100, -100],
+    }  # fmt: skip
+    assert masked("explicit", inner=True) == {
+        "ids": [8] * 6, "at": [0, 1, 0, 1, 2, 3], "query": [0, 0, 1, 1, 1, 1],
+        "coarse": [1, 9, -100, -100, -100, -100], "fine": [-100, -100, 1, 5, 6, 7],
+    }  # fmt: skip
+
+
+def test_special_tokens_are_never_hidden() -> None:
+    masker = Masker(Lexicon(9, ((1, 2),)), 8, "explicit", False, share=0.9, specials=frozenset({1}))
+    for seed in range(20):
+        found = masker.one([1, 2, 3, 4], np.random.default_rng(seed))
+        assert found["ids"][:2] == [1, 2]
+    assert masker.one([1, 2], np.random.default_rng(0))["coarse"] == [-100, -100]
+
+
+def model(kind: str, **changes: Any) -> ErnieGram:
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"dim": 16, "layers": 2, "heads": 2, "vocab": 9, "length": 12, "pairs": 2, "triples": 1}
+    made = ErnieGram.start(TEXTS, ErnieGram.Config(kind=kind, share=0.3, **shape | changes), mask=8).eval()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.mul_(5)
+    return made
+
+
+def test_the_text_does_not_see_the_queries_and_they_see_it() -> None:
+    made = model("comprehensive")
+    batch = made.source(TEXTS, batch=1, seed=0).batch(0)
+    query = batch.ragged("query").values
+    text = (query == 0).nonzero().flatten()
+    changed = batch.ragged("at").values.clone()
+    changed[query == 1] = 11
+    columns = dict(batch) | {"at": type(batch.ragged("at"))(changed, batch.ragged("at").lengths)}
+    one, other = made(batch)["hidden"], made(Batch(columns))["hidden"]
+    torch.testing.assert_close(one[text], other[text])
+    assert not torch.allclose(one[query == 1], other[query == 1])
+    ids = batch.ragged("ids").values.clone()
+    ids[text[0]] = 7 if ids[text[0]] != 7 else 6
+    columns = dict(batch) | {"ids": type(batch.ragged("ids"))(ids, batch.ragged("ids").lengths)}
+    assert not torch.allclose(one[query == 1], made(Batch(columns))["hidden"][query == 1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_each_kind_foretells(kind: str) -> None:
+    made = model(kind)
+    batch = made.source(TEXTS, batch=4, seed=1).batch(0)
+    out = made(batch)
+    expected = {
+        "contiguous": {"fine_logits"},
+        "explicit": {"coarse_logits"},
+        "comprehensive": {"fine_logits", "coarse_logits"},
+        "relation": {"fine_logits", "coarse_logits", "generator_logits", "replaced", "was_replaced"},
+    }[kind]
+    assert set(out) == expected | {"hidden"}
+    if kind != "contiguous":
+        assert out["coarse_logits"].shape == (len(rows_of(batch.ragged("coarse"))), made.lexicon.size)
+    term = made.objective()(out, batch)
+    term.mean.backward()
+    assert all(bool(torch.isfinite(p.grad).all()) for p in made.parameters() if p.grad is not None)
+
+
+def test_the_generators_draws_belong_to_the_text() -> None:
+    made = model("relation")
+    batch = made.source(TEXTS, batch=4, seed=1).batch(0)
+    whole = made(batch)
+    hidden = torch.split(whole["hidden"], batch.ragged("ids").lengths.tolist())
+    for i, one in enumerate(batch.split([1] * 4)):
+        torch.testing.assert_close(made(one)["hidden"], hidden[i], atol=1e-5, rtol=1e-4)
+    assert 0 < float(whole["was_replaced"].mean()) < 1
+    # What is marked as replaced are the places whose identity is not the true one.
+    text = batch.ragged("query").values == 0
+    assert len(whole["was_replaced"]) == int(text.sum())
+    assert not bool(whole["was_replaced"][batch.ragged("coarse").values[text] < 0].any())
+
+
+def test_replacement_by_hand() -> None:
+    logits = torch.tensor([1.0, -2.0], dtype=torch.float64, requires_grad=True)
+    term = Replaced()({"replaced": logits, "was_replaced": torch.tensor([1.0, 1.0])}, {})
+    assert float(term.sum.detach()) == pytest.approx(np.log1p(np.exp(-1)) + np.log1p(np.exp(2)))
+    assert term.logs["replaced_right"] == 0.5
+
+
+def test_collocations_depend_on_the_topic() -> None:
+    texts, labels = synthetic(np.random.default_rng(0), 40, tokens=30, collocations=12, topics=3, units=10)
+    again, _ = synthetic(np.random.default_rng(1), 40, tokens=30, collocations=12, topics=3, units=10)
+    assert set(labels.tolist()) == {0, 1, 2}
+    assert texts != again
+    grams = Lexicon.mine(texts, 30, pairs=6, triples=6).grams
+    assert set(grams) & set(Lexicon.mine(again, 30, pairs=6, triples=6).grams)
+
+
+def test_training_from_texts_and_back(tmp_path: Path) -> None:
+    from nextvec.training import fit, load_method
+
+    data = tmp_path / "texts.jsonl"
+    data.write_text("\n".join(json.dumps({"text": f"the red dog number {i} sleeps in the house"}) for i in range(40)))
+    fit(
+        "ernie_gram",
+        data,
+        out=tmp_path / "run",
+        set=["kind=relation", "depth=1", "length=16", "steps=2", "batch=4", "vocab=300", "pairs=20", "triples=10"],
+    )
+    loaded = load_method(tmp_path / "run")
+    assert isinstance(loaded, ErnieGram) and loaded.lexicon.grams
+    states = loaded.states(ragged([[5, 6, 7], [8]]))
+    assert tuple(states.shape) == (4, 64)
+
+
+def test_refusals() -> None:
+    with pytest.raises(InputError, match="kind is 'whole'"):
+        model("whole")
+    with pytest.raises(InputError, match="a share between 0 and 1"):
+        ErnieGram(ErnieGram.Config(share=1.5, dim=16, layers=1, heads=1))
