@@ -22,7 +22,7 @@ from nextvec.extras import require
 from nextvec.files import storage_error
 from nextvec.types import InputError, NotFoundError, Progress
 
-__all__ = ["Images", "read_image", "read_images"]
+__all__ = ["Images", "read_image", "read_images", "square"]
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm"})
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
@@ -85,7 +85,7 @@ def read_images(path: Path, *, size: int, within: str = "", progress: Progress |
             continue
         if len(found) >= _MOST_IMAGES:
             raise InputError(f"{str(path)!r} holds more than {_MOST_IMAGES:,} images: divide it")
-        found.append((name, _square(read_image(source, name=name), size)))
+        found.append((name, square(read_image(source, name=name), size)))
         if progress is not None:
             progress(len(found), None)
     if not found:
@@ -99,7 +99,7 @@ def read_images(path: Path, *, size: int, within: str = "", progress: Progress |
     return Images(np.stack([pixels for _, pixels in found]), labels, names)
 
 
-def _square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+def square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """The middle square of [H, W, 3] as [S, S, 3]."""
     height, width = image.shape[:2]
     side = min(height, width)
