@@ -112,6 +112,20 @@ class Method(nn.Module):
         return method.eval()
 
     @classmethod
+    def of_run(cls, run: str | Path) -> Self:
+        """What a run (``OUT``, or ``OUT/model``) of this method has trained."""
+        folder = Path(run)
+        return cls.load(folder / "model" if (folder / "model" / "method.json").is_file() else folder)
+
+    def go_on_from(self, run: str | Path) -> None:
+        """Take the weights that a run of this method has trained. InputError where its shapes are others."""
+        before = type(self).of_run(run)
+        own, theirs = ({n: v.shape for n, v in one.state_dict().items()} for one in (self, before))
+        if own != theirs:
+            raise InputError(f"{str(run)!r} holds a model of another shape: give the same settings")
+        self.load_state_dict(before.state_dict())
+
+    @classmethod
     def toy(cls, seed: int) -> tuple[Self, Batch]:
         """A tiny, dropout-free instance and a batch of it: what the contract tests run."""
         raise NotImplementedError

@@ -22,12 +22,12 @@ import numpy as np
 
 from nextvec.data.catalog import locate
 from nextvec.data.reasoning import Chain, read_chains
-from nextvec.data.synthetic.arithmetic import arithmetic
+from nextvec.data.synthetic.arithmetic import fresh_split
 from nextvec.language_claims import LanguageScale, train
 from nextvec.methods._colar_parts import reinforce
 from nextvec.methods.colar import Colar
 from nextvec.text_claims import scale_named
-from nextvec.types import Check, Claim, InputError, Run
+from nextvec.types import Check, Claim, Run
 
 ARMS = ("none", "explicit", "latent", "mean", "rl")
 FACTORS = (1, 2, 5)
@@ -120,14 +120,7 @@ def _chains(scale: Scale, seed: int) -> tuple[list[Chain], list[Chain]]:
     if scale.chains == "gsm8k":
         folder = locate("icot") / "data" / "gsm8k"
         return tuple(read_chains(folder / f"{name}.txt") for name in ("train_no_aug", "test"))  # type: ignore[return-value]
-    options: dict[str, Any] = {"least": scale.least, "most": scale.operations}
-    learned = arithmetic(np.random.default_rng([seed, 0]), scale.count, **options)
-    known = {chain.question for chain in learned}
-    tests = arithmetic(np.random.default_rng([seed, 1]), 20 * scale.tests, **options)
-    fresh = [chain for chain in tests if chain.question not in known][: scale.tests]
-    if len(fresh) < scale.tests:
-        raise InputError(f"only {len(fresh)} of {scale.tests} questions are new: ask longer ones")
-    return learned, fresh
+    return fresh_split(seed, scale.count, scale.tests, least=scale.least, most=scale.operations)
 
 
 def _config(scale: Scale, **changes: Any) -> Any:

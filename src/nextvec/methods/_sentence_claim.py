@@ -22,13 +22,13 @@ import numpy as np
 import torch
 
 from nextvec.data.reasoning import Chain
-from nextvec.data.synthetic.arithmetic import arithmetic
+from nextvec.data.synthetic.arithmetic import fresh_split
 from nextvec.generate import generate
 from nextvec.language_claims import LanguageScale, train
 from nextvec.methods._sentence_parts import decode, sentences_of
 from nextvec.methods.sentence_prediction import KINDS, SentencePrediction
 from nextvec.text_claims import scale_named
-from nextvec.types import Check, Claim, InputError, Run
+from nextvec.types import Check, Claim, Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,14 +97,7 @@ def claim(name: str) -> Claim:
 
 
 def _chains(scale: Scale, seed: int) -> tuple[list[Chain], list[Chain]]:
-    options: dict[str, Any] = {"least": scale.least, "most": scale.operations}
-    learned = arithmetic(np.random.default_rng([seed, 0]), scale.count, **options)
-    known = {chain.question for chain in learned}
-    tests = arithmetic(np.random.default_rng([seed, 1]), 20 * scale.tests, **options)
-    fresh = [chain for chain in tests if chain.question not in known][: scale.tests]
-    if len(fresh) < scale.tests:
-        raise InputError(f"only {len(fresh)} of {scale.tests} questions are new: ask longer ones")
-    return learned, fresh
+    return fresh_split(seed, scale.count, scale.tests, least=scale.least, most=scale.operations)
 
 
 def _config(scale: Scale, **changes: Any) -> Any:

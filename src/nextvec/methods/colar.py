@@ -222,15 +222,7 @@ class Colar(LanguageMethod):
         torch.manual_seed(seed)
         method = cls(dataclasses.replace(config, vocab=tokenizer.vocab + 2), tokenizer=tokenizer)
         if config.start_from:
-            folder = Path(config.start_from)
-            folder = folder / "model" if (folder / "model" / "method.json").is_file() else folder
-            before = cls.load(folder)
-            shapes = [{n: v.shape for n, v in one.state_dict().items()} for one in (before, method)]
-            if shapes[0] != shapes[1]:
-                raise InputError(
-                    f"the run {config.start_from!r} holds a model of another shape: give the same settings"
-                )
-            method.load_state_dict(before.state_dict())
+            method.go_on_from(config.start_from)
             method.measure_scale()
         return method
 

@@ -219,8 +219,7 @@ class NvEmbed(TextMethod):
     @classmethod
     def _go_on(cls, config: Any) -> Self:
         """The model of an earlier run under this run's settings."""
-        folder = Path(config.start_from)
-        before = cls.load(folder / "model" if (folder / "model").is_dir() else folder)
+        before = cls.of_run(config.start_from)
         kept = ("shape", "pooler", "latents", "heads", "max_length")
         config = replace(config, **{name: getattr(before.config, name) for name in kept})
         method = cls(config, tokenizer=before.text_tokenizer())

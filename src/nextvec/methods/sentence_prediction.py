@@ -285,13 +285,7 @@ class SentencePrediction(Method):
         torch.manual_seed(seed)
         method = cls(dataclasses.replace(config, vocab=ByteTokenizer.vocab + 1))
         if config.start_from:
-            folder = Path(config.start_from)
-            folder = folder / "model" if (folder / "model" / "method.json").is_file() else folder
-            before = cls.load(folder).state_dict()
-            own = {name: value.shape for name, value in method.state_dict().items()}
-            if {name: value.shape for name, value in before.items()} != own:
-                raise InputError(f"{config.start_from!r} holds a model of another shape: give the same settings")
-            method.load_state_dict(before)
+            method.go_on_from(config.start_from)
             if config.stage == "embed":  # both begin with what the plain language model has learned
                 method.autoencoder.load_state_dict(method.reasoner.state_dict())
         return method

@@ -202,21 +202,15 @@ class SmbStructure(LanguageMethod):
     def start(cls, patients: Sequence[Patient], config: Any, *, seed: int) -> Self:
         """A model whose vocabulary is the commonest codes, or that of the run ``config.start_from``, with its
         weights."""
-        before = None
         if config.start_from:
-            folder = Path(config.start_from)
-            before = cls.load(folder / "model" if (folder / "model" / "method.json").is_file() else folder)
-            codes = before.config.codes
+            codes = cls.of_run(config.start_from).config.codes
         else:
             counts = Counter(code for patient in patients for visit in patient.visits for code in visit.codes)
             codes = tuple(sorted(counts, key=lambda code: (-counts[code], code))[: config.most])
         torch.manual_seed(seed)
         method = cls(dataclasses.replace(config, codes=codes, vocab=len(SPECIAL) + len(codes)))
-        if before is not None:
-            shapes = [{n: v.shape for n, v in one.state_dict().items()} for one in (before, method)]
-            if shapes[0] != shapes[1]:
-                raise InputError(f"{config.start_from!r} holds a model of another shape: give the same settings")
-            method.load_state_dict(before.state_dict())
+        if config.start_from:
+            method.go_on_from(config.start_from)
             ema.update(method.target, method.backbone, 0.0)
         return method
 

@@ -14,7 +14,7 @@ import numpy as np
 from nextvec.data.reasoning import Chain
 from nextvec.types import InputError
 
-__all__ = ["arithmetic"]
+__all__ = ["arithmetic", "fresh_split"]
 
 
 def arithmetic(rng: np.random.Generator, count: int, *, least: int = 3, most: int = 6) -> list[Chain]:
@@ -34,3 +34,15 @@ def arithmetic(rng: np.random.Generator, count: int, *, least: int = 3, most: in
             value = result
         chains.append(Chain(asked, tuple(written), str(value)))
     return chains
+
+
+def fresh_split(seed: int, count: int, tests: int, *, least: int, most: int) -> tuple[list[Chain], list[Chain]]:
+    """``count`` questions to learn from, and ``tests`` others, of which none is among the former. InputError where so
+    many new ones are not found."""
+    learned = arithmetic(np.random.default_rng([seed, 0]), count, least=least, most=most)
+    known = {chain.question for chain in learned}
+    drawn = arithmetic(np.random.default_rng([seed, 1]), 20 * tests, least=least, most=most)
+    fresh = [chain for chain in drawn if chain.question not in known][:tests]
+    if len(fresh) < tests:
+        raise InputError(f"only {len(fresh)} of {tests} questions are new: ask longer ones")
+    return learned, fresh
