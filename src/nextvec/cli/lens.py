@@ -60,15 +60,15 @@ body { margin: 2rem auto; max-width: 70rem; padding: 0 1rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; }
 th, td { border: 1px solid color-mix(in srgb, currentColor 20%, transparent); padding: .4rem .6rem; text-align: left; }
-td { font-family: ui-monospace, monospace; white-space: pre-wrap; }
-td { background: color-mix(in srgb, Highlight calc(var(--near) * 35%), transparent); }
+td { font-family: ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; min-width: 7ch; }
+td { background: color-mix(in srgb, #3b82f6 calc(var(--near) * 35%), transparent); }
 """
 
 
 def _page(
     question: str, answer: str | None, grid: dict[tuple[int, int], tuple[str, float]], steps: int, last: int
 ) -> str:
-    """A page of its own: a row per step, a column per layer; the darker, the nearer to what the last layer says."""
+    """A page of its own: a row per step, a column per layer; the bluer, the nearer to what the last layer says."""
     head = "".join(f"<th scope='col'>{'embeddings' if i == 0 else f'layer {i}'}</th>" for i in range(last + 1))
     rows = []
     for step in range(1, steps + 1):
@@ -80,7 +80,7 @@ def _page(
         rows.append(f"<tr><th scope='row'>{step}</th>{''.join(cells)}</tr>")
     said = "none" if answer is None else html.escape(answer)
     words = (
-        "What each layer of the reasoner would say at each step; the darker a cell, the nearer it is to what the last"
+        "What each layer of the reasoner would say at each step; the bluer a cell, the nearer it is to what the last"
         " layer says."
     )
     body = f"<thead><tr><th scope='col'>step</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
