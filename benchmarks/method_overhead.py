@@ -125,7 +125,7 @@ def main() -> None:
         "tokens": options.tokens,
         "clock": options.clock,
     }
-    write(about | {"methods": rows}, options.out)
+    write(about | {"tokens": options.tokens, "methods": rows}, options.out)
 
 
 if __name__ == "__main__":
