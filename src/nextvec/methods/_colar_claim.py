@@ -6,12 +6,14 @@ latent      the method, asked at c = 1, 2 and 5
 mean        blocks are means, not sums over sqrt(c) (control)
 rl          the method, then GRPO at c = 2
 
-right_C     answers that are right at c = C, in percent; ``length_C``: latents (or tokens of the chain) that were used
-right       of none and explicit; ``length`` of explicit
+right_C     answers that are right at c = C, in percent; ``length_C``: latents (or tokens of the chain) that were used;
+            ``mflops_C``: millions of operations of a question; ``ms_C``: its time, all asked together
+right, length, mflops, ms      the same of none and explicit
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -161,21 +163,29 @@ def _arm(run: Run, *, arm: str, scale: Scale) -> Mapping[str, float]:
             seed=run.seed,
         )
     if plain:
-        right, length = _asked(method, tests, 1, scale)
-        return {"right": right, "length": length, "length_third": length / 3}
-    measures = {}
-    for factor in FACTORS:
-        measures[f"right_{factor}"], measures[f"length_{factor}"] = _asked(method, tests, factor, scale)
-    return measures
+        found = _asked(method, tests, 1, scale)
+        return found | {"length_third": found["length"] / 3}
+    return {
+        f"{name}_{factor}": value for factor in FACTORS for name, value in _asked(method, tests, factor, scale).items()
+    }
 
 
-def _asked(method: Colar, tests: list[Chain], factor: int, scale: Scale) -> tuple[float, float]:
-    """Percent of right answers, and the mean length of a chain."""
+def _asked(method: Colar, tests: list[Chain], factor: int, scale: Scale) -> dict[str, float]:
+    """``right``, ``length``, ``mflops`` and ``ms``."""
     answers, thoughts = [], []
+    begun = time.perf_counter()
     for start in range(0, len(tests), 100):
         some = tests[start : start + 100]
         found = method.answer([chain.question for chain in some], factor=factor, budget=scale.budget, answer=8)
         answers += found[0]
         thoughts += found[1]
+    seconds = time.perf_counter() - begun
     right = [answer == chain.answer for answer, chain in zip(answers, tests, strict=True)]
-    return 100 * float(np.mean(right)), float(np.mean([len(thought.tokens) - 1 for thought in thoughts]))
+    prompts = [len(method.prompt(chain.question, factor)) for chain in tests]
+    places = [1 + a + len(b.tokens) + len(b.answer) for a, b in zip(prompts, thoughts, strict=True)]
+    return {
+        "right": 100 * float(np.mean(right)),
+        "length": float(np.mean([len(thought.tokens) - 1 for thought in thoughts])),
+        "mflops": float(np.mean(places)) * method.flops_per_item() / 3e6,  # of 6 per weight, 2 are the forward pass's
+        "ms": 1000 * seconds / len(tests),
+    }

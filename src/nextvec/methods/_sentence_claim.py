@@ -6,12 +6,14 @@ semantic, context, contrast      the three kinds of sentence embeddings
 
 right            answers that are right, in percent; of the embeddings: continuous, and ``discrete``
 passes           places that a question needs, all passes of all transformers together; ``passes_discrete``
+ms               time of a question, all asked together; ``ms_discrete``
 lens             of the sentences that the reasoner predicts on the way, how many decode to the right step, in percent
 """
 
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -125,7 +127,9 @@ def _spoken(run: Run, *, steps: bool, scale: Scale) -> Mapping[str, float]:
     _learn(method, learned, scale, run, steps=scale.steps + (0 if steps else scale.begin))
     prompts = method.ids([chain.question for chain in tests])
     most = scale.length - max(map(len, prompts)) - 1
+    begun = time.perf_counter()
     written = generate(method.reasoner, prompts, max_new=most).ids
+    seconds = time.perf_counter() - begun
     right, places = 0, 0
     for chain, prompt, ids in zip(tests, prompts, written, strict=True):
         wanted = len(sentences_of(chain)) if steps else 1
@@ -133,7 +137,7 @@ def _spoken(run: Run, *, steps: bool, scale: Scale) -> Mapping[str, float]:
         said = method.texts(parts[-1:])[0] if parts else ""
         right += said == f"answer {chain.answer}"
         places += len(prompt) + sum(len(part) + 1 for part in parts)
-    return {"right": 100 * right / len(tests), "passes": places / len(tests)}
+    return {"right": 100 * right / len(tests), "passes": places / len(tests), "ms": 1000 * seconds / len(tests)}
 
 
 def _sentences(ids: Sequence[int], end: int) -> list[list[int]]:
@@ -153,9 +157,11 @@ def _thought(run: Run, *, kind: str, scale: Scale) -> Mapping[str, float]:
     _learn(method, learned, scale, run, steps=scale.steps)
     measures: dict[str, float] = {}
     for name, continuous in (("", True), ("_discrete", False)):
+        begun = time.perf_counter()
         solutions = method.solve(
             [chain.question for chain in tests], continuous=continuous, budget=scale.operations + 2, most=12
         )
+        measures[f"ms{name}"] = 1000 * (time.perf_counter() - begun) / len(tests)
         answers = [solution.answer == chain.answer for solution, chain in zip(solutions, tests, strict=True)]
         measures["right" if continuous else "discrete"] = 100 * float(np.mean(answers))
         places = [solution.reasoner_places + solution.decoder_places for solution in solutions]
