@@ -1,56 +1,39 @@
-"""The recipe of nextvec-small at smoke scale, with a stand-in teacher."""
+"""The recipe of nextvec-small at smoke scale, with a small teacher of random weights that was taught a little."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch", reason="the recipe needs torch: pip install 'nextvec[hf]'")
 
 from nextvec.data.bundled import daily_papers  # noqa: E402
+from nextvec.data.sources import ragged  # noqa: E402
 from nextvec.data.titles import Paper, papers_of  # noqa: E402
 from nextvec.encoder import Encoder  # noqa: E402
 from nextvec.evaluate.retrieval import dense_ranks  # noqa: E402
-from nextvec.recipes.mini_steps import Recipe as TableRecipe  # noqa: E402
+from nextvec.nn.backbones.transformer import Transformer  # noqa: E402
 from nextvec.recipes.small import Recipe, Stage, train_small, write_small  # noqa: E402
-from nextvec.recipes.training import Stage as TableStage  # noqa: E402
-from nextvec.types import InputError, Progress  # noqa: E402
+from nextvec.recipes.small_start import cut_tokenizer, cut_transformer  # noqa: E402
+from nextvec.recipes.teacher import Teacher  # noqa: E402
+from nextvec.text_method import open_base, tiny_shape  # noqa: E402
+from nextvec.types import InputError  # noqa: E402
 
 TINY = Recipe(
-    table=TableRecipe(
-        vocabulary=1500,
-        teacher_papers=200,
-        dims=(8, 32),
-        distil=TableStage(steps=20, batch=128, general=12, learning_rate=5e-3),
-        contrast=TableStage(steps=20, batch=128, general=12, learning_rate=5e-3, distill_weight=2.0),
-    ),
-    layers=2,
-    heads=2,
-    ffn=64,
+    pieces=400,
+    layers=(0, 2),
+    ffn=96,
     positions=128,
+    dims=(8, 32),
+    teacher_papers=200,
     distil=Stage(steps=60, batch=48, lr=3e-3, length=32),
-    contrast=Stage(steps=30, batch=32, lr=1e-3, length=64),
+    contrast=Stage(steps=40, batch=32, lr=2e-3, length=64),
 )
-
-
-class WordTeacher:
-    """A stand-in: the mean of fixed random vectors, one per word."""
-
-    def encode_cached(
-        self, texts: Sequence[str], folder: Path, *, progress: Progress | None = None
-    ) -> NDArray[np.float16]:
-        return np.stack([self._vector(text) for text in texts]).astype(np.float16)
-
-    @staticmethod
-    def _vector(text: str) -> NDArray[np.float64]:
-        seeds = [int.from_bytes(hashlib.sha256(w.encode()).digest()[:4]) for w in text.lower().split() or [""]]
-        return np.asarray(np.stack([np.random.default_rng(seed).normal(size=48) for seed in seeds]).mean(axis=0))
+GENERAL = [f"a {one} {two}" for one in ("red", "small", "old") for two in ("dog", "house", "idea", "tree")]
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +42,35 @@ def papers() -> list[Paper]:
 
 
 @pytest.fixture(scope="module")
-def folder(papers: list[Paper], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def teacher(papers: list[Paper], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of three layers with a WordPiece tokenizer in BERT's own form."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.WordPieceTrainer(vocab_size=900, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator([paper.abstract for paper in papers], trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    from nextvec.data.tokenizers import TextTokenizer
+    from nextvec.nn.backbones.statemap import save_hf
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("teacher") / "model"
+    transformer = Transformer(tiny_shape(3, tokenizer.get_vocab_size()))
+    with torch.no_grad():  # random tables tell words apart; larger weights mix them
+        transformer.head_weight().mul_(20)
+    save_hf(transformer, folder, tokenizer=TextTokenizer(tokenizer))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(papers: list[Paper], teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("small")
-    general = [f"a {one} {two}" for one in ("red", "small", "old") for two in ("dog", "house", "idea", "tree")]
-    model = train_small(papers[100:], general, WordTeacher(), TINY, work)
+    model = train_small(papers[100:], GENERAL, Teacher(teacher), TINY, work)
     assert write_small(model, work / "model") == sum(p.stat().st_size for p in (work / "model").rglob("*.*"))
     return work / "model"
 
@@ -84,14 +92,16 @@ def test_it_finds_abstracts_at_every_size(folder: Path, papers: list[Paper]) -> 
     assert found(encoder, papers[:100], dim=8) > 0.2
 
 
-def test_weights_are_half_as_large_and_open_elsewhere(folder: Path) -> None:
+def test_weights_are_half_as_large_and_open_elsewhere(folder: Path, papers: list[Paper]) -> None:
     from safetensors import safe_open
-    from transformers import AutoModel
+    from sentence_transformers import SentenceTransformer
 
     with safe_open(folder / "model.safetensors", "pt") as file:
         assert {str(file.get_tensor(name).dtype) for name in file.keys()} == {"torch.float16"}  # noqa: SIM118
     assert json.loads((folder / "config.json").read_text())["dtype"] == "float16"
-    assert AutoModel.from_pretrained(folder).config.num_hidden_layers == 2
+    texts = [paper.title for paper in papers[:5]]
+    other = SentenceTransformer(str(folder), device="cpu").float().encode(texts, normalize_embeddings=True)
+    np.testing.assert_allclose(Encoder.load(folder).encode(texts, precision="fp32"), other, atol=2e-3)
 
 
 def test_a_text_without_words_has_a_vector(folder: Path) -> None:
@@ -101,19 +111,58 @@ def test_a_text_without_words_has_a_vector(folder: Path) -> None:
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
-def test_what_an_interrupted_run_left_is_taken_up(papers: list[Paper], tmp_path: Path) -> None:
+def test_what_an_interrupted_run_left_is_taken_up(papers: list[Paper], teacher: Path, tmp_path: Path) -> None:
     """The second call finds both stages done and gives the same weights without a step."""
-    models = [train_small(papers[100:300], ["a red dog"] * 3, WordTeacher(), TINY, tmp_path) for _ in range(2)]
+    models = [train_small(papers[100:300], ["a red dog"] * 3, Teacher(teacher), TINY, tmp_path) for _ in range(2)]
     first, second = (model.state_dict() for model in models)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_sizes_that_do_not_end_at_the_models_are_refused(papers: list[Paper], tmp_path: Path) -> None:
-    from nextvec.recipes.small_model import SmallConfig, SmallEmbedder, shape_of
+def test_the_vocabulary_is_the_commonest_pieces(teacher: Path, papers: list[Paper]) -> None:
+    texts = [paper.abstract for paper in papers[:50]]
+    whole = cut_tokenizer(teacher / "tokenizer.json", texts, size=900)[0]
+    cut, ids = cut_tokenizer(teacher / "tokenizer.json", texts, size=400)
+    assert cut.vocab == len(ids) == 400
+    assert [whole.spelling(i) for i in ids.tolist()] == [cut.spelling(i) for i in range(400)]
+    assert [cut.spelling(i) for i in sorted(cut.specials)] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    one, other = (tokenizer.encode(texts[:1])[0] for tokenizer in (whole, cut))
+    assert len(other) > len(one)  # the same text in smaller pieces, and nothing unknown
+    unknown = [i for i in range(400) if cut.spelling(i) == "[UNK]"]
+    assert not set(unknown) & set(other)
+    assert (cut.spelling(other[0]), cut.spelling(other[-1])) == ("[CLS]", "[SEP]")
+    with pytest.raises(InputError, match="do not hold"):
+        cut_tokenizer(teacher / "tokenizer.json", texts, size=20)
 
-    shape = shape_of(100, dim=32, layers=2, heads=2, ffn=64, length=64)
-    with pytest.raises(InputError, match="must end at the model's 32 and 2"):
-        SmallEmbedder(SmallConfig(shape=shape, max_length=64, dims=(8, 16), depths=(1, 2)))
+
+def test_all_layers_and_pieces_are_the_teacher(teacher: Path) -> None:
+    """Nothing cut, nothing changed; and what is cut is what says least."""
+    whole, _, _ = open_base(str(teacher))
+    everything = np.arange(whole.config.vocab)
+    same = cut_transformer(whole, everything, layers=(0, 1, 2), ffn=whole.config.ffn_width, positions=512)
+    ids = ragged([[5, 6, 7, 8], [9, 10]])
+    with torch.inference_mode():
+        torch.testing.assert_close(same(ids), whole(ids))
+        half = cut_transformer(whole, everything, layers=(0, 1, 2), ffn=whole.config.ffn_width // 2, positions=512)
+        assert not torch.allclose(half(ids), whole(ids))
+        rows = np.array([0, 5, 6, 7, 8])
+        part = cut_transformer(whole, rows, layers=(2,), ffn=whole.config.ffn_width, positions=4)
+        torch.testing.assert_close(part.head_weight(), whole.head_weight()[rows])
+        state = whole.blocks[2](whole(ragged([[5, 6]]), all_states=True)[0], None, lambda q, k, v: v.flatten(1))
+        other = part.blocks[0](part(ragged([[1, 2]]), all_states=True)[0], None, lambda q, k, v: v.flatten(1))
+        torch.testing.assert_close(state, other)
+    for wrong in ({"layers": (3,)}, {"ffn": 10_000}, {"positions": 1000}):
+        with pytest.raises(InputError):
+            cut_transformer(whole, everything, **{"layers": (0,), "ffn": 8, "positions": 8, **wrong})  # type: ignore[arg-type]
+
+
+def test_sizes_that_do_not_fit_the_model_are_refused() -> None:
+    from nextvec.recipes.small_model import SmallConfig, SmallEmbedder
+
+    shape = tiny_shape(2, 100)
+    with pytest.raises(InputError, match="depths"):
+        SmallEmbedder(SmallConfig(shape=shape, max_length=64, dims=(8, 16), depths=(1,)))
+    with pytest.raises(InputError, match="within the model's 128"):
+        SmallEmbedder(SmallConfig(shape=shape, max_length=64, dims=(8, 256), depths=(1, 2)))
 
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,24 +173,3 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path, monkeypatch
     with pytest.raises(SystemExit, match="is not empty: choose another folder"):
         small.main()
     assert (tmp_path / "kept.txt").read_text() == "mine"
-
-
-def test_it_starts_as_its_table(papers: list[Paper]) -> None:
-    """Before training every depth gives the mean of the table's rows, long and short ones."""
-    from nextvec.data.sources import ragged
-    from nextvec.nn.backbones.transformer import Transformer
-    from nextvec.recipes.small_model import shape_of, start_from
-
-    torch.manual_seed(0)
-    transformer = Transformer(shape_of(1002, dim=64, layers=2, heads=4, ffn=128, length=64))
-    random = np.random.default_rng(0)
-    rows = random.normal(size=(1000, 64)).astype(np.float32) * random.uniform(0.1, 2, size=(1000, 1)).astype(np.float32)
-    start_from(transformer, rows)
-    texts = [random.integers(0, 1000, size=size).tolist() for size in (1, 7, 40)]
-    with torch.inference_mode():
-        states = transformer(ragged(texts), all_states=True)[1:]
-    for state in states:
-        for text, own in zip(texts, torch.split(state, [1, 7, 40]), strict=True):
-            expected = torch.from_numpy(rows[text].mean(axis=0)[:-2])
-            assert float(torch.cosine_similarity(own.mean(dim=0)[:-2], expected, dim=0)) > 0.99
-            assert float(own[:, -2:].abs().max()) == 0

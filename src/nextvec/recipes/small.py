@@ -2,16 +2,16 @@
 
 A transformer that follows a large one at every depth and width.
 
-1. A table of token vectors, as nextvec-mini is made (``mini.py``), with a smaller vocabulary.
-2. The transformer starts as that table: its blocks add nothing yet, and its norms let lengths through (see
-   ``small_model.start_from``).
+1. Vocabulary: the teacher's word pieces, cut to those that the training texts have most often.
+2. The transformer begins with some of the teacher's own layers, their feed-forward parts cut too, and a linear map of
+   its vectors onto their principal axes (see ``small_start.py``).
 3. First stage: titles, first halves of abstracts and general texts point where the teacher's vectors do, at every width
    and every depth.
 4. Second stage: a title finds its own abstract among those of the batch, while the distillation goes on beside it.
 5. Weights are stored as float16: a folder that Hugging Face's library and sentence-transformers open.
 
 The teacher's vectors and checkpoints are kept in the work folder: an interrupted run goes on there. The papers that the
-evaluation uses take part in no step. Legend: n texts, k kinds of text, V vocabulary, D width.
+evaluation uses take part in no step. Legend: n texts, k kinds of text, H width of the teacher, D width of vectors.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from nextvec.files import cache_home
 from nextvec.nn.save import new_folder
 from nextvec.recipes.corpus import general_texts, halves
 from nextvec.recipes.mini import read_corpus, said
-from nextvec.recipes.mini_steps import Recipe as TableRecipe
-from nextvec.recipes.mini_steps import Reporter, TeacherLike, prepare, silent
-from nextvec.recipes.mini_steps import train as train_table
-from nextvec.recipes.small_model import SmallConfig, SmallEmbedder, shape_of, start_from
+from nextvec.recipes.mini_steps import Reporter, silent
+from nextvec.recipes.small_model import SmallConfig, SmallEmbedder
+from nextvec.recipes.small_start import cut_tokenizer, cut_transformer
+from nextvec.recipes.static_table import principal_axes, unit
 from nextvec.recipes.teacher import Teacher
-from nextvec.recipes.training import Views
+from nextvec.text_method import open_base
 from nextvec.types import ConflictError, NextvecError
 
 __all__ = ["Recipe", "train_small"]
@@ -62,16 +62,18 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All settings. table: how the table is made that the model starts as; weight: of the contrastive loss in the
-    second stage; positions: the longest text, in tokens."""
+    """All settings. pieces: of the vocabulary; layers: numbers of the teacher's; ffn: neurons kept of a layer;
+    positions: the longest text, in tokens; teacher_papers: how many papers' half abstracts the teacher reads (titles:
+    all); weight: of the contrastive loss in the second stage."""
 
-    table: TableRecipe = field(default_factory=lambda: TableRecipe(vocabulary=20_000, dims=(64, 128, 256)))
-    layers: int = 3
-    heads: int = 4
+    pieces: int = 9000
+    layers: tuple[int, ...] = (0, 3, 5)
     ffn: int = 768
     positions: int = 256
-    distil: Stage = field(default_factory=lambda: Stage(steps=6000, batch=128, lr=1e-3, length=96))
-    contrast: Stage = field(default_factory=lambda: Stage(steps=200, batch=64, lr=3e-4, length=160))
+    dims: tuple[int, ...] = (64, 128, 256)
+    teacher_papers: int = 20_480
+    distil: Stage = field(default_factory=lambda: Stage(steps=900, batch=128, lr=4e-4, length=96))
+    contrast: Stage = field(default_factory=lambda: Stage(steps=60, batch=64, lr=1e-4, length=160))
     weight: float = 0.2
     seed: int = 0
 
@@ -79,32 +81,40 @@ class Recipe:
 def train_small(
     papers: Sequence[Paper],
     general: Sequence[str],
-    teacher: TeacherLike,
+    teacher: Teacher,
     recipe: Recipe,
     work: Path,
     *,
     report: Reporter = silent,
 ) -> SmallEmbedder:
     """Steps 1 to 4; the trained model."""
-    prepared = prepare(papers, teacher, recipe.table, work, general=general, report=report)
-    rows = train_table(prepared, recipe.table, work, seed=recipe.seed, report=report)["final"]
-    tokenizer, views = _tokenizer(prepared.tokenizer), prepared.views
-    model = _started(tokenizer, recipe, rows)
-
     titles, abstracts = [paper.title for paper in papers], [paper.abstract for paper in papers]
-    firsts = [halves(abstract)[0] for abstract in abstracts[: len(views.teacher_firsts)]]
-    taught = np.concatenate([views.teacher_titles, views.teacher_firsts, views.teacher_general])
+    firsts = [halves(abstract)[0] for abstract in abstracts[: recipe.teacher_papers]]
+
+    def teach(what: str, texts: Sequence[str]) -> NDArray[np.float16]:
+        return teacher.encode_cached(texts, work / "teacher", progress=report(f"teacher: {what}"))
+
+    taught = {"titles": teach("titles", titles), "firsts": teach("half abstracts", firsts)}
+    taught["general"] = teach("general texts", general)
+    known = len(firsts)
+    axes = principal_axes(
+        np.concatenate([taught["titles"][:known], taught["firsts"], taught["general"][:known]]), max(recipe.dims)
+    )
+    turned = {name: (unit(vectors) @ axes).astype(np.float16) for name, vectors in taught.items()}
     texts = [*titles, *firsts, *general]
-    digest = _digest(recipe, prepared.digest)
+    model = _started(teacher, [*titles, *abstracts, *general], axes, recipe)
+    tokenizer = model.text_tokenizer()
+    vectors = np.concatenate([turned[name] for name in ("titles", "firsts", "general")])
+    digest = _digest(recipe, teacher.encoder.fingerprint(), texts)
     first = Shuffled(
-        {"text": tokenizer.encode(texts, max_length=recipe.distil.length), "teacher": taught[:, None]},
+        {"text": tokenizer.encode(texts, max_length=recipe.distil.length), "teacher": vectors[:, None]},
         batch=min(recipe.distil.batch, len(texts)),
         seed=recipe.seed,
     )
     _train(model, first, recipe.distil, recipe, work / f"distil-{digest}", report("first stage"))
     if recipe.contrast.steps:
         model.config.contrast = recipe.weight
-        second = _pairs(titles, abstracts, [*firsts, *general], views, tokenizer, recipe)
+        second = _pairs(titles, abstracts, [*firsts, *general], turned, tokenizer, recipe)
         _train(model, second, recipe.contrast, recipe, work / f"contrast-{digest}", report("second stage"))
     return model
 
@@ -113,62 +123,46 @@ def _pairs(
     titles: Sequence[str],
     abstracts: Sequence[str],
     texts: Sequence[str],
-    views: Views,
+    turned: dict[str, NDArray[np.float16]],
     tokenizer: TextTokenizer,
     recipe: Recipe,
 ) -> Source:
     """Titles and abstracts, each row with one further text that the teacher read: half of them first halves."""
-    known = len(views.teacher_firsts)
+    known = len(turned["firsts"])
     random = np.random.default_rng(recipe.seed)
     pool = np.concatenate([np.arange(known), known + random.permutation(len(texts) - known)[:known]])
     chosen = random.choice(pool, size=known, replace=False)
-    taught = np.concatenate([views.teacher_firsts, views.teacher_general])
+    taught = np.concatenate([turned["firsts"], turned["general"]])
     length = recipe.contrast.length
     return Shuffled(
         {
             "query": tokenizer.encode(titles[:known], max_length=length),
             "document": tokenizer.encode(abstracts[:known], max_length=length),
             "text": tokenizer.encode([texts[i] for i in chosen], max_length=recipe.distil.length),
-            "teacher": np.stack([views.teacher_titles[:known], taught[chosen]], axis=1),
+            "teacher": np.stack([turned["titles"][:known], taught[chosen]], axis=1),
         },
         batch=min(recipe.contrast.batch, known),
         seed=recipe.seed + 1,
     )
 
 
-def _tokenizer(table: Any) -> TextTokenizer:
-    """The table's tokenizer with a token that stands before every text, so that one without words is read too."""
-    from tokenizers import Tokenizer, processors
-
-    inner = Tokenizer.from_str(table.to_str())
-    inner.add_special_tokens(["[CLS]", "[PAD]"])
-    inner.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A", pair="[CLS] $A $B", special_tokens=[("[CLS]", inner.token_to_id("[CLS]"))]
-    )
-    return TextTokenizer(inner, roles={"pad": "[PAD]"})
-
-
-def _started(tokenizer: TextTokenizer, recipe: Recipe, rows: NDArray[np.float32]) -> SmallEmbedder:
-    """The model before training; ``rows`` [V', D] are the table's, the first of its own."""
-    dims = recipe.table.dims
-    shape = shape_of(
-        tokenizer.vocab,
-        dim=max(dims),
-        layers=recipe.layers,
-        heads=recipe.heads,
-        ffn=recipe.ffn,
-        length=recipe.positions,
-    )
-    torch.manual_seed(recipe.seed)
+def _started(teacher: Teacher, texts: Sequence[str], axes: NDArray[np.float32], recipe: Recipe) -> SmallEmbedder:
+    """The model before training, of the teacher's own weights."""
+    whole, _, pooling = open_base(str(teacher.folder))
+    tokenizer, pieces = cut_tokenizer(teacher.folder / "tokenizer.json", texts, size=recipe.pieces)
+    transformer = cut_transformer(whole, pieces, layers=recipe.layers, ffn=recipe.ffn, positions=recipe.positions)
     settings = SmallConfig(
-        shape=shape,
+        shape=transformer.config,
         max_length=recipe.positions,
         seed=recipe.seed,
-        dims=dims,
-        depths=tuple(range(1, recipe.layers + 1)),
+        pooling=pooling,
+        dims=recipe.dims,
+        depths=tuple(range(1, len(recipe.layers) + 1)),
     )
     model = SmallEmbedder(settings, tokenizer=tokenizer)
-    start_from(model.transformer, rows)
+    model.transformer.load_state_dict(transformer.state_dict())
+    with torch.no_grad():
+        model.turn.weight.copy_(torch.from_numpy(axes.T))
     return model
 
 
@@ -209,8 +203,11 @@ def write_small(model: SmallEmbedder, folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _digest(recipe: Recipe, prepared: str) -> str:
-    return hashlib.sha256(json.dumps([asdict(recipe), prepared], sort_keys=True).encode()).hexdigest()[:16]
+def _digest(recipe: Recipe, teacher: str, texts: Sequence[str]) -> str:
+    digest = hashlib.sha256(json.dumps([asdict(recipe), teacher], sort_keys=True).encode())
+    for text in texts:
+        digest.update(text.encode() + b"\0")
+    return digest.hexdigest()[:16]
 
 
 def run(arguments: argparse.Namespace) -> None:

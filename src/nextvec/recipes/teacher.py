@@ -23,6 +23,7 @@ class Teacher:
 
     def __init__(self, folder: Path, *, max_length: int = 256) -> None:
         """folder: what ``Encoder.load`` reads; max_length: tokens kept per text."""
+        self.folder = folder
         self.encoder = Encoder.load(folder, max_length=max_length)
 
     def encode_cached(

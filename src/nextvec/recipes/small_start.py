@@ -1,0 +1,99 @@
+"""Where nextvec-small begins: some of a teacher's own layers and the commonest of its word pieces.
+
+Source of the idea: Sanh et al. 2019, "DistilBERT" (arXiv 1910.01108): a student that begins with every other layer of
+its teacher. Legend: V word pieces.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nextvec.data.tokenizers import TextTokenizer
+from nextvec.nn.backbones.transformer import Block, Transformer
+from nextvec.recipes.vocabulary import count_tokens
+from nextvec.types import InputError
+
+__all__ = ["cut_tokenizer", "cut_transformer"]
+
+
+def cut_tokenizer(path: Path, texts: Sequence[str], *, size: int) -> tuple[TextTokenizer, NDArray[np.int64]]:
+    """The WordPiece tokenizer in ``path`` (a tokenizer.json) with ``size`` of its pieces, and their ids there, int64
+    [V].
+
+    Kept are special tokens, single characters, and of the others those that ``texts`` have most often: what is cut is
+    then spelled in smaller pieces. InputError for another kind of tokenizer, and a size that does not hold the former.
+    """
+    from tokenizers import Tokenizer
+
+    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    model = settings["model"]
+    if model.get("type") != "WordPiece":
+        raise InputError(f"the teacher's tokenizer is {model.get('type')!r}; a WordPiece one can be cut")
+    whole = Tokenizer.from_str(json.dumps(settings | {"truncation": None, "padding": None}))
+    counts = count_tokens(whole, texts)
+    special = {token["content"] for token in settings["added_tokens"]}
+    prefix = model["continuing_subword_prefix"]
+    pieces = sorted(model["vocab"].items(), key=lambda item: item[1])
+    always = [(p, i) for p, i in pieces if p in special or len(p.removeprefix(prefix)) == 1]
+    if len(always) > size:
+        raise InputError(f"{size} word pieces do not hold the {len(always)} special tokens and characters")
+    others = [(p, i) for p, i in pieces if p not in special and len(p.removeprefix(prefix)) != 1]
+    others.sort(key=lambda item: (-counts[item[1]], item[1]))
+    kept = sorted([*always, *others[: size - len(always)]], key=lambda item: item[1])
+    ids = {piece: number for number, (piece, _) in enumerate(kept)}
+    model["vocab"] = ids
+    for token in settings["added_tokens"]:
+        token["id"] = ids[token["content"]]
+    for token in (settings.get("post_processor") or {}).get("special_tokens", {}).values():
+        token["ids"] = [ids[content] for content in token["tokens"]]
+    settings |= {"truncation": None, "padding": None}
+    return TextTokenizer(Tokenizer.from_str(json.dumps(settings))), np.array([i for _, i in kept], dtype=np.int64)
+
+
+@torch.no_grad()
+def cut_transformer(
+    teacher: Transformer, pieces: NDArray[np.int64], *, layers: Sequence[int], ffn: int, positions: int
+) -> Transformer:
+    """A BERT of the ``layers`` of ``teacher`` with these numbers, the rows of ``pieces`` of its table, its first
+    ``positions`` places, and of every layer's feed-forward neurons the ``ffn`` whose weights are largest (the product
+    of the lengths of what goes in and what comes out). InputError for layers, neurons or places that it has not."""
+    config = teacher.config
+    if not layers or min(layers) < 0 or max(layers) >= config.layers or ffn > config.ffn_width or ffn < 1:
+        raise InputError(
+            f"layers {tuple(layers)} with {ffn} neurons of a teacher of {config.layers} layers with {config.ffn_width}"
+        )
+    if positions > config.max_length:
+        raise InputError(f"{positions} places of a teacher that has {config.max_length}")
+    shape = replace(config, vocab=len(pieces), layers=len(layers), ffn=ffn, max_length=positions, dropout=0.0)
+    student = Transformer(shape)
+    own, theirs = student.state_dict(), teacher.state_dict()
+    for name, value in own.items():
+        if not name.startswith("blocks."):
+            source = theirs[name]
+            rows = torch.from_numpy(pieces) if name == "tokens.weight" else slice(len(value))
+            value.copy_(source[rows])
+    for number, block in zip(layers, student.blocks, strict=True):
+        _copy(cast(Block, block), cast(Block, teacher.blocks[number]), ffn)
+    return student
+
+
+def _copy(block: Block, source: Block, ffn: int) -> None:
+    weight: Tensor = source.up.weight.norm(dim=1) * source.down.weight.norm(dim=0)
+    chosen = weight.topk(ffn).indices.sort().values
+    theirs = dict(source.named_parameters())
+    for name, value in block.named_parameters():
+        whole: Tensor = theirs[name]
+        if name.startswith("up."):
+            whole = whole[chosen]
+        elif name == "down.weight":
+            whole = whole[:, chosen]
+        value.copy_(whole)
