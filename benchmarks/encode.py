@@ -38,26 +38,29 @@ def minilm_folder() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def arms(folder: Path, mini: str) -> dict[str, Callable[[list[str]], np.ndarray]]:
+def arms(folder: Path, mini: str, small: str) -> dict[str, Callable[[list[str]], np.ndarray]]:
     """Name -> a function from texts to unit vectors; every model is loaded here, outside the timed part."""
     import torch
     from sentence_transformers import SentenceTransformer
 
     peer = SentenceTransformer(str(folder), device="cpu")
     peer_bf16 = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": torch.bfloat16})
-    ours, static = Encoder.load(folder, device="cpu"), Encoder.load(mini)
+    ours, static, less = Encoder.load(folder, device="cpu"), Encoder.load(mini), Encoder.load(small, device="cpu")
     return {
         PEER: lambda texts: peer.encode(texts, normalize_embeddings=True),
         "sentence-transformers bf16": lambda texts: peer_bf16.encode(texts, normalize_embeddings=True),
         "nextvec fp32": lambda texts: ours.encode(texts, precision="fp32"),
         "nextvec auto": lambda texts: ours.encode(texts, precision="auto"),
         "nextvec-mini": lambda texts: static.encode(texts),
+        "nextvec-small fp32": lambda texts: less.encode(texts, precision="fp32"),
+        "nextvec-small auto": lambda texts: less.encode(texts, precision="auto"),
+        "nextvec-small auto, 2 layers": lambda texts: less.encode(texts, precision="auto", layers=2),
     }
 
 
-def measure(texts: list[str], rounds: int, folder: Path, mini: str) -> dict[str, Any]:
+def measure(texts: list[str], rounds: int, folder: Path, mini: str, small: str) -> dict[str, Any]:
     """Documents per second of every arm in every round, and the cosine to the peer's vectors."""
-    functions = arms(folder, mini)
+    functions = arms(folder, mini, small)
     vectors = {name: np.asarray(function(texts[:64]), np.float32) for name, function in functions.items()}  # warm-up
     reference = vectors[PEER]
     speeds: dict[str, list[float]] = {name: [] for name in functions}
@@ -89,6 +92,7 @@ def main() -> None:
     parser.add_argument("--docs", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--mini", default="nextvec-mini")
+    parser.add_argument("--small", default="nextvec-small")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     import torch
@@ -102,7 +106,7 @@ def main() -> None:
         "docs": len(texts),
         "rounds": options.rounds,
         "machine": {"cpu": platform.processor() or platform.machine(), "threads": torch.get_num_threads()},
-        "arms": measure(texts, options.rounds, minilm_folder(), options.mini),
+        "arms": measure(texts, options.rounds, minilm_folder(), options.mini, options.small),
     }
     print(f"{len(texts)} abstracts, {options.rounds} rounds, {report['machine']['threads']} threads")
     print(f"{'arm':28} {'docs/s':>9} {'(min .. max)':>20} {'x peer':>8} {'(min .. max)':>18} {'cosine':>9}")
