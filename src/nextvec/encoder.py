@@ -289,7 +289,7 @@ class Encoder:
             done += len(texts)
             if progress:
                 progress(done, total)
-        return np.concatenate(parts) if parts else self._finish(np.zeros((0, self.full_dim), np.float32), settings)
+        return np.concatenate(parts) if parts else self._finish(np.zeros((0, self._pooled_dim), np.float32), settings)
 
     def _encode_texts(self, texts: list[str], settings: dict[str, Any]) -> NDArray[Any]:
         prompt = settings["prompt"]

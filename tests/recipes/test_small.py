@@ -106,6 +106,7 @@ def test_weights_are_half_as_large_and_open_elsewhere(folder: Path, papers: list
 
 def test_a_text_without_words_has_a_vector(folder: Path) -> None:
     encoder = Encoder.load(folder)
+    assert encoder.encode([]).shape == (0, 32)  # the map after pooling is wider than what it gives
     vectors = encoder.encode(["", "?!", "a red dog", "word " * 4000])
     assert np.isfinite(vectors).all()
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
