@@ -38,27 +38,30 @@ def minilm_folder() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def arms(folder: Path, mini: str, small: str) -> dict[str, Callable[[list[str]], np.ndarray]]:
+def arms(folder: Path, mini: str, small: str | None) -> dict[str, Callable[[list[str]], np.ndarray]]:
     """Name -> a function from texts to unit vectors; every model is loaded here, outside the timed part."""
     import torch
     from sentence_transformers import SentenceTransformer
 
     peer = SentenceTransformer(str(folder), device="cpu")
     peer_bf16 = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": torch.bfloat16})
-    ours, static, less = Encoder.load(folder, device="cpu"), Encoder.load(mini), Encoder.load(small, device="cpu")
-    return {
+    ours, static = Encoder.load(folder, device="cpu"), Encoder.load(mini)
+    made: dict[str, Callable[[list[str]], np.ndarray]] = {
         PEER: lambda texts: peer.encode(texts, normalize_embeddings=True),
         "sentence-transformers bf16": lambda texts: peer_bf16.encode(texts, normalize_embeddings=True),
         "nextvec fp32": lambda texts: ours.encode(texts, precision="fp32"),
         "nextvec auto": lambda texts: ours.encode(texts, precision="auto"),
         "nextvec-mini": lambda texts: static.encode(texts),
-        "nextvec-small fp32": lambda texts: less.encode(texts, precision="fp32"),
-        "nextvec-small auto": lambda texts: less.encode(texts, precision="auto"),
-        "nextvec-small auto, 2 layers": lambda texts: less.encode(texts, precision="auto", layers=2),
     }
+    if small is not None:
+        less = Encoder.load(small, device="cpu")
+        made["nextvec-small fp32"] = lambda texts: less.encode(texts, precision="fp32")
+        made["nextvec-small auto"] = lambda texts: less.encode(texts, precision="auto")
+        made["nextvec-small auto, 2 layers"] = lambda texts: less.encode(texts, precision="auto", layers=2)
+    return made
 
 
-def measure(texts: list[str], rounds: int, folder: Path, mini: str, small: str) -> dict[str, Any]:
+def measure(texts: list[str], rounds: int, folder: Path, mini: str, small: str | None) -> dict[str, Any]:
     """Documents per second of every arm in every round, and the cosine to the peer's vectors."""
     functions = arms(folder, mini, small)
     vectors = {name: np.asarray(function(texts[:64]), np.float32) for name, function in functions.items()}  # warm-up
@@ -92,7 +95,7 @@ def main() -> None:
     parser.add_argument("--docs", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--mini", default="nextvec-mini")
-    parser.add_argument("--small", default="nextvec-small")
+    parser.add_argument("--small", help="folder of what nextvec.recipes.small made (none: left out)")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     import torch

@@ -66,14 +66,14 @@ class Recipe:
     positions: the longest text, in tokens; teacher_papers: how many papers' half abstracts the teacher reads (titles:
     all); weight: of the contrastive loss in the second stage."""
 
-    pieces: int = 9000
+    pieces: int = 8800
     layers: tuple[int, ...] = (0, 3, 5)
     ffn: int = 768
     positions: int = 256
     dims: tuple[int, ...] = (64, 128, 256)
     teacher_papers: int = 20_480
-    distil: Stage = field(default_factory=lambda: Stage(steps=900, batch=128, lr=4e-4, length=96))
-    contrast: Stage = field(default_factory=lambda: Stage(steps=60, batch=64, lr=1e-4, length=160))
+    distil: Stage = field(default_factory=lambda: Stage(steps=6000, batch=128, lr=5e-5, length=96))
+    contrast: Stage = field(default_factory=lambda: Stage(steps=200, batch=64, lr=2e-5, length=160))
     weight: float = 0.2
     seed: int = 0
 
