@@ -6,7 +6,6 @@ Legend: n pieces of text, L tokens of each.
 from __future__ import annotations
 
 import itertools
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from nextvec.arms import arm_config, fit_arm
 from nextvec.data.bundled import daily_papers
 from nextvec.data.catalog import find
 from nextvec.data.readers import read_records
 from nextvec.data.sources import Source
 from nextvec.data.tokenfile import PackedTokens, TokenFile, build_token_file
 from nextvec.data.tokenizers import ByteTokenizer, TextTokenizer, train_bpe
-from nextvec.engine.engine import Engine, TrainConfig
 from nextvec.engine.method import Method
-from nextvec.engine.optim import OptimConfig
-from nextvec.engine.schedule import ScheduleConfig
+from nextvec.language_method import LanguageMethod
 from nextvec.types import InputError, Ragged, Run
 
 __all__ = ["LanguageScale", "abstracts", "packed", "pieces", "token_losses", "train", "vocabulary", "write_tokens"]
@@ -96,36 +94,21 @@ def pieces(shared: Path, length: int, *, most: int) -> NDArray[np.int64]:
 
 
 def train(method: Method, source: Source, scale: LanguageScale, run: Run, *, name: str = "training") -> None:
-    """``scale.steps`` steps of ``method``, which then is in evaluation mode; taken up again where interrupted."""
-    engine = Engine(
-        method,
-        TrainConfig(
-            steps=scale.steps,
-            batch=scale.batch,
-            optim=OptimConfig(lr=scale.lr, weight_decay=0.1),
-            schedule=ScheduleConfig(name="cosine", warmup=0.1),
-            seed=run.seed,
-            save_every=max(scale.steps // 4, 1),
-            keep=1,
-        ),
-        device=scale.device,
-    )
-    engine.fit(source, folder=run.folder / name, on_step=lambda state: run.progress(state.step, state.steps))
-    shutil.rmtree(run.folder / name)
-    method.eval()
+    """``scale.steps`` steps of ``method`` (see ``arms.fit_arm``)."""
+    config = arm_config(steps=scale.steps, batch=scale.batch, lr=scale.lr, seed=run.seed, weight_decay=0.1)
+    fit_arm(method, source, config, run, device=scale.device, name=name)
 
 
 @torch.no_grad()
-def token_losses(method: Any, ids: NDArray[np.int64], *, batch: int = 32) -> NDArray[np.float32]:
-    """Cross entropy of every token but the first, in nats, float32 [n, L - 1], for ids [n, L]; ``method`` has a causal
-    ``backbone``."""
+def token_losses(method: LanguageMethod, ids: NDArray[np.int64], *, batch: int = 32) -> NDArray[np.float32]:
+    """Cross entropy of every token but the first, in nats, float32 [n, L - 1], for ids [n, L]."""
     device = next(method.parameters()).device
     found = []
     for start in range(0, len(ids), batch):
         some = torch.from_numpy(ids[start : start + batch]).to(device)
         count, length = some.shape
         hidden = method.backbone(Ragged(some.flatten(), torch.full((count,), length)))
-        logits = method.backbone.logits(hidden).float().view(count, length, -1)[:, :-1]
+        logits = method.next_logits(hidden).float().view(count, length, -1)[:, :-1]
         found.append(functional.cross_entropy(logits.flatten(0, 1), some[:, 1:].flatten(), reduction="none"))
     losses: NDArray[np.float32] = torch.cat(found).cpu().numpy().reshape(len(ids), -1)
     return losses

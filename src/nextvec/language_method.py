@@ -79,11 +79,15 @@ class LanguageMethod(Method):
         super().__init__(config, tokenizer=tokenizer)
         self.backbone = Transformer(config.model())
 
+    def next_logits(self, states: Tensor) -> Tensor:
+        """Logits [..., V] of the next token after final states [..., D]."""
+        return self.backbone.logits(states)
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """``hidden`` [N, D], and ``logits`` [M, V], a row for each position that predicts."""
         text, prompt = text_of(batch)
         hidden = self.backbone(text)
-        return {"hidden": hidden, "logits": self.backbone.logits(hidden[predicted(text, prompt)])}
+        return {"hidden": hidden, "logits": self.next_logits(hidden[predicted(text, prompt)])}
 
     def objective(self) -> Objective:
         return NextToken()

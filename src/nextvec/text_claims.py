@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nextvec.arms import arm_config, fit_arm
 from nextvec.data.bundled import daily_papers
 from nextvec.data.catalog import locate
 from nextvec.data.pairs import Pairs
@@ -28,10 +28,7 @@ from nextvec.data.readers import read_records
 from nextvec.data.sources import Source
 from nextvec.data.sts import sts_benchmark
 from nextvec.data.tokenizers import TextTokenizer
-from nextvec.engine.engine import Engine, TrainConfig
 from nextvec.engine.method import Method
-from nextvec.engine.optim import OptimConfig
-from nextvec.engine.schedule import ScheduleConfig
 from nextvec.evaluate.retrieval import dense_ranks, single_relevant
 from nextvec.evaluate.sts import cosine_spearman
 from nextvec.files import atomic_write
@@ -75,32 +72,12 @@ def scale_named(scales: Mapping[str, S], name: str) -> S:
     return scales[name]
 
 
-def train_config(scale: TextScale, seed: int) -> TrainConfig:
-    """The engine's settings of one arm."""
-    return TrainConfig(
-        steps=scale.steps,
-        batch=scale.batch,
-        optim=OptimConfig(lr=scale.lr, weight_decay=0.01),
-        schedule=ScheduleConfig(name="cosine", warmup=0.1),
-        seed=seed,
-        save_every=max(scale.steps // 4, 1),
-        keep=1,
-    )
-
-
 def train(
     method: Method, source: Source, scale: TextScale, run: Run, *, name: str = "training", done: int = 0, total: int = 0
 ) -> None:
-    """``scale.steps`` steps of ``method``, which then is in evaluation mode; taken up again where it was interrupted.
-
-    name: the folder of its checkpoints, which goes when training is over: those of a dozen runs are gigabytes that
-    nobody reads. done, total: the steps of the arm's trainings before this one, and of all (0: this is all).
-    """
-    folder = run.folder / name
-    engine = Engine(method, train_config(scale, run.seed), device=scale.device)
-    engine.fit(source, folder=folder, on_step=lambda report: run.progress(done + report.step, total or report.steps))
-    shutil.rmtree(folder)
-    method.eval()
+    """``scale.steps`` steps of ``method`` (see ``arms.fit_arm``)."""
+    config = arm_config(steps=scale.steps, batch=scale.batch, lr=scale.lr, seed=run.seed, weight_decay=0.01)
+    fit_arm(method, source, config, run, device=scale.device, name=name, done=done, total=total)
 
 
 def write_texts(shared: Path, *, scale: TextScale) -> None:

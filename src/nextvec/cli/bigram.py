@@ -9,6 +9,7 @@ import typer
 
 from nextvec.cli.console import JsonFlag, emit, progress, table
 from nextvec.extras import require
+from nextvec.types import ConflictError
 
 
 def command(
@@ -26,6 +27,8 @@ def command(
     Nine of ten texts are learned from, the tenth is measured on. See docs/methods/bigram_subnetworks.md.
     """
     require("torch", why="nextvec bigram")
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConflictError(f"{str(out)!r} exists and is not empty: choose another folder")  # not after the training
     from nextvec.methods.bigram_subnetworks import find_subnetwork
 
     with progress("finding the subnetwork", quiet=as_json) as report:

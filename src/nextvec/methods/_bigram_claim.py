@@ -19,10 +19,8 @@ from pathlib import Path
 
 import torch
 
+from nextvec.arms import arm_config, fit_arm
 from nextvec.data.tokenfile import TokenFile
-from nextvec.engine.engine import Engine, TrainConfig
-from nextvec.engine.optim import OptimConfig
-from nextvec.engine.schedule import ScheduleConfig
 from nextvec.language_claims import LanguageScale, packed, pieces, train, vocabulary, write_tokens
 from nextvec.methods._bigram_parts import BigramTable, Causal
 from nextvec.methods.bigram_subnetworks import BigramSubnetworks
@@ -129,22 +127,15 @@ def _arm(run: Run, *, arm: str, scale: Scale) -> Mapping[str, float]:
 
 
 def _learn(method: BigramSubnetworks, scale: Scale, run: Run, *, name: str) -> None:
-    engine = Engine(
-        method,
-        TrainConfig(
-            steps=scale.mask_steps,
-            batch=scale.batch,
-            optim=OptimConfig(lr=scale.mask_lr, weight_decay=0.0),
-            schedule=ScheduleConfig(name="constant", warmup=0.05),
-            seed=run.seed,
-            save_every=scale.mask_steps,
-            keep=1,
-        ),
-        device=scale.device,
+    config = arm_config(
+        steps=scale.mask_steps,
+        batch=scale.batch,
+        lr=scale.mask_lr,
+        seed=run.seed,
+        weight_decay=0.0,
+        schedule="constant",
     )
-    source = packed(run.shared, scale, run.seed + 1)
-    engine.fit(source, folder=run.folder / name, on_step=lambda state: run.progress(state.step, state.steps))
-    method.eval()
+    fit_arm(method, packed(run.shared, scale, run.seed + 1), config, run, device=scale.device, name=name)
 
 
 def _layers(method: BigramSubnetworks, measures: Mapping[str, float]) -> dict[str, float]:

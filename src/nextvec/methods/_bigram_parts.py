@@ -127,7 +127,9 @@ def open_causal(name: str) -> tuple[Causal, ByteTokenizer | TextTokenizer]:
     for inner in (folder / "model", folder):
         if (inner / "method.json").is_file():
             method: Method = catalog.find("nextvec.methods", Method.name_in(inner)).load(inner)
-            if not isinstance(method, LanguageMethod) or method.tokenizer is None:
+            # One whose next token does not follow from its states by the head alone is no such model.
+            plain = isinstance(method, LanguageMethod) and type(method).next_logits is LanguageMethod.next_logits
+            if not isinstance(method, LanguageMethod) or not plain or method.tokenizer is None:
                 raise InputError(f"{name!r} holds a {method.card.name!r}; a language model with a tokenizer is needed")
             return Causal(method.backbone), method.tokenizer
     folder, short = model_folder(name)

@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from nextvec.data.labelled import arxiv_categories
 from nextvec.data.tokenizers import load_tokenizer
@@ -149,7 +148,7 @@ def _arm(run: Run, *, arm: str, scale: Scale) -> Mapping[str, float]:
     centred = states - states.mean(axis=(0, 1))
     unit = centred / np.maximum(np.linalg.norm(centred, axis=-1, keepdims=True), 1e-9)
     adjacent = float((unit[:, 1:] * unit[:, :-1]).sum(axis=-1).mean())
-    return {"nats": _nats(method, ids, states), "adjacent": adjacent, "topic": _topic(method, run.shared)}
+    return {"nats": float(token_losses(method, ids).mean()), "adjacent": adjacent, "topic": _topic(method, run.shared)}
 
 
 @torch.no_grad()
@@ -162,19 +161,6 @@ def _states(method: LanguageMethod, ids: NDArray[np.int64]) -> NDArray[np.float3
         found.append(method.backbone(text).float().cpu().numpy().reshape(*part.shape, -1))
     states: NDArray[np.float32] = np.concatenate(found)
     return states
-
-
-@torch.no_grad()
-def _nats(method: LanguageMethod, ids: NDArray[np.int64], states: NDArray[np.float32]) -> float:
-    """Mean cross entropy of the next token."""
-    if not isinstance(method, FutureToken):
-        return float(token_losses(method, ids).mean())
-    device = next(method.parameters()).device
-    total = 0.0
-    for row, state in zip(ids, states, strict=True):
-        logits = method.next_logits(torch.from_numpy(state[:-1]).to(device)).float()
-        total += float(functional.cross_entropy(logits, torch.from_numpy(row[1:]).to(device)))
-    return total / len(ids)
 
 
 def _topic(method: LanguageMethod, shared: Path) -> float:

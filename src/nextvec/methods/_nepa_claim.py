@@ -27,12 +27,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nextvec.arms import arm_config, fit_arm
 from nextvec.data.catalog import locate
 from nextvec.data.images import Images, read_images
 from nextvec.data.sources import Shuffled, generator
-from nextvec.engine.engine import Engine, TrainConfig
-from nextvec.engine.optim import OptimConfig
-from nextvec.engine.schedule import ScheduleConfig
 from nextvec.evaluate.probes import fit_ridge
 from nextvec.files import atomic_write
 from nextvec.methods.nepa import Nepa
@@ -132,21 +130,9 @@ def _arm(run: Run, *, arm: str, scale: Scale) -> Mapping[str, float]:
     steps = 0 if arm == "scratch" else scale.steps
     total = steps + (scale.tune_steps if arm in _TUNED else 0)
     if steps:
-        engine = Engine(
-            method,
-            TrainConfig(
-                steps=steps,
-                batch=scale.batch,
-                optim=OptimConfig(lr=scale.lr, weight_decay=0.05),
-                schedule=ScheduleConfig(name="cosine", warmup=0.1),
-                seed=run.seed,
-                save_every=max(steps // 4, 1),
-                keep=1,
-            ),
-            device=scale.device,
-        )
+        settings = arm_config(steps=steps, batch=scale.batch, lr=scale.lr, seed=run.seed, weight_decay=0.05)
         source = Shuffled({"image": train.pixels}, batch=scale.batch, seed=run.seed)
-        engine.fit(source, folder=run.folder / "made", on_step=lambda state: run.progress(state.step, total))
+        fit_arm(method, source, settings, run, device=scale.device, total=total)
     method.eval()
     measures = _probed(method, train, test) | _spread(method, test)
     if arm in _TUNED:

@@ -249,17 +249,22 @@ class BigramSubnetworks(Method):
         loss            nats a token of the model; ``loss_without``: of the model without the subnetwork;
                         ``loss_random``: without as many random weights of each matrix
         """
-        rows = predicted(text)
-        before, after = text.values[rows], text.values[rows + 1]
         hard = self.hard()
         random = torch.Generator().manual_seed(self.config.seed)
         removed = {name: ~mask for name, mask in hard.items()}
         others = {name: ~_shuffled(mask, random) for name, mask in hard.items()}
-        surprisal = {
-            name: functional.cross_entropy(self.logits(text, rows, masks).float(), after, reduction="none")
-            for name, masks in (("own", hard), ("full", None), ("without", removed), ("random", others))
-        }
-        table = self.table.surprisal(before, after)
+        kinds = {"own": hard, "full": None, "without": removed, "random": others}
+        found: dict[str, list[Tensor]] = {name: [] for name in (*kinds, "table")}
+        for start in range(0, len(text), 16):  # logits of a large vocabulary fill the memory soon
+            part = text.take(start, min(start + 16, len(text)))
+            rows = predicted(part)
+            before, after = part.values[rows], part.values[rows + 1]
+            for name, masks in kinds.items():
+                logits = self.logits(part, rows, masks).float()
+                found[name].append(functional.cross_entropy(logits, after, reduction="none"))
+            found["table"].append(self.table.surprisal(before, after))
+        surprisal = {name: torch.cat(parts) for name, parts in found.items()}
+        table = surprisal["table"]
         kept = sum(int(mask.sum()) for mask in hard.values())
         total = sum(mask.numel() for mask in hard.values())
         soft = torch.cat([mask.flatten() for mask in self.soft().values()])

@@ -190,7 +190,7 @@ class FutureToken(LanguageMethod):
         return said
 
     def next_logits(self, states: Tensor) -> Tensor:
-        """Logits [R, V] of the next token after states [R, D]."""
+        """As ``LanguageMethod.next_logits``, of states [R, D]: what the decoder says first."""
         none = states.new_zeros(len(states), 0, states.shape[1])
         return self.backbone.logits(self.decode(states, none)[:, 0])
 
