@@ -13,7 +13,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="glimpse prediction needs torch: pip install 'nextvec[hf]'")
 
 from nextvec.data.catalog import find  # noqa: E402
-from nextvec.data.gaze import glimpses, read_image, read_osie  # noqa: E402
+from nextvec.data.gaze import glimpses, read_osie  # noqa: E402
+from nextvec.data.images import read_image  # noqa: E402
 from nextvec.methods.glimpse_prediction import GlimpseContrast, GlimpsePrediction  # noqa: E402
 from nextvec.types import Batch, InputError, NotFoundError, Ragged  # noqa: E402
 

@@ -238,6 +238,9 @@ def test_records_that_cannot_be_read(tmp_path: Path) -> None:
     write(tmp_path / "empty", {"person": "person_id\n1\n", "visit_occurrence": "visit_occurrence_id,person_id\n"})
     with pytest.raises(InputError, match="looks like OMOP, but no patient"):
         read_ehr(tmp_path / "empty")
+    write(tmp_path / "short", {"person": "name\nx\n", "visit_occurrence": "visit_occurrence_id,person_id\n"})
+    with pytest.raises(InputError, match="lacks the column 'person_id', which OMOP has"):
+        read_ehr(tmp_path / "short")
     (tmp_path / "bad.zip").write_bytes(b"PK\x03\x04 no zip")
     with pytest.raises(InputError, match="damaged table"):
         read_ehr(tmp_path / "bad.zip")

@@ -23,7 +23,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -34,7 +34,6 @@ from nextvec.types import InputError, NotFoundError
 __all__ = ["Patient", "Records", "Visit", "read_ehr"]
 
 _MOST = 2 << 30  # bytes of one table in an archive
-_DAY = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,10 @@ def read_ehr(path: Path) -> Records:
         names = set(tables)
         for model, (needed, read) in _MODELS.items():
             if needed <= names:
-                records: Records = read(tables)
+                try:
+                    records: Records = read(tables)
+                except KeyError as error:
+                    raise InputError(f"a table of {str(path)!r} lacks the column {error}, which {model} has") from error
                 if not records.patients:
                     raise InputError(f"{str(path)!r} looks like {model}, but no patient has a visit with a time")
                 return records
@@ -137,9 +139,14 @@ def _none() -> Rows:
 def _time(text: str) -> float | None:
     """Days, on a scale of its own; None where there is no time."""
     try:
-        return datetime.fromisoformat(text).replace(tzinfo=None).timestamp() / _DAY if text else None
+        return (datetime.fromisoformat(text).replace(tzinfo=None) - datetime(1, 1, 1)) / timedelta(days=1)
     except ValueError:
         return None
+
+
+def _first_time(row: Mapping[str, str], *columns: str) -> float | None:
+    """That of the first of these columns that holds one."""
+    return next((time for column in columns if (time := _time(row.get(column, ""))) is not None), None)
 
 
 class _Collected:
@@ -192,7 +199,7 @@ def _omop(tables: Tables) -> Records:
     for row in tables["person"]():
         found.people[row["person_id"]] = {}
     for row in tables["visit_occurrence"]():
-        time = _time(row.get("visit_start_datetime", "")) or _time(row.get("visit_start_date", ""))
+        time = _first_time(row, "visit_start_datetime", "visit_start_date")
         found.visit(row["person_id"], row["visit_occurrence_id"], time)
     for table, kind, name in (
         ("condition_occurrence", "dx", "condition"),
@@ -204,7 +211,7 @@ def _omop(tables: Tables) -> Records:
             text = row.get(f"{name}_source_value") or row.get(f"{name}_concept_id", "")
             found.code(row.get("visit_occurrence_id", ""), kind, text)
     for row in tables.get("death", _none)():
-        time = _time(row.get("death_datetime", "")) or _time(row.get("death_date", ""))
+        time = _first_time(row, "death_datetime", "death_date")
         if time is not None:
             found.deaths[row["person_id"]] = time
     return found.records()
@@ -236,7 +243,7 @@ def _eicu(tables: Tables) -> Records:
         person = row.get("uniquepid") or row["patientunitstayid"]
         found.people.setdefault(person, {})
         year, number = row.get("hospitaldischargeyear", ""), row.get("unitvisitnumber", "")
-        time = 365.0 * int(year) + int(number or 0) if year.isdigit() else None
+        time = 365.0 * int(year) + (int(number) if number.isdecimal() else 0) if year.isdecimal() else None
         found.visit(person, row["patientunitstayid"], time)
     for table, kind, name in (
         ("diagnosis", "dx", "diagnosisstring"),

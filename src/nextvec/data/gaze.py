@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.data.images import read_image
 from nextvec.extras import require
 from nextvec.files import storage_error
 from nextvec.types import InputError, NotFoundError
 
-__all__ = ["Scanpath", "glimpses", "read_image", "read_osie"]
+__all__ = ["Scanpath", "glimpses", "read_osie"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from nextvec.data.catalog import find, locate
-from nextvec.data.gaze import Scanpath, glimpses, read_image, read_osie
+from nextvec.data.gaze import Scanpath, glimpses, read_osie
+from nextvec.data.images import read_image
 from nextvec.data.sources import Generated, Shuffled, Source
 from nextvec.data.synthetic.letters import Letters
 from nextvec.engine.engine import Engine, Report, TrainConfig

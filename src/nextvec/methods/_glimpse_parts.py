@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nextvec.data.gaze import glimpses, read_image
+from nextvec.data.gaze import glimpses
+from nextvec.data.images import read_image
 from nextvec.data.readers import read_located
 from nextvec.data.sources import generator
 from nextvec.files import atomic_write

@@ -29,7 +29,7 @@ from nextvec.evaluate.survival import concordance, fit_cox
 from nextvec.language_claims import LanguageScale, train
 from nextvec.methods.smb_structure import SmbStructure
 from nextvec.text_claims import scale_named
-from nextvec.types import Check, Claim, Run
+from nextvec.types import Check, Claim, InputError, Run
 
 ARMS = ("tokens", "joint", "curriculum", "untold", "untrained")
 WITHIN = (2, 5, 10)
@@ -133,7 +133,7 @@ def _event(states: Sequence[NDArray[np.float32]], held: Sequence[Simulated], wit
                 sides[i >= split][1].append(float(after.any()))
     (x, y), (x_test, y_test) = ((np.array(vectors), np.array(labels)) for vectors, labels in sides)
     if len(set(y.tolist())) < 2 or len(set(y_test.tolist())) < 2:
-        return 50.0
+        raise InputError(f"within {within} visits the event happens to all or to none: measure on more patients")
     # A linear map by least squares orders as well as the logistic one does, and in a fraction of the time.
     score = fit_ridge(x, y, alpha=1e-2).predict(x_test)[:, 0]
     positive = y_test > 0
