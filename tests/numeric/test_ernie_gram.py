@@ -12,8 +12,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="methods need torch: pip install 'nextvec[hf]'")
 
 from nextvec.data.sources import ragged  # noqa: E402
+from nextvec.data.synthetic.collocations import collocated  # noqa: E402
 from nextvec.methods._ernie_gram_parts import Lexicon, Masker, rows_of  # noqa: E402
-from nextvec.methods.ernie_gram import KINDS, ErnieGram, Replaced, synthetic  # noqa: E402
+from nextvec.methods.ernie_gram import KINDS, ErnieGram, Replaced  # noqa: E402
 from nextvec.types import Batch, InputError  # noqa: E402
 
 TEXTS = [[1, 2, 3, 1, 2, 4, 5, 6, 7], [1, 2, 5, 6, 7, 3, 1, 2, 4]] * 5
@@ -144,8 +145,8 @@ def test_replacement_by_hand() -> None:
 
 
 def test_collocations_depend_on_the_topic() -> None:
-    texts, labels = synthetic(np.random.default_rng(0), 40, tokens=30, collocations=12, topics=3, units=10)
-    again, _ = synthetic(np.random.default_rng(1), 40, tokens=30, collocations=12, topics=3, units=10)
+    texts, labels = collocated(np.random.default_rng(0), 40, tokens=30, collocations=12, topics=3, units=10)
+    again, _ = collocated(np.random.default_rng(1), 40, tokens=30, collocations=12, topics=3, units=10)
     assert set(labels.tolist()) == {0, 1, 2}
     assert texts != again
     grams = Lexicon.mine(texts, 30, pairs=6, triples=6).grams

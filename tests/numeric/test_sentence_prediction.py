@@ -173,13 +173,12 @@ def test_decoding_equals_whole_passes() -> None:
 
 def test_the_lens_shows_every_layer_of_every_step() -> None:
     made = model()
-    found = list(lens(made, "1+2", budget=3, most=5))
-    steps = len(made.solve(["1+2"], budget=3, most=5)[0].states)
+    (last,) = made.solve(["1+2"], budget=3, most=5)
+    found, steps = list(lens(made, "1+2", last, most=5)), len(last.states)
     assert sorted((step, layer) for step, layer, _, _ in found) == [
         (step, layer) for step in range(1, steps + 1) for layer in range(3)
     ]
     assert all(cosine == pytest.approx(1, abs=1e-4) for _, layer, _, cosine in found if layer == 2)
-    (last,) = made.solve(["1+2"], budget=3, most=5)
     assert [text for step, layer, text, _ in found if (step, layer) == (steps, 2)] == last.sentences
 
 

@@ -32,7 +32,7 @@ def command(
     if not isinstance(method, SentencePrediction) or method.config.stage != "latent":
         raise InputError(f"{model!r} is no run of sentence_prediction at stage 'latent': this lens reads nothing else")
     (solution,) = method.solve([question], budget=budget, most=most)
-    found = list(lens(method, question, budget=budget, most=most))
+    found = list(lens(method, question, solution, most=most))
     last = max(layer for _, layer, _, _ in found)
     steps = max(step for step, _, _, _ in found)
     grid = {(step, layer): (text, cosine) for step, layer, text, cosine in found}

@@ -25,7 +25,7 @@ from nextvec.language_claims import LanguageScale, abstracts, train
 from nextvec.methods.byte2word import INPUTS, Byte2Word, slips, split_words
 from nextvec.objectives.masked_tokens import hidden_rows
 from nextvec.text_claims import scale_named
-from nextvec.types import Batch, Check, Claim, Ragged, Run
+from nextvec.types import Batch, Check, Claim, InputError, Ragged, Run
 
 RATES = (0, 10, 20, 30)
 
@@ -101,10 +101,12 @@ def _arm(run: Run, *, kind: str, scale: Scale) -> Mapping[str, float]:
     found = {rate: _losses(method, held, rate / 100) for rate in RATES}
     measures = {f"nats_{rate}": float(losses.mean()) for rate, (losses, _) in found.items()}
     losses, beside = found[0]
+    if not beside.any():
+        raise InputError("no hidden word stands beside one that the vocabulary lacks: measure on more texts")
     parameters = method.input_parameters() / 1000
     return measures | {
         "rise": measures["nats_30"] - measures["nats_0"],
-        "beside": float(losses[beside].mean()) if beside.any() else 0.0,
+        "beside": float(losses[beside].mean()),
         "parameters": parameters,
         "parameters_tenth": parameters / 10,
     }

@@ -26,7 +26,6 @@ from nextvec.data.catalog import locate
 from nextvec.data.reasoning import Chain, read_chains
 from nextvec.data.synthetic.arithmetic import fresh_split
 from nextvec.language_claims import LanguageScale, train
-from nextvec.methods._colar_parts import reinforce
 from nextvec.methods.colar import Colar
 from nextvec.text_claims import scale_named
 from nextvec.types import Check, Claim, Run
@@ -121,7 +120,7 @@ def _chains(scale: Scale, seed: int) -> tuple[list[Chain], list[Chain]]:
     """To learn from, and to measure on."""
     if scale.chains == "gsm8k":
         folder = locate("icot") / "data" / "gsm8k"
-        return tuple(read_chains(folder / f"{name}.txt") for name in ("train_no_aug", "test"))  # type: ignore[return-value]
+        return read_chains(folder / "train_no_aug.txt"), read_chains(folder / "test.txt")
     return fresh_split(seed, scale.count, scale.tests, least=scale.least, most=scale.operations)
 
 
@@ -153,15 +152,8 @@ def _arm(run: Run, *, arm: str, scale: Scale) -> Mapping[str, float]:
     source = method.source(learned, batch=scale.batch, seed=run.seed, steps=arm != "none")
     train(method, source, replace(scale, steps=scale.begin + scale.steps) if arm == "none" else scale, run)
     if arm == "rl":
-        rows = method.rows(learned[: 50 * scale.rl * 8], 2)
-        reinforce(
-            method,
-            [(prompt, answer) for prompt, _, answer in rows],
-            steps=scale.rl,
-            lr=scale.rl_lr,
-            most=scale.budget,
-            seed=run.seed,
-        )
+        questions = learned[: 50 * scale.rl * 8]
+        method.reinforce(questions, steps=scale.rl, lr=scale.rl_lr, most=scale.budget, seed=run.seed)
     if plain:
         found = _asked(method, tests, 1, scale)
         return found | {"length_third": found["length"] / 3}

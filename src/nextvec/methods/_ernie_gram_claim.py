@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nextvec.data.sources import ragged
+from nextvec.data.synthetic.collocations import collocated
 from nextvec.evaluate.labels import classify
 from nextvec.language_claims import LanguageScale, train
 from nextvec.methods._ernie_gram_parts import rows_of
-from nextvec.methods.ernie_gram import KINDS, ErnieGram, synthetic
+from nextvec.methods.ernie_gram import KINDS, ErnieGram
 from nextvec.nn.backbones.transformer import Block
 from nextvec.text_claims import scale_named
-from nextvec.types import Batch, Check, Claim, Ragged, Run
+from nextvec.types import Batch, Check, Claim, InputError, Ragged, Run
 
 ARMS = (*KINDS, "untrained")
 
@@ -98,7 +98,7 @@ def claim(name: str) -> Claim:
 
 
 def _texts(scale: Scale, seed: int, count: int) -> tuple[list[list[int]], NDArray[np.int64]]:
-    found: Any = synthetic(
+    texts, labels = collocated(
         np.random.default_rng(seed),
         count,
         tokens=scale.vocab - 1,
@@ -106,7 +106,6 @@ def _texts(scale: Scale, seed: int, count: int) -> tuple[list[list[int]], NDArra
         topics=scale.topics,
         units=scale.units,
     )
-    texts, labels = found
     return [text[: scale.length] for text in texts], labels
 
 
@@ -163,7 +162,9 @@ def _hidden(method: ErnieGram, texts: Sequence[Sequence[int]]) -> tuple[float, f
         hits, own = _restored(method, batch, out)
         right, count = right + hits, count + own
         shares += _outside(method, batch)
-    return 100 * right / max(count, 1), 100 * float(np.mean(shares)) if shares else 0.0
+    if not count:
+        raise InputError("no collocation was hidden: measure on more texts")
+    return 100 * right / count, 100 * float(np.mean(shares))
 
 
 def _restored(method: ErnieGram, batch: Batch, out: Mapping[str, Tensor]) -> tuple[int, int]:

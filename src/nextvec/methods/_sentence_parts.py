@@ -112,10 +112,11 @@ def solve(
 
 
 @torch.no_grad()
-def lens(method: SentencePrediction, question: str, *, budget: int, most: int) -> Iterator[tuple[int, int, str, float]]:
-    """SentenceLens: what every layer of the reasoner would say at every step of a continuous solution, as (step, layer,
-    sentence, cosine with what the last layer says). Layer 0 are the embeddings."""
-    (solution,) = solve(method, [question], continuous=True, budget=budget, most=most)
+def lens(
+    method: SentencePrediction, question: str, solution: Solution, *, most: int
+) -> Iterator[tuple[int, int, str, float]]:
+    """SentenceLens: what every layer of the reasoner would say at every step of a continuous ``solution``, as (step,
+    layer, sentence, cosine with what the last layer says). Layer 0 are the embeddings."""
     device = next(method.parameters()).device
     ids = torch.tensor(method.ids([question])[0], device=device)
     rows = [method.reasoner.embed(ids)]

@@ -21,7 +21,7 @@ from functools import partial
 import numpy as np
 
 from nextvec.data.reasoning import Chain
-from nextvec.data.synthetic.arithmetic import arithmetic
+from nextvec.data.synthetic.arithmetic import fresh_split
 from nextvec.data.synthetic.grids import GridQuestion, grids, spelled
 from nextvec.language_claims import LanguageScale, train
 from nextvec.methods._swimbird_parts import Example
@@ -98,20 +98,18 @@ def _grid(question: GridQuestion, arm: str) -> Example:
 
 
 def _arm(run: Run, *, arm: str, scale: Scale) -> Mapping[str, float]:
-    random = [np.random.default_rng([run.seed, i]) for i in range(4)]
-    sums = arithmetic(random[0], scale.count, least=1, most=scale.operations)
-    pictures = grids(random[1], scale.count, side=scale.side, moves=scale.moves)
+    sums, fresh = fresh_split(run.seed, scale.count, scale.tests, least=1, most=scale.operations)
+    pictures, others = (
+        grids(np.random.default_rng([run.seed, part]), count, side=scale.side, moves=scale.moves)
+        for part, count in ((2, scale.count), (3, scale.tests))
+    )
     examples = [_sum(chain, arm) for chain in sums] + [_grid(question, arm) for question in pictures]
     config = SwimBird.Config(
         size=scale.side, patch=2, vision=0.0 if arm == "blind" else 0.2, activation="gelu", **scale.shape()
     )
     method = SwimBird.start(config, seed=run.seed)
     train(method, method.source(examples, batch=scale.batch, seed=run.seed), scale, run)
-    known = {chain.question for chain in sums}
-    drawn = arithmetic(random[2], 30 * scale.tests, least=1, most=scale.operations)
-    fresh = [chain for chain in drawn if chain.question not in known]
-    asked = [_sum(chain, arm) for chain in (fresh or sums)[: scale.tests]]
-    shown = [_grid(q, arm) for q in grids(random[3], scale.tests, side=scale.side, moves=scale.moves)]
+    asked, shown = [_sum(chain, arm) for chain in fresh], [_grid(question, arm) for question in others]
     most = scale.length - max(method.places(example.question) for example in [*asked, *shown])
     right: dict[str, float] = {}
     modes: list[bool] = []

@@ -12,7 +12,7 @@ prompt, so that one model thinks at any speed. Then, rewarded for right answers,
     d    = (mu - e)^2 + s^2 (soft MSE), or the Gaussian's negative log likelihood
 
 At inference latents are fed back, times the scale, until the model says the separator; then it writes the answer.
-GRPO: ``_colar_parts.reinforce``.
+GRPO: ``Colar.reinforce``.
 
     symbol   here                                          shape
     z        merged embeddings, one per place              [N', D]
@@ -43,7 +43,7 @@ from nextvec.data.sources import Changed, Shuffled, Source
 from nextvec.data.synthetic.arithmetic import arithmetic
 from nextvec.data.tokenizers import ByteTokenizer, TextTokenizer
 from nextvec.language_method import LanguageConfig, LanguageMethod
-from nextvec.methods._colar_parts import Thought, collate, think
+from nextvec.methods._colar_parts import Thought, collate, reinforce, think
 from nextvec.objectives.base import Objective
 from nextvec.objectives.masked_tokens import MaskedTokens, hidden_rows
 from nextvec.objectives.next_embedding import NextEmbedding, foretelling
@@ -184,6 +184,12 @@ class Colar(LanguageMethod):
         thoughts = think(self, prompts, most=budget, answer=answer)
         kept = [[i for i in thought.answer if i < self.tokenizer.vocab] for thought in thoughts]
         return self.tokenizer.decode(kept), thoughts
+
+    def reinforce(self, chains: Sequence[Chain], *, factor: int = 2, **options: Any) -> None:
+        """GRPO on questions and their answers at one factor; ``options`` are those of ``_colar_parts.reinforce``:
+        steps, questions, group, lr, most, answer, average, seed, on_step."""
+        rows = self.rows(chains, factor)
+        reinforce(self, [(prompt, answer) for prompt, _, answer in rows], **options)
 
     # ------------------------------------------------------------------ data
 

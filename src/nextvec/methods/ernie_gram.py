@@ -29,7 +29,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -281,20 +280,3 @@ class ErnieGram(Method):
         from nextvec.methods import _ernie_gram_claim
 
         return _ernie_gram_claim.claim(scale)
-
-
-def synthetic(rng: np.random.Generator, count: int, *, tokens: int, collocations: int, topics: int, units: int) -> Any:
-    """``count`` texts of ``units`` units and their topics: a unit is one of the topic's collocations (pairs and triples
-    of tokens, as often as not), or a free token. Which collocations there are does not depend on ``rng``."""
-    fixed = np.random.default_rng(2010)
-    grams = [fixed.integers(1, tokens, size=int(fixed.integers(2, 4))).tolist() for _ in range(collocations)]
-    texts, labels = [], rng.integers(0, topics, size=count)
-    for topic in labels.tolist():
-        text: list[int] = []
-        for _ in range(units):
-            if rng.random() < 0.5:
-                text += grams[topic + topics * int(rng.integers(collocations // topics))]
-            else:
-                text.append(int(rng.integers(1, tokens)))
-        texts.append(text)
-    return texts, labels
