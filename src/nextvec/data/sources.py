@@ -202,7 +202,10 @@ class Shuffled:
     ) -> None:
         self._collate, self.count = _collate(data, count)
         if not 1 <= batch <= self.count:
-            raise InputError(f"batch size {batch} with {self.count:,} examples: expected 1 to {self.count:,}")
+            raise InputError(
+                f"batch size {batch} with {self.count:,} examples: expected 1 to {self.count:,}; give more data or "
+                f"another batch size (a method's setting `batch`)"
+            )
         self._batch, self._seed = batch, seed
         self.batches_per_epoch = self.count // batch if drop_last else -(-self.count // batch)
         self._order: tuple[int, Indices] = (0, generator(seed, 0).permutation(self.count))
