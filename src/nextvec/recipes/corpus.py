@@ -19,7 +19,7 @@ from nextvec.data.readers import read_records
 from nextvec.data.titles import FIRST_ACL_YEAR, Paper, in_order, papers_of, title_key
 from nextvec.data.wordnet import read_wordnet
 
-__all__ = ["Corpus", "general_texts", "halves", "load_corpus", "split"]
+__all__ = ["Corpus", "general_texts", "halves", "load_corpus", "one_sentence", "split"]
 
 ARXIV = "papers/arxiv_daily/arxiv_cs_2025-03_2026-03.jsonl.xz"
 WORDNET = "words/wordnet"
@@ -82,6 +82,17 @@ def halves(text: str) -> tuple[str, str]:
     ends = ends or [match.end() for match in re.finditer(r"\s", text)] or [middle]
     cut = min(ends, key=lambda end: abs(end - middle))
     return text[:cut].strip(), text[cut:].strip()
+
+
+def one_sentence(texts: Sequence[str], *, seed: int = 0) -> list[str]:
+    """Of every text one sentence, at random among those of 40 to 400 characters; nothing of a text that has none."""
+    random = np.random.default_rng(seed)
+    found = []
+    for text in texts:
+        known = [part for part in re.split(r"(?<=[.!?])\s+", text) if 40 <= len(part) <= 400]
+        if known:
+            found.append(known[random.integers(len(known))])
+    return found
 
 
 def general_texts(data: Path) -> list[str]:

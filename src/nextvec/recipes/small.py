@@ -5,10 +5,11 @@ A transformer that follows a large one at every depth and width.
 1. Vocabulary: the teacher's word pieces, cut to those that the training texts have most often.
 2. The transformer begins with some of the teacher's own layers, their feed-forward parts cut too, and a linear map of
    its vectors onto their principal axes (see ``small_start.py``).
-3. First stage: titles, first halves of abstracts and general texts point where the teacher's vectors do, at every width
-   and every depth.
-4. Second stage: a title finds its own abstract among those of the batch, while the distillation goes on beside it.
-5. Weights are stored as float16: a folder that Hugging Face's library and sentence-transformers open.
+3. First stage: titles, sentences and first halves of abstracts, and general texts point where the teacher's vectors do,
+   at every width; the full depth alone, since a loss at the smaller depths pulls the layers away from what they were.
+4. Second stage: the same at every depth.
+5. Third stage: a title finds its own abstract among those of the batch, while the distillation goes on beside it.
+6. Weights are stored as float16: a folder that Hugging Face's library and sentence-transformers open.
 
 The teacher's vectors and checkpoints are kept in the work folder: an interrupted run goes on there. The papers that the
 evaluation uses take part in no step. Legend: n texts, k kinds of text, H width of the teacher, D width of vectors.
@@ -37,7 +38,7 @@ from nextvec.engine.optim import OptimConfig
 from nextvec.engine.schedule import ScheduleConfig
 from nextvec.files import cache_home
 from nextvec.nn.save import new_folder
-from nextvec.recipes.corpus import general_texts, halves
+from nextvec.recipes.corpus import general_texts, halves, one_sentence
 from nextvec.recipes.mini import read_corpus, said
 from nextvec.recipes.mini_steps import Reporter, silent
 from nextvec.recipes.small_model import SmallConfig, SmallEmbedder
@@ -64,7 +65,8 @@ class Stage:
 class Recipe:
     """All settings. pieces: of the vocabulary; layers: numbers of the teacher's; ffn: neurons kept of a layer;
     positions: the longest text, in tokens; teacher_papers: how many papers' half abstracts the teacher reads (titles:
-    all); weight: of the contrastive loss in the second stage."""
+    all); shallow: weight of the smaller depths from the second stage on; weight: of the contrastive loss in the third.
+    A stage of 0 steps is left out."""
 
     pieces: int = 8800
     layers: tuple[int, ...] = (0, 3, 5)
@@ -72,9 +74,12 @@ class Recipe:
     positions: int = 256
     dims: tuple[int, ...] = (64, 128, 256)
     teacher_papers: int = 20_480
-    distil: Stage = field(default_factory=lambda: Stage(steps=6000, batch=128, lr=5e-5, length=96))
+    distil: Stage = field(default_factory=lambda: Stage(steps=6000, batch=128, lr=3e-4, length=96))
+    depths: Stage = field(default_factory=lambda: Stage(steps=1500, batch=128, lr=1e-4, length=96))
     contrast: Stage = field(default_factory=lambda: Stage(steps=200, batch=64, lr=2e-5, length=160))
+    shallow: float = 0.3
     weight: float = 0.2
+    precision: str = "fp32"
     seed: int = 0
 
 
@@ -87,35 +92,40 @@ def train_small(
     *,
     report: Reporter = silent,
 ) -> SmallEmbedder:
-    """Steps 1 to 4; the trained model."""
+    """Steps 1 to 5; the trained model."""
     titles, abstracts = [paper.title for paper in papers], [paper.abstract for paper in papers]
-    firsts = [halves(abstract)[0] for abstract in abstracts[: recipe.teacher_papers]]
-
-    def teach(what: str, texts: Sequence[str]) -> NDArray[np.float16]:
-        return teacher.encode_cached(texts, work / "teacher", progress=report(f"teacher: {what}"))
-
-    taught = {"titles": teach("titles", titles), "firsts": teach("half abstracts", firsts)}
-    taught["general"] = teach("general texts", general)
-    known = len(firsts)
-    axes = principal_axes(
-        np.concatenate([taught["titles"][:known], taught["firsts"], taught["general"][:known]]), max(recipe.dims)
-    )
+    kinds = {
+        "titles": titles,
+        "firsts": [halves(abstract)[0] for abstract in abstracts[: recipe.teacher_papers]],
+        "sentences": one_sentence(abstracts, seed=recipe.seed),
+        "general": list(general),
+    }
+    taught = {
+        name: teacher.encode_cached(texts, work / "teacher", progress=report(f"teacher: {name}"))
+        for name, texts in kinds.items()
+    }
+    known = len(kinds["firsts"])
+    axes = principal_axes(np.concatenate([vectors[:known] for vectors in taught.values()]), max(recipe.dims))
     turned = {name: (unit(vectors) @ axes).astype(np.float16) for name, vectors in taught.items()}
-    texts = [*titles, *firsts, *general]
+    texts = [text for kind in kinds.values() for text in kind]
     model = _started(teacher, [*titles, *abstracts, *general], axes, recipe)
     tokenizer = model.text_tokenizer()
-    vectors = np.concatenate([turned[name] for name in ("titles", "firsts", "general")])
     digest = _digest(recipe, teacher.encoder.fingerprint(), texts)
-    first = Shuffled(
-        {"text": tokenizer.encode(texts, max_length=recipe.distil.length), "teacher": vectors[:, None]},
-        batch=min(recipe.distil.batch, len(texts)),
-        seed=recipe.seed,
-    )
-    _train(model, first, recipe.distil, recipe, work / f"distil-{digest}", report("first stage"))
-    if recipe.contrast.steps:
-        model.config.contrast = recipe.weight
-        second = _pairs(titles, abstracts, [*firsts, *general], turned, tokenizer, recipe)
-        _train(model, second, recipe.contrast, recipe, work / f"contrast-{digest}", report("second stage"))
+    read = tokenizer.encode(texts, max_length=recipe.distil.length)
+    columns: dict[str, Any] = {"text": read, "teacher": np.concatenate(list(turned.values()))[:, None]}
+
+    def learn(name: str, stage: Stage, source: Source) -> None:
+        if stage.steps:
+            _train(model, source, stage, recipe, work / f"{name}-{digest}", report(f"stage: {name}"))
+
+    for number, (name, stage, shallow) in enumerate(
+        (("distil", recipe.distil, 0.0), ("depths", recipe.depths, recipe.shallow))
+    ):
+        model.config.shallow = shallow
+        learn(name, stage, Shuffled(columns, batch=min(stage.batch, len(texts)), seed=recipe.seed + number))
+    model.config.contrast = recipe.weight
+    pairs = _pairs(titles, abstracts, texts[len(titles) :], turned, tokenizer, recipe)
+    learn("contrast", recipe.contrast, pairs)
     return model
 
 
@@ -132,7 +142,7 @@ def _pairs(
     random = np.random.default_rng(recipe.seed)
     pool = np.concatenate([np.arange(known), known + random.permutation(len(texts) - known)[:known]])
     chosen = random.choice(pool, size=known, replace=False)
-    taught = np.concatenate([turned["firsts"], turned["general"]])
+    taught = np.concatenate([turned["firsts"], turned["sentences"], turned["general"]])
     length = recipe.contrast.length
     return Shuffled(
         {
@@ -142,7 +152,7 @@ def _pairs(
             "teacher": np.stack([turned["titles"][:known], taught[chosen]], axis=1),
         },
         batch=min(recipe.contrast.batch, known),
-        seed=recipe.seed + 1,
+        seed=recipe.seed + 2,
     )
 
 
@@ -174,6 +184,7 @@ def _train(model: SmallEmbedder, source: Source, stage: Stage, recipe: Recipe, f
             batch=stage.batch,
             optim=OptimConfig(lr=stage.lr, weight_decay=0.01),
             schedule=ScheduleConfig(name="cosine", warmup=0.1),
+            precision=recipe.precision,
             seed=recipe.seed,
             save_every=max(stage.steps // 10, 50),
             keep=1,

@@ -34,11 +34,13 @@ KINDS = ("query", "text")
 
 @dataclass(kw_only=True)
 class SmallConfig(TextConfig):
-    """dims, depths: the widths and the numbers of layers that are trained; contrast: weight of InfoNCE between "query"
-    and "document" (0: the teacher alone)."""
+    """dims, depths: the widths and the numbers of layers that are trained; shallow: weight of the smaller depths
+    beside the full one (0: the full depth alone); contrast: weight of InfoNCE between "query" and "document" (0: the
+    teacher alone)."""
 
     dims: tuple[int, ...] = field(default=(64, 128, 256))
     depths: tuple[int, ...] = field(default=(1, 2, 3, 4))
+    shallow: float = 1.0
     contrast: float = 0.0
     temperature: float = 0.05
 
@@ -99,11 +101,16 @@ class SmallEmbedder(TextMethod):
 
     def objective(self) -> Objective:
         config = self.config
-        made: Objective = Layers(Matryoshka(Distill(), dims=config.dims), layers=config.depths)
+        made = self._at_depths(Matryoshka(Distill(), dims=config.dims))
         if config.contrast:
             found = Matryoshka(InfoNCE(temperature=config.temperature), dims=config.dims)
-            made = made + config.contrast * Layers(found, layers=config.depths)
+            made = made + config.contrast * self._at_depths(found)
         return made
+
+    def _at_depths(self, inner: Objective) -> Objective:
+        *less, full = sorted(self.config.depths)
+        made: Objective = Layers(inner, layers=(full,))
+        return made + self.config.shallow * Layers(inner, layers=less) if less and self.config.shallow else made
 
     def nested(self) -> tuple[list[int], list[int]]:
         return list(self.config.dims), list(self.config.depths)
