@@ -30,7 +30,8 @@ TINY = Recipe(
     positions=128,
     dims=(8, 32),
     teacher_papers=200,
-    distil=Stage(steps=60, batch=48, lr=3e-3, length=32),
+    distil=Stage(steps=40, batch=48, lr=3e-3, length=32),
+    depths=Stage(steps=40, batch=48, lr=2e-3, length=32),
     contrast=Stage(steps=40, batch=32, lr=2e-3, length=64),
 )
 GENERAL = [f"a {one} {two}" for one in ("red", "small", "old") for two in ("dog", "house", "idea", "tree")]
@@ -113,7 +114,7 @@ def test_a_text_without_words_has_a_vector(folder: Path) -> None:
 
 
 def test_what_an_interrupted_run_left_is_taken_up(papers: list[Paper], teacher: Path, tmp_path: Path) -> None:
-    """The second call finds both stages done and gives the same weights without a step."""
+    """The second call finds all stages done and gives the same weights without a step."""
     models = [train_small(papers[100:300], ["a red dog"] * 3, Teacher(teacher), TINY, tmp_path) for _ in range(2)]
     first, second = (model.state_dict() for model in models)
     assert all(torch.equal(first[name], second[name]) for name in first)
