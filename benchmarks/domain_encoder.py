@@ -55,11 +55,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the data folder ($NEXTVEC_DATA)")
     parser.add_argument("--work", type=Path, required=True, help="folder for the runs")
     parser.add_argument("--papers", type=int, default=4000)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--sources", nargs="+", choices=("arxiv", "acl"), default=["arxiv", "acl"])
+    parser.add_argument("--out", type=Path, help="JSON; runs of other sources that it holds are kept")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"kind": "benchmark", "machine": machine(), "papers": options.papers, "runs": {}}
+    if options.out and options.out.exists():
+        before = json.loads(options.out.read_text(encoding="utf-8"))
+        if before["papers"] == options.papers:
+            result["runs"] = {n: run for n, run in before["runs"].items() if n.split("-")[0] not in options.sources}
     for source, path in sets(options.data, options.papers, options.work).items():
+        if source not in options.sources:
+            continue
         for name, settings in bases(str(minilm_folder())).items():
             report = train_embedder(
                 path, out=options.work / f"{source}-{name}", settings=settings, resume=True, say=say
@@ -67,7 +74,7 @@ def main() -> None:
             report["base"] = report["settings"]["base"] = name  # not the folder that it has here
             result["runs"][f"{source}-{name}"] = report
             write(result, options.out)
-    for name, report in result["runs"].items():
+    for name, report in sorted(result["runs"].items()):
         main_measure = report["measure"]
         numbers = [report[part][main_measure] for part in ("before", "after", "gain", "bm25")]
         before, after, gain, bm25 = (f"{n['mean']:.3f} [{n['low']:.3f}, {n['high']:.3f}]" for n in numbers)

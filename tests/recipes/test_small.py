@@ -18,7 +18,7 @@ from nextvec.encoder import Encoder  # noqa: E402
 from nextvec.evaluate.retrieval import dense_ranks  # noqa: E402
 from nextvec.nn.backbones.transformer import Transformer  # noqa: E402
 from nextvec.recipes.small import Recipe, Stage, train_small, write_small  # noqa: E402
-from nextvec.recipes.small_start import cut_tokenizer, cut_transformer  # noqa: E402
+from nextvec.recipes.small_start import cut_tokenizer, cut_transformer, fit_layers  # noqa: E402
 from nextvec.recipes.teacher import Teacher  # noqa: E402
 from nextvec.text_method import open_base, tiny_shape  # noqa: E402
 from nextvec.types import InputError  # noqa: E402
@@ -155,6 +155,27 @@ def test_all_layers_and_pieces_are_the_teacher(teacher: Path) -> None:
     for wrong in ({"layers": (3,)}, {"ffn": 10_000}, {"positions": 1000}):
         with pytest.raises(InputError):
             cut_transformer(whole, everything, **{"layers": (0,), "ffn": 8, "positions": 8, **wrong})  # type: ignore[arg-type]
+
+
+def test_fitted_layers_end_where_the_teachers_do(teacher: Path, papers: list[Paper]) -> None:
+    """Where a layer was left out behind another, and neurons of both, the states come far nearer to the teacher's on
+    texts that were not looked at; where nothing was left out, nothing changes."""
+    whole, tokenizer, _ = open_base(str(teacher))
+    everything, kept = np.arange(whole.config.vocab), (0, 2)
+    learned, fresh = (
+        ragged(tokenizer.encode([paper.abstract for paper in part], max_length=64))
+        for part in (papers[:200], papers[200:230])
+    )
+    with torch.no_grad():
+        wanted = whole(fresh)
+        cut = cut_transformer(whole, everything, layers=kept, ffn=whole.config.ffn_width // 2, positions=64)
+        before = (cut(fresh) - wanted).square().mean()
+    fit_layers(cut, whole, everything, learned, layers=kept)
+    same = cut_transformer(whole, everything, layers=(0, 1, 2), ffn=whole.config.ffn_width, positions=64)
+    fit_layers(same, whole, everything, learned, layers=(0, 1, 2))
+    with torch.no_grad():
+        assert (cut(fresh) - wanted).square().mean() < 0.7 * before
+        torch.testing.assert_close(same(fresh), wanted, rtol=1e-3, atol=1e-3)
 
 
 def test_sizes_that_do_not_fit_the_model_are_refused() -> None:

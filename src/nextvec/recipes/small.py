@@ -4,7 +4,7 @@ A transformer that follows a large one at every depth and width.
 
 1. Vocabulary: the teacher's word pieces, cut to those that the training texts have most often.
 2. The transformer begins with some of the teacher's own layers, their feed-forward parts cut too, and a linear map of
-   its vectors onto their principal axes (see ``small_start.py``).
+   its vectors onto their principal axes; each layer is fitted to end where the teacher's do (see ``small_start.py``).
 3. First stage: titles, sentences and first halves of abstracts, and general texts point where the teacher's vectors do,
    at every width; the full depth alone, since a loss at the smaller depths pulls the layers away from what they were.
 4. Second stage: the same at every depth.
@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ import torch
 from numpy.typing import NDArray
 
 from nextvec import config
-from nextvec.data.sources import Shuffled, Source
+from nextvec.data.sources import Shuffled, Source, ragged
 from nextvec.data.titles import Paper
 from nextvec.data.tokenizers import TextTokenizer
 from nextvec.engine.engine import Engine, TrainConfig
@@ -42,7 +42,7 @@ from nextvec.recipes.corpus import general_texts, halves, one_sentence
 from nextvec.recipes.mini import read_corpus, said
 from nextvec.recipes.mini_steps import Reporter, silent
 from nextvec.recipes.small_model import SmallConfig, SmallEmbedder
-from nextvec.recipes.small_start import cut_tokenizer, cut_transformer
+from nextvec.recipes.small_start import cut_tokenizer, cut_transformer, fit_layers
 from nextvec.recipes.static_table import principal_axes, unit
 from nextvec.recipes.teacher import Teacher
 from nextvec.text_method import open_base
@@ -63,23 +63,25 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All settings. pieces: of the vocabulary; layers: numbers of the teacher's; ffn: neurons kept of a layer;
-    positions: the longest text, in tokens; teacher_papers: how many papers' half abstracts the teacher reads (titles:
-    all); shallow: weight of the smaller depths from the second stage on; weight: of the contrastive loss in the third.
-    A stage of 0 steps is left out."""
+    """All settings. pieces: of the vocabulary; layers: numbers of the teacher's; ffn: neurons kept of a layer; fitted:
+    texts of each kind on which the layers are fitted to the teacher's before any training; positions: the longest text,
+    in tokens; teacher_papers: how many papers' half abstracts the teacher reads (titles: all); shallow: weight of the
+    smaller depths from the second stage on; weight: of the contrastive loss in the third. A stage of 0 steps is left
+    out."""
 
-    pieces: int = 8800
-    layers: tuple[int, ...] = (0, 3, 5)
-    ffn: int = 768
+    pieces: int = 8700
+    layers: tuple[int, ...] = (0, 2, 3, 5)
+    ffn: int = 512
+    fitted: int = 500
     positions: int = 256
     dims: tuple[int, ...] = (64, 128, 256)
     teacher_papers: int = 20_480
-    distil: Stage = field(default_factory=lambda: Stage(steps=6000, batch=128, lr=3e-4, length=96))
-    depths: Stage = field(default_factory=lambda: Stage(steps=1500, batch=128, lr=1e-4, length=96))
+    distil: Stage = field(default_factory=lambda: Stage(steps=4000, batch=128, lr=3e-4, length=96))
+    depths: Stage = field(default_factory=lambda: Stage(steps=1200, batch=128, lr=1e-4, length=96))
     contrast: Stage = field(default_factory=lambda: Stage(steps=200, batch=64, lr=2e-5, length=160))
     shallow: float = 0.3
     weight: float = 0.2
-    precision: str = "fp32"
+    precision: str = "bf16"
     seed: int = 0
 
 
@@ -108,7 +110,7 @@ def train_small(
     axes = principal_axes(np.concatenate([vectors[:known] for vectors in taught.values()]), max(recipe.dims))
     turned = {name: (unit(vectors) @ axes).astype(np.float16) for name, vectors in taught.items()}
     texts = [text for kind in kinds.values() for text in kind]
-    model = _started(teacher, [*titles, *abstracts, *general], axes, recipe)
+    model = _started(teacher, [*titles, *abstracts, *general], kinds.values(), axes, recipe)
     tokenizer = model.text_tokenizer()
     digest = _digest(recipe, teacher.encoder.fingerprint(), texts)
     read = tokenizer.encode(texts, max_length=recipe.distil.length)
@@ -156,11 +158,21 @@ def _pairs(
     )
 
 
-def _started(teacher: Teacher, texts: Sequence[str], axes: NDArray[np.float32], recipe: Recipe) -> SmallEmbedder:
-    """The model before training, of the teacher's own weights."""
+def _started(
+    teacher: Teacher,
+    texts: Sequence[str],
+    kinds: Iterable[Sequence[str]],
+    axes: NDArray[np.float32],
+    recipe: Recipe,
+) -> SmallEmbedder:
+    """The model before training, of the teacher's own weights; ``texts`` give the vocabulary."""
     whole, _, pooling = open_base(str(teacher.folder))
     tokenizer, pieces = cut_tokenizer(teacher.folder / "tokenizer.json", texts, size=recipe.pieces)
     transformer = cut_transformer(whole, pieces, layers=recipe.layers, ffn=recipe.ffn, positions=recipe.positions)
+    fitted = tokenizer.encode(
+        [text for kind in kinds for text in kind[: recipe.fitted]], max_length=recipe.distil.length
+    )
+    fit_layers(transformer, whole, pieces, ragged(fitted), layers=recipe.layers)
     settings = SmallConfig(
         shape=transformer.config,
         max_length=recipe.positions,

@@ -1,13 +1,20 @@
 """Where nextvec-small begins: some of a teacher's own layers and the commonest of its word pieces.
 
 Source of the idea: Sanh et al. 2019, "DistilBERT" (arXiv 1910.01108): a student that begins with every other layer of
-its teacher. Legend: V word pieces.
+its teacher. Ours: each layer's last matrix is then solved for, so that the layer ends where the teacher's layers up to
+the next one that was kept end.
+
+    W_l = argmin || A_l W + x_l - t_l ||^2 + e ||W - W0_l||^2
+          A_l [N, F] what the feed-forward neurons of layer l say, x_l [N, D] what is added to it, t_l [N, D] the same
+          sum in the teacher; W0: the teacher's own matrix where nothing was left out behind it, else 0
+
+Legend: V word pieces, N tokens, F neurons, D width.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,14 +22,14 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from nextvec.data.tokenizers import TextTokenizer
 from nextvec.nn.backbones.transformer import Block, Transformer
 from nextvec.recipes.vocabulary import count_tokens
-from nextvec.types import InputError
+from nextvec.types import InputError, Ragged
 
-__all__ = ["cut_tokenizer", "cut_transformer"]
+__all__ = ["cut_tokenizer", "cut_transformer", "fit_layers"]
 
 
 def cut_tokenizer(path: Path, texts: Sequence[str], *, size: int) -> tuple[TextTokenizer, NDArray[np.int64]]:
@@ -97,3 +104,40 @@ def _copy(block: Block, source: Block, ffn: int) -> None:
         elif name == "down.weight":
             whole = whole[:, chosen]
         value.copy_(whole)
+
+
+@torch.no_grad()
+def fit_layers(
+    student: Transformer, teacher: Transformer, pieces: NDArray[np.int64], texts: Ragged, *, layers: Sequence[int]
+) -> None:
+    """Solve for the last matrix of each layer of ``student``, in place, as said above. pieces, layers: as given to
+    ``cut_transformer``; texts: token ids of the student's, enough of them to outnumber the neurons."""
+    spoken = Ragged(torch.from_numpy(pieces)[texts.values], texts.lengths)
+    ends = [layer - 1 for layer in layers[1:]] + [teacher.config.layers - 1]
+    theirs = [cast(Block, block) for block in teacher.blocks]
+    wanted = _inputs([theirs[end].ffn_norm for end in ends], lambda: teacher(spoken))
+    for block, layer, end, target in zip(student.blocks, layers, ends, wanted, strict=True):
+        own = cast(Block, block)
+        said, summed = _inputs([own.down, own.ffn_norm], lambda: student(texts))
+        weight = torch.cat([own.down.weight.T, own.down.bias[None]])
+        ones = torch.cat([said, torch.ones(len(said), 1)], dim=1)
+        rest = target - (summed - ones @ weight)
+        begun = weight if end == layer else torch.zeros_like(weight)
+        gram = ones.T @ ones
+        gram += 1e-3 * gram.diag().mean() * torch.eye(len(gram))
+        solved = begun + torch.linalg.solve(gram, ones.T @ (rest - ones @ begun))
+        own.down.weight.copy_(solved[:-1].T)
+        own.down.bias.copy_(solved[-1])
+
+
+def _inputs(modules: Sequence[nn.Module], run: Callable[[], object]) -> list[Tensor]:
+    """What each of ``modules`` is given while ``run`` runs."""
+    given: dict[int, Tensor] = {}
+    hooks = [
+        module.register_forward_pre_hook(lambda _, args, i=i: given.__setitem__(i, args[0]))
+        for i, module in enumerate(modules)
+    ]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return [given[i] for i in range(len(modules))]
