@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="methods need torch: pip install 'nextvec[hf]'")
 
 from nextvec.data.synthetic.grids import grids, spelled  # noqa: E402
+from nextvec.methods._swimbird_claim import _spoke, _whole  # noqa: E402
 from nextvec.methods._swimbird_parts import Example, Said, lay_out, patches_of  # noqa: E402
 from nextvec.methods.swimbird import SwimBird  # noqa: E402
 from nextvec.nn.backbones.transformer import Transformer  # noqa: E402
@@ -144,9 +145,35 @@ def test_an_unclosed_span_is_closed() -> None:
     assert found.cut
 
 
+def test_pictures_of_several_sizes_in_one_batch() -> None:
+    """A span is as long as its picture has patches; one that would always be cut is refused."""
+    made = model(span=9)
+    small, large = (np.full((side, side, 3), 200, dtype=np.uint8) for side in (4, 6))
+    examples = [Example(("a", one), (one, "b"), "c") for one in (small, large)]
+    batch = made.source(examples, batch=2, seed=0).batch(0)
+    tokens = batch.ragged("tokens")
+    spans = [int((row == made.latent).sum()) for row in tokens.values.split(tokens.lengths.tolist())]
+    assert sorted(spans) == [4, 9]
+    with pytest.raises(InputError, match="9 patches among the thoughts; a span has 8"):
+        model(span=8).source(examples, batch=2, seed=0)
+    for shape in ((4, 6, 3), (5, 5, 3), (4, 4)):
+        with pytest.raises(InputError, match="a multiple of the patch's 2"):
+            made.places(["a", np.zeros(shape, dtype=np.uint8)])
+
+
+def test_how_a_response_was_thought_of() -> None:
+    made = model()
+    drawn, end = [made.start_span, *[made.latent] * 4, made.stop_span], [made.answer, 49, made.end]
+    assert _spoke(made, Said([*drawn, 50, *end]))
+    assert not _spoke(made, Said([*drawn, *end]))
+    assert _whole(made, Said([*drawn, *drawn, *end]), 4)
+    assert not _whole(made, Said([*drawn, *drawn[:3], made.stop_span, *end]), 4)
+    assert not _whole(made, Said([50, *end]), 4)
+
+
 def test_grids_are_what_they_say() -> None:
     for question in grids(np.random.default_rng(0), 30, side=6, moves=3):
-        moves = question.text.removeprefix("grid: ").partition(";")[0].split(", ")
+        moves = question.text.partition(";")[0].split(", ")
         grid = question.pictures[0][..., 0] // 255
         for move, after in zip(moves, question.pictures[1:], strict=True):
             grid = {"rotate": np.rot90, "mirror": np.fliplr, "flip": np.flipud}[move](grid)
@@ -155,6 +182,9 @@ def test_grids_are_what_they_say() -> None:
         row, column = 4 * (corner // 2), 4 * (corner % 2)
         assert question.answer == "".join(map(str, grid[row : row + 2, column : column + 2].flatten().tolist()))
         assert spelled(question.pictures[-1]).split("/")[0] == "".join(map(str, grid[0].tolist()))
+    for question in grids(np.random.default_rng(0), 10, side=4, white=True):
+        assert question.answer == str(question.cells.count("1"))
+        assert "white in corner" in question.text
     with pytest.raises(InputError, match="even number of cells"):
         grids(np.random.default_rng(0), 1, side=5)
 
@@ -182,8 +212,8 @@ def test_training_from_pictures_and_texts(tmp_path: Path) -> None:
 
 def test_refusals() -> None:
     made = model()
-    with pytest.raises(InputError, match=r"expected \[4, 4, 3\]"):
-        made.respond([[np.zeros((8, 8, 3), np.uint8)]], most=4)
+    with pytest.raises(InputError, match=r"shape \[7, 7, 3\]; expected"):
+        made.respond([[np.zeros((7, 7, 3), np.uint8)]], most=4)
     with pytest.raises(InputError, match="none empty"):
         made.respond([[""]], most=4)
     with pytest.raises(InputError, match="raise length"):

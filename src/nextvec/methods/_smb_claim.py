@@ -48,13 +48,14 @@ class Scale(LanguageScale):
 
 _CPU = Scale(
     count=4000,
-    tests=800,
-    most=24,
-    length=320,
+    tests=2000,
+    least=16,
+    most=30,
+    length=448,
     dim=96,
     layers=3,
     heads=3,
-    steps=600,
+    steps=1000,
     batch=16,
     lr=1e-3,
 )
@@ -62,7 +63,7 @@ SCALES = {
     "smoke": replace(Scale(), length=192),
     "cpu": _CPU,
     "gpu": replace(
-        _CPU, count=20_000, tests=4000, most=30, length=400, dim=256, layers=6, heads=8, steps=20_000, batch=128,
+        _CPU, count=20_000, tests=4000, dim=256, layers=6, heads=8, steps=20_000, batch=128,
         device="auto",
     ),
 }  # fmt: skip
@@ -100,12 +101,12 @@ def _arm(run: Run, *, arm: str, scale: Scale) -> Mapping[str, float]:
     method = SmbStructure.start(patients, config, seed=run.seed)
     if arm != "untrained":
         half = replace(scale, steps=scale.steps // 2) if arm == "curriculum" else scale
-        train(method, method.source(patients, batch=scale.batch, seed=run.seed), half, run)
+        train(method, method.source(patients, batch=scale.batch, seed=run.seed), half, run, name="codes")
     if arm == "curriculum":
-        method.save(run.folder / "codes")
-        config = SmbStructure.Config(**shape, tokens=0.0, latent=1.0, start_from=str(run.folder / "codes"))
+        method.save(run.folder / "begun")
+        config = SmbStructure.Config(**shape, tokens=0.0, latent=1.0, start_from=str(run.folder / "begun"))
         method = SmbStructure.start(patients, config, seed=run.seed)
-        train(method, method.source(patients, batch=scale.batch, seed=run.seed + 1), half, run)
+        train(method, method.source(patients, batch=scale.batch, seed=run.seed + 1), half, run, name="states")
     method.eval()
     held = simulate(np.random.default_rng([run.seed, 1]), 2 * scale.tests, least=scale.least, most=scale.most)
     states = [one.numpy() for one in method.visit_states([one.patient for one in held])]

@@ -74,8 +74,8 @@ class SwimBird(LanguageMethod):
 
     @dataclass(kw_only=True)
     class Config(LanguageConfig):
-        """size, patch: pixels of a picture and of a patch; vision: weight w; span: latents of one span, at most. The
-        others are those of ``LanguageConfig``; ``length`` bounds the places of an example."""
+        """size, patch: pixels of a picture that is read from a file, and of a patch; vision: weight w; span: latents of
+        one span, at most. The others are those of ``LanguageConfig``; ``length`` bounds the places of an example."""
 
         size: int = 8
         patch: int = 2
@@ -141,7 +141,7 @@ class SwimBird(LanguageMethod):
 
     def respond(self, questions: Sequence[Sequence[str | NDArray[np.uint8]]], *, most: int = 128) -> list[Said]:
         """Responses to questions, each texts and pictures (uint8 [S, S, 3]) in order. most: places of a response.
-        InputError for an empty question, a picture of another size, and one that leaves no room."""
+        InputError for an empty question, a picture that is not of whole patches, and one that leaves no room."""
         places = [self.places(question) for question in questions]
         if not places or min(places) < 1 or max(places) + most > self.config.length:
             raise InputError(
@@ -151,18 +151,30 @@ class SwimBird(LanguageMethod):
         return respond(self, questions, most=most, span=self.config.span)
 
     def places(self, parts: Sequence[str | NDArray[np.uint8]]) -> int:
-        """How many places texts and pictures take. InputError for a picture of another size."""
-        size, total = self.config.size, 0
-        for part in parts:
-            if not isinstance(part, str) and part.shape != (size, size, 3):
-                raise InputError(f"a picture of shape {list(part.shape)}; expected [{size}, {size}, 3]")
-            total += len(self.words(part)) if isinstance(part, str) else (size // self.config.patch) ** 2
-        return total
+        """How many places texts and pictures take. InputError for a picture that is not square, or not of whole
+        patches."""
+        return sum(len(self.words(part)) if isinstance(part, str) else self.patches(part) for part in parts)
+
+    def patches(self, picture: NDArray[np.uint8]) -> int:
+        """Patches of a picture uint8 [S, S, 3], of any S that is a multiple of the patch's. InputError for others."""
+        patch, side = self.config.patch, picture.shape[0] if picture.ndim else 0
+        if picture.shape != (side, side, 3) or not side or side % patch:
+            raise InputError(
+                f"a picture of shape {list(picture.shape)}; expected [S, S, 3], S a multiple of the patch's {patch}"
+            )
+        return int(side // patch) ** 2
 
     def source(self, examples: Sequence[Example], *, batch: int, seed: int) -> Source:
-        """Shuffled batches. InputError for an example that is too long, or without a question."""
+        """Shuffled batches. InputError for an example that is too long or without a question, and for a thought of more
+        patches than a span may have."""
         for example in examples:
-            spans = 2 * sum(not isinstance(part, str) for part in example.thoughts)
+            drawn = [self.patches(part) for part in example.thoughts if not isinstance(part, str)]
+            if max(drawn, default=0) > self.config.span:
+                raise InputError(
+                    f"a picture of {max(drawn)} patches among the thoughts; a span has {self.config.span} at most, and"
+                    " would always be cut: raise span, or the patch"
+                )
+            spans = 2 * len(drawn)
             answer = len(self.words(example.answer)) + 2
             total = self.places([*example.question, *example.thoughts]) + spans + answer
             if total > self.config.length or not self.places(example.question):

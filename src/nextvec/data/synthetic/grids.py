@@ -1,8 +1,9 @@
 """Pictures that are turned and mirrored: a grid of black and white cells, some moves, and a question about the result.
 
-    question   grid: rotate, mirror; corner 3 of the result?          with a picture of the grid
+    question   rotate, mirror; corner 3?                              with a picture of the grid
     thoughts   a picture after every move
     answer     the cells of that corner, row by row: 0110             a corner is 2 x 2 cells
+    or         rotate, mirror; white in corner 3?                     how many of them are white: 2
 
 Legend: n questions, S cells of a side.
 """
@@ -24,15 +25,18 @@ MOVES = ("rotate", "mirror", "flip")
 @dataclass(frozen=True)
 class GridQuestion:
     """text: the question; pictures: uint8 [moves + 1, S, S, 3], the first as it is asked about, then after every move;
-    answer: four digits."""
+    cells: those of the corner, four digits; answer: the cells, or how many are white."""
 
     text: str
     pictures: NDArray[np.uint8]
+    cells: str
     answer: str
 
 
-def grids(rng: np.random.Generator, count: int, *, side: int = 8, moves: int = 2) -> list[GridQuestion]:
-    """``count`` questions about grids of ``side`` cells (even)."""
+def grids(
+    rng: np.random.Generator, count: int, *, side: int = 8, moves: int = 2, white: bool = False
+) -> list[GridQuestion]:
+    """``count`` questions about grids of ``side`` cells (even); white: how many of a corner's cells are white."""
     if side < 2 or side % 2 or moves < 1:
         raise InputError(f"grids of {side} cells, {moves} moves; expected an even number of cells, and at least 1 move")
     made = []
@@ -45,10 +49,11 @@ def grids(rng: np.random.Generator, count: int, *, side: int = 8, moves: int = 2
             steps.append(np.ascontiguousarray(moved))
         corner = int(rng.integers(4))
         row, column = (side - 2) * (corner // 2), (side - 2) * (corner % 2)
-        answer = "".join(map(str, steps[-1][row : row + 2, column : column + 2].flatten().tolist()))
+        cells = "".join(map(str, steps[-1][row : row + 2, column : column + 2].flatten().tolist()))
         pictures = np.stack(steps).astype(np.uint8) * np.uint8(255)
-        text = f"grid: {', '.join(names)}; corner {corner}?"
-        made.append(GridQuestion(text, np.repeat(pictures[..., None], 3, axis=-1), answer))
+        text = f"{', '.join(names)}; {'white in ' if white else ''}corner {corner}?"
+        answer = str(cells.count("1")) if white else cells
+        made.append(GridQuestion(text, np.repeat(pictures[..., None], 3, axis=-1), cells, answer))
     return made
 
 

@@ -2,7 +2,8 @@
 
     z_{v+1} = 0.9 R z_v + push[treatment_v] + noise           R a rotation of the four values in pairs, by 20 degrees
     codes   = from 60 signs, those that z makes likely, and as many from 60 that mean nothing
-    event   = with probability sigmoid(3 (w z - 1)) at every visit; one treatment of three, or none, follows each visit
+    event   = with probability sigmoid(3 (w z - 2.5)) at every visit; one treatment of three, or
+              none, follows each visit
 
 Legend: n patients, K = 4 values of a state.
 """
@@ -49,7 +50,7 @@ def simulate(rng: np.random.Generator, count: int, *, least: int = 12, most: int
             likely = np.exp(meaning @ z)
             signs = rng.choice(SIGNS, size=int(rng.integers(3, 6)), replace=False, p=likely / likely.sum())
             idle = rng.integers(0, SIGNS, size=int(rng.integers(2, 6)))
-            event = bool(rng.random() < 1 / (1 + np.exp(-3 * (danger @ z - 1))))
+            event = bool(rng.random() < 1 / (1 + np.exp(-3 * (danger @ z - 2.5))))
             treatments = (f"rx:t{given}",) if given >= 0 else ()
             codes = [f"dx:s{i}" for i in np.sort(signs)] + [f"lx:n{i}" for i in np.unique(idle)]
             visits.append(Visit(time, (*codes, *(["dx:event"] if event else []), *treatments), treatments))
