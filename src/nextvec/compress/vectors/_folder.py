@@ -81,9 +81,9 @@ def array_name(place: int, stage: Stage, name: str) -> str:
     return f"{place}-{stage.name}-{name}"
 
 
-def read_array(folder: Path, entries: Any, name: str, shape: tuple[int, ...]) -> Float32:
+def read_array(folder: Path, entries: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Float32:
     """The array ``name`` of those that the header's ``entries`` name. StorageError where it is not what was written."""
-    entry = entries.get(name) if isinstance(entries, dict) else None
+    entry = entries.get(name)
     file = entry.get("file") if isinstance(entry, dict) else None
     if not isinstance(entry, dict) or not isinstance(file, str) or not _ARRAY_FILE.fullmatch(file):
         raise damaged(folder, f"no file is named for {name}")

@@ -34,7 +34,7 @@ def check_matrix(vectors: Any, dim: int | None, what: str) -> NDArray[Any]:
         raise InputError(f"the {what}s have type {array.dtype}: expected numbers (float32)")
     wanted = "D" if dim is None else dim
     if array.ndim == 1 and array.size:
-        raise InputError(f"the {what}s have shape {list(array.shape)}: expected [n, {wanted}] (one: {what}[None])")
+        raise InputError(f"the {what}s have shape {list(array.shape)}: expected [n, {wanted}]; one alone: x[None]")
     if array.ndim != 2 or array.shape[1] != (dim or max(array.shape[1], 1)):
         raise InputError(f"the {what}s have shape {list(array.shape)}: expected [n, {wanted}]")
     return array

@@ -130,9 +130,10 @@ class Levels(Coder):
 
     def score(self, queries: Float32, codes: Codes) -> Float32:
         # The scale goes to the few queries, not to the many codes; the centre adds one number for each query.
-        scores: Float32 = (queries * self.arrays["scale"]) @ self.levels(codes).T
-        scores += (queries @ self.arrays["centre"])[:, None]
-        return scores
+        scaled: Float32 = queries * self.arrays["scale"]
+        scores: Float32 = scaled @ self.levels(codes).T
+        offset: Float32 = queries @ self.arrays["centre"]
+        return scores + offset[:, None]
 
 
 def project(vectors: Float32, matrix: Float32, shift: NDArray[np.floating] | None = None) -> Float32:
@@ -143,5 +144,5 @@ def project(vectors: Float32, matrix: Float32, shift: NDArray[np.floating] | Non
     """
     wide: NDArray[np.float64] = vectors.astype(np.float64) @ matrix.astype(np.float64).T
     if shift is not None:
-        wide = wide + shift.astype(np.float64)
+        wide += shift.astype(np.float64)
     return wide.astype(np.float32)

@@ -125,6 +125,8 @@ def load(folder: str | Path) -> Codec:
     if type(dim) is not int or not 1 <= dim <= _MAX_DIM:
         raise damaged(place, f"dim is {dim!r}")
     entries = header.get("arrays")
+    if not isinstance(entries, dict):
+        raise damaged(place, "it names no arrays")
     read: set[str] = set()
 
     def give(part: type[Part], stage: Stage, before: Sequence[Transform]) -> dict[str, Float32]:
@@ -137,7 +139,7 @@ def load(folder: str | Path) -> Codec:
         codec = _build(parse(spec), dim, check_metric(metric), give)
     except (InputError, NotFoundError) as error:
         raise damaged(place, error) from error
-    if read != set(entries or ()):
+    if read != set(entries):
         raise damaged(place, f"expected the arrays {sorted(read)}")
     return codec
 

@@ -97,7 +97,7 @@ class ProductQuantiser(Coder):
         if len(queries) > _TABLES:
             scores: Float32 = rotated @ self._values(codes).T
             return scores
-        parts = rotated.reshape(len(queries), self.width, -1)
+        parts = rotated.reshape(len(queries), self.width, self.dim // self.width)
         tables = np.einsum("qms,mjs->mqj", parts, self.arrays["centroids"])
         total = np.zeros((len(queries), len(codes)), np.float32)
         for table, column in zip(tables, codes.T, strict=True):
