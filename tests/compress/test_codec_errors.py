@@ -104,6 +104,12 @@ def test_float16_names_what_it_cannot_hold() -> None:
         fit("float16", vectors, metric="dot").encode(vectors)
 
 
+def test_seed() -> None:
+    for seed in (-1, 1.5, None, True):
+        with pytest.raises(InputError, match="seed is .*: expected a whole number of at least 0"):
+            fit("rotate", normal(), seed=seed)  # type: ignore[arg-type]
+
+
 def test_metric() -> None:
     with pytest.raises(InputError, match="metric is 'cosin': expected 'cosine' or 'dot'; did you mean 'cosine'"):
         fit("int8", normal(), metric="cosin")  # type: ignore[arg-type]

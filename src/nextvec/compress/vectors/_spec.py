@@ -71,8 +71,7 @@ def _stage(text: str, spec: str) -> Stage:
     name = max((known for known in names() if body.startswith(known)), key=len, default=None)
     rest = "" if name is None else body[len(name) :]
     if name is None or not re.fullmatch(r"[0-9]{0,7}", rest):
-        wanted = body if body in names() else (body.rstrip("0123456789") or body)
-        hint = did_you_mean(body, names()) or did_you_mean(wanted, names())
+        hint = did_you_mean(body, names()) or did_you_mean(body.rstrip("0123456789"), names())
         raise NotFoundError(f"no codec {body!r} (in the spec {spec!r}); there are {', '.join(names())}{hint}")
     part = find(name)
     if part.number and not rest:
@@ -103,6 +102,8 @@ def fit(spec: str, sample: Any, *, metric: Metric = "cosine", seed: int = 0) -> 
     array = check_matrix(sample, None, "training vector")
     if not len(array):
         raise InputError("there are no training vectors: expected [n, D] with n of at least 1")
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise InputError(f"seed is {seed!r}: expected a whole number of at least 0")
     rng = np.random.default_rng(seed)
     vectors = prepare(array, metric, "training vector")
 
