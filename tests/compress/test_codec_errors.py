@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nextvec.compress.vectors import fit, load, parse
+from nextvec.compress.vectors import _spec, fit, load, parse
+from nextvec.compress.vectors._folder import header_check
 from nextvec.types import InputError, NextvecError, NotFoundError, StorageError
 
 SPECS = ["float32", "float16", "bf16", "int8", "int8:vector", "binary", "pq2", "pq2:opq", "pca4", "truncate4", "rotate"]
@@ -106,7 +108,7 @@ def test_float16_names_what_it_cannot_hold() -> None:
 
 def test_seed() -> None:
     for seed in (-1, 1.5, None, True):
-        with pytest.raises(InputError, match="seed is .*: expected a whole number of at least 0"):
+        with pytest.raises(InputError, match=r"seed is .*: expected a whole number of at least 0"):
             fit("rotate", normal(), seed=seed)  # type: ignore[arg-type]
 
 
@@ -155,9 +157,11 @@ def test_specs_that_are_right() -> None:
 
 
 def header(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the header, checksum and all."""
     document = json.loads((folder / "codec.json").read_text())
     change(document)
-    (folder / "codec.json").write_text(json.dumps(document))
+    document.pop("check")
+    (folder / "codec.json").write_text(json.dumps({**document, "check": header_check(document)}))
 
 
 def replace(folder: Path, array: Any, *, pickle: bool = False) -> None:
@@ -168,11 +172,8 @@ def replace(folder: Path, array: Any, *, pickle: bool = False) -> None:
 
 
 def raw(folder: Path, content: bytes) -> None:
-    document = json.loads((folder / "codec.json").read_text())
-    entry = next(iter(document["arrays"].values()))
-    (folder / entry["file"]).write_bytes(content)
-    entry["sha256"] = hashlib.sha256(content).hexdigest()
-    (folder / "codec.json").write_text(json.dumps(document))
+    (folder / entry_of(json.loads((folder / "codec.json").read_text()))["file"]).write_bytes(content)
+    header(folder, lambda d: entry_of(d).update(sha256=hashlib.sha256(content).hexdigest()))
 
 
 def first(folder: Path) -> Path:
@@ -246,6 +247,48 @@ def test_a_link_that_leaves_the_folder(tmp_path: Path) -> None:
         load(folder)
 
 
+@pytest.mark.parametrize("spec", ["float16", "truncate4,int8"])
+def test_any_byte_that_changes_is_noticed(spec: str, tmp_path: Path) -> None:
+    fit(spec, normal()).save(tmp_path)
+    rng = np.random.default_rng(0)
+    for path in [tmp_path / "codec.json", *tmp_path.glob("*.npy")]:
+        good = path.read_bytes()
+        for place in rng.choice(len(good), min(len(good), 60), replace=False):
+            bad = bytearray(good)
+            bad[place] ^= 1 << int(rng.integers(8))
+            path.write_bytes(bytes(bad))
+            try:
+                load(tmp_path)
+            except NextvecError as error:
+                assert "\n" not in str(error)
+            else:  # only white space between the values may differ
+                assert path.suffix == ".json" and json.loads(bytes(bad)) == json.loads(good)
+        path.write_bytes(good)
+    load(tmp_path)
+
+
+def test_a_codec_that_is_replaced_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit("int8", normal()).save(tmp_path)
+    read, turns = _spec.read_array, []
+
+    def replaced_first(folder: Path, *rest: Any) -> Any:
+        if not turns:
+            turns.append(fit("pca4,int8", normal()).save(folder))
+        return read(folder, *rest)
+
+    monkeypatch.setattr(_spec, "read_array", replaced_first)
+    assert load(tmp_path).spec == "pca4,int8"
+
+
+def test_writers_take_turns(tmp_path: Path) -> None:
+    specs = ["int8", "binary", "pca4,int8", "rotate"] * 5
+    made = [fit(spec, normal()) for spec in specs]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda codec: codec.save(tmp_path), made))
+    assert load(tmp_path).dim == 8
+    assert len(list(tmp_path.glob("*.npy"))) == len([a for part in load(tmp_path).parts for a in part.arrays])
+
+
 def test_no_codec_there(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(NotFoundError, match=r"no codec in .*codec\.json"):
@@ -265,7 +308,12 @@ def test_saving_over_a_codec_replaces_it_and_leaves_nothing_behind(tmp_path: Pat
     codec.save(tmp_path)
     assert load(tmp_path).spec == "binary"
     names = sorted(path.name.rpartition("-")[0] or path.name for path in tmp_path.iterdir())
-    assert names == ["0-binary-centre", "0-binary-scale", "codec.json", "mine.npy"]
+    assert [name for name in names if name != "codec.lock"] == [
+        "0-binary-centre",
+        "0-binary-scale",
+        "codec.json",
+        "mine.npy",
+    ]
 
 
 def test_a_save_that_fails_leaves_the_codec_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

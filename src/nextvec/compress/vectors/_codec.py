@@ -120,7 +120,7 @@ class Codec:
         """Write JSON and .npy files (no pickle) to ``folder``; gives it back.
 
         A codec that is there is replaced at one moment: a reader sees the old or the new one. StorageError where the
-        disk refuses.
+        disk refuses, ConflictError where another process keeps writing there.
         """
         header = {"spec": self.spec, "metric": self.metric, "dim": self.dim}
         arrays = {

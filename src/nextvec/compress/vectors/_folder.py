@@ -1,7 +1,8 @@
 """How a codec lies on disk: ``codec.json`` and one .npy file for each array, named by what it holds.
 
 The arrays are written first and ``codec.json``, which names them, last and atomically; only then are the arrays of an
-earlier codec removed. So whoever reads finds one whole codec. What is read is not trusted: sizes, types, shapes,
+earlier codec removed. So whoever reads finds one whole codec, or a header that has just been replaced, and begins
+again. Writers take turns through ``codec.lock``. What is read is not trusted: sizes, types, shapes,
 checksums and values are checked, and nothing is unpickled.
 """
 
@@ -17,19 +18,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from nextvec.compress.vectors._part import Float32, Stage
 from nextvec.files import atomic_write, inside, storage_error
-from nextvec.types import NotFoundError, StorageError
+from nextvec.types import ConflictError, NotFoundError, StorageError
 
 FORMAT = 1
 _HEADER = "codec.json"
 _MAX_HEADER = 64 * 1024  # bytes
+_LOCK_TIMEOUT = 30.0  # seconds
 _ARRAY_FILE = re.compile(r"\d+-[a-z0-9]+-[a-z]+-[0-9a-f]{12}\.npy")
 
 
 def write_folder(folder: Path, header: Mapping[str, Any], arrays: Mapping[str, Float32]) -> None:
-    """Write ``header`` (JSON values) and ``arrays``. StorageError where the disk refuses."""
+    """Write ``header`` (JSON values) and ``arrays``. StorageError where the disk refuses, ConflictError where another
+    process has been writing there for 30 seconds."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "codec.lock", timeout=_LOCK_TIMEOUT):
+            _write(folder, header, arrays)
+    except Timeout as error:
+        raise ConflictError(f"another process has been writing to {str(folder)!r} for 30 seconds: try again") from error
+    except StorageError:
+        raise
+    except OSError as error:
+        raise storage_error(error, folder) from error
+
+
+def _write(folder: Path, header: Mapping[str, Any], arrays: Mapping[str, Float32]) -> None:
     files = {}
     for name, array in arrays.items():
         buffer = io.BytesIO()
@@ -39,12 +56,18 @@ def write_folder(folder: Path, header: Mapping[str, Any], arrays: Mapping[str, F
         with atomic_write(folder / files[name]["file"]) as stream:
             stream.write(buffer.getvalue())
     with atomic_write(folder / _HEADER, "w") as stream:
-        json.dump({"format": FORMAT, **header, "arrays": files}, stream, indent=2)
+        document = {"format": FORMAT, **header, "arrays": files}
+        json.dump({**document, "check": header_check(document)}, stream, indent=2)
     kept = {entry["file"] for entry in files.values()}
     for path in folder.iterdir():
         if path.name not in kept and _ARRAY_FILE.fullmatch(path.name):
             with contextlib.suppress(OSError):
                 path.unlink()
+
+
+def header_check(document: Mapping[str, Any]) -> str:
+    """A checksum of a header's values."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def damaged(folder: Path, reason: object) -> StorageError:
@@ -73,6 +96,8 @@ def read_header(folder: Path) -> dict[str, Any]:
         raise StorageError(
             f"the codec in {str(folder)!r} has format {header.get('format')!r}: this version of nextvec reads {FORMAT}"
         )
+    if header.pop("check", None) != header_check(header):
+        raise damaged(folder, f"{_HEADER} is not what was written")
     return header
 
 

@@ -18,7 +18,7 @@ from nextvec.compress.vectors._codec import Codec
 from nextvec.compress.vectors._folder import array_name, damaged, read_array, read_header
 from nextvec.compress.vectors._inputs import check_matrix, check_metric, prepare
 from nextvec.compress.vectors._part import BLOCK, Coder, Float32, Metric, Part, Stage, Transform
-from nextvec.types import InputError, NotFoundError, did_you_mean
+from nextvec.types import InputError, NotFoundError, StorageError, did_you_mean
 
 PACKAGE = "nextvec.compress.vectors"
 _MAX_SPEC = 200  # characters
@@ -122,6 +122,18 @@ def load(folder: str | Path) -> Codec:
     not what was written."""
     place = Path(folder)
     header = read_header(place)
+    while True:
+        try:
+            return _assemble(place, header)
+        except StorageError:
+            # Another process may have replaced the codec in between, and removed what this header names.
+            again = read_header(place)
+            if again == header:
+                raise
+            header = again
+
+
+def _assemble(place: Path, header: dict[str, Any]) -> Codec:
     spec, metric, dim = header.get("spec"), header.get("metric"), header.get("dim")
     if type(dim) is not int or not 1 <= dim <= _MAX_DIM:
         raise damaged(place, f"dim is {dim!r}")

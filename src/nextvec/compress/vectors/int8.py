@@ -75,5 +75,6 @@ class Int8(Levels):
 
 def _rounded(values: Float32, scale: Float32) -> Codes:
     # Where the scale is 0 (a constant dimension, a zero vector) every code is 0.
-    whole = np.rint(values / np.where(scale > 0, scale, np.float32(np.inf)))
+    with np.errstate(over="ignore"):  # far outside a narrow range: the edge is the edge
+        whole = np.rint(values / np.where(scale > 0, scale, np.float32(np.inf)))
     return np.clip(whole, -_TOP, _TOP).astype(np.int8)
