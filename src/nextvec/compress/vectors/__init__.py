@@ -7,7 +7,7 @@
 
 What a file here holds is one part of a codec: either a transform (D numbers to d numbers: ``truncate``, ``pca``,
 ``rotate``) or a coder (numbers to bytes: ``float32``, ``float16``, ``bf16``, ``int8``, ``binary``, ``pq``). A spec is
-any number of transforms and one coder at its end. Needs NumPy only.
+any number of transforms and one coder at its end. No extra is needed.
 """
 
 from __future__ import annotations
