@@ -36,6 +36,7 @@ bench: $(VENV)/.ready-test
 	$(BIN)/python benchmarks/layers.py --out benchmarks/out/layers.json
 	$(BIN)/python benchmarks/train.py --out benchmarks/out/train.json
 	$(BIN)/python benchmarks/contrastive_memory.py --out benchmarks/out/contrastive_memory.json
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/vector_codecs.py --out benchmarks/out/vector_codecs.json
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nextvec needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11")'
