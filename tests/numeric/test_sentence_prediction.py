@@ -16,7 +16,7 @@ from nextvec.data.sources import ragged  # noqa: E402
 from nextvec.methods._sentence_parts import decode, lens, sentences_of  # noqa: E402
 from nextvec.methods.sentence_prediction import KINDS, SentencePrediction, Stops  # noqa: E402
 from nextvec.nn.backbones.transformer import Transformer  # noqa: E402
-from nextvec.types import Batch, InputError, Ragged  # noqa: E402
+from nextvec.types import Batch, InputError, Ragged, Run  # noqa: E402
 
 CHAINS = [Chain("3+4", ("3+4=7;",), "7"), Chain("1+2*3", ("1+2=3;", "3*3=9;"), "9")]
 
@@ -215,3 +215,42 @@ def test_refusals() -> None:
         model().solve([" "])
     with pytest.raises(InputError, match="stage 'sentences'"):
         model("sentences")
+
+
+# ---------------------------------------------------------------- the claim
+
+
+def settled(measures: Any) -> dict[str, float]:
+    """Measures but for times."""
+    return {name: value for name, value in measures.items() if not name.startswith("ms")}
+
+
+@pytest.mark.parametrize("after", [2, 6])
+def test_an_interrupted_arm_goes_on_with_its_own_stage(after: int, tmp_path: Path) -> None:
+    """Four steps of the autoencoder, then four of the reasoner; stopped within either, the result is the same."""
+    claim = SentencePrediction.claim("smoke")
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    assert claim.prepare is not None
+    claim.prepare(shared)
+    calls: list[int] = []
+
+    def interrupt(done: int, total: int | None) -> None:
+        calls.append(done)
+        if len(calls) == after:
+            raise KeyboardInterrupt
+
+    def run(folder: str, progress: Any) -> Run:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        return Run(seed=0, shared=shared, folder=tmp_path / folder, progress=progress)
+
+    whole = claim.arms["contrast"](run("whole", lambda done, total: calls.append(done)))
+    assert calls == [1, 2, 3, 4, 1, 2, 3, 4]
+    calls.clear()
+    with pytest.raises(KeyboardInterrupt):
+        claim.arms["contrast"](run("cut", interrupt))
+    calls.clear()
+    torch.manual_seed(99)
+    again = claim.arms["contrast"](run("cut", lambda done, total: calls.append(done)))
+    assert len(calls) == 8 - after
+    assert settled(again) == settled(whole)

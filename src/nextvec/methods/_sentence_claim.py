@@ -107,7 +107,9 @@ def _config(scale: Scale, **changes: Any) -> Any:
 
 
 def _learn(method: SentencePrediction, chains: Sequence[Chain], scale: Scale, run: Run, *, steps: int) -> None:
-    train(method, method.source(chains, batch=scale.batch, seed=run.seed), replace(scale, steps=steps), run)
+    """Its checkpoints are named after the stage: an arm of two stages, interrupted, goes on with the right one."""
+    source = method.source(chains, batch=scale.batch, seed=run.seed)
+    train(method, source, replace(scale, steps=steps), run, name=method.config.stage)
 
 
 def _prepare(shared: Path, *, scale: Scale) -> None:
@@ -116,13 +118,13 @@ def _prepare(shared: Path, *, scale: Scale) -> None:
     method = SentencePrediction.start(_config(scale, stage="tokens"), seed=0)
     run = Run(seed=0, shared=shared, folder=shared, progress=lambda done, total: None)
     _learn(method, learned, scale, run, steps=scale.begin)
-    method.save(shared / "tokens")
+    method.save(shared / "plain")
 
 
 def _spoken(run: Run, *, steps: bool, scale: Scale) -> Mapping[str, float]:
     """A plain language model, with and without chains."""
     learned, tests = _chains(scale, run.seed)
-    begin = str(run.shared / "tokens") if steps else ""
+    begin = str(run.shared / "plain") if steps else ""
     method = SentencePrediction.start(_config(scale, stage="tokens", chains=steps, start_from=begin), seed=run.seed)
     _learn(method, learned, scale, run, steps=scale.steps + (0 if steps else scale.begin))
     prompts = method.ids([chain.question for chain in tests])
@@ -146,14 +148,14 @@ def _sentences(ids: Sequence[int], end: int) -> list[list[int]]:
 
 def _thought(run: Run, *, kind: str, scale: Scale) -> Mapping[str, float]:
     learned, tests = _chains(scale, run.seed)
-    first = SentencePrediction.start(
-        _config(scale, stage="embed", kind=kind, start_from=str(run.shared / "tokens")), seed=run.seed
-    )
-    _learn(first, learned, scale, run, steps=scale.restore)
-    first.save(run.folder / "embed")
-    method = SentencePrediction.start(
-        _config(scale, stage="latent", kind=kind, start_from=str(run.folder / "embed")), seed=run.seed
-    )
+    encoder = run.folder / "autoencoder"
+    if not encoder.is_dir():  # written in one go: where it is, the first stage was over before an interruption
+        first = SentencePrediction.start(
+            _config(scale, stage="embed", kind=kind, start_from=str(run.shared / "plain")), seed=run.seed
+        )
+        _learn(first, learned, scale, run, steps=scale.restore)
+        first.save(encoder)
+    method = SentencePrediction.start(_config(scale, stage="latent", kind=kind, start_from=str(encoder)), seed=run.seed)
     _learn(method, learned, scale, run, steps=scale.steps)
     measures: dict[str, float] = {}
     for name, continuous in (("", True), ("_discrete", False)):
