@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ torch = pytest.importorskip("torch", reason="methods need torch: pip install 'ne
 
 from nextvec.data.reasoning import Chain, read_chains  # noqa: E402
 from nextvec.data.sources import ragged  # noqa: E402
-from nextvec.data.synthetic.arithmetic import arithmetic  # noqa: E402
+from nextvec.data.synthetic.arithmetic import arithmetic, fresh_split  # noqa: E402
+from nextvec.methods import _colar_claim, _sentence_claim  # noqa: E402
 from nextvec.methods._colar_parts import Thought, collate, log_probability, reinforce, think  # noqa: E402
 from nextvec.methods.colar import Colar  # noqa: E402
 from nextvec.nn.backbones.transformer import Transformer  # noqa: E402
@@ -189,6 +191,26 @@ def test_arithmetic_is_right() -> None:
         assert chain.answer == str(value)
     with pytest.raises(InputError, match="operations"):
         arithmetic(np.random.default_rng(0), 1, least=3, most=2)
+
+
+def test_questions_to_measure_on_are_new_to_the_shared_model_too() -> None:
+    learned, tests = fresh_split(1, 500, 50, least=1, most=2, before=(0,))
+    begun_with, _ = fresh_split(0, 500, 50, least=1, most=2, before=(0,))
+    known = {chain.question for chain in (*learned, *begun_with)}
+    assert not known & {chain.question for chain in tests}
+    alone, others = fresh_split(1, 500, 50, least=1, most=2)
+    assert alone == learned
+    assert {chain.question for chain in begun_with} & {chain.question for chain in others}
+    with pytest.raises(InputError, match="are new"):
+        fresh_split(0, 5000, 100, least=1, most=1)
+
+
+@pytest.mark.parametrize("module", [_colar_claim, _sentence_claim])
+def test_no_arm_is_asked_what_the_shared_model_has_learned(module: Any) -> None:
+    scale = dataclasses.replace(module.SCALES["smoke"], count=2000, tests=50, least=1, operations=2)
+    begun_with, _ = module._chains(scale, 0)
+    learned, tests = module._chains(scale, 1)
+    assert not {chain.question for chain in tests} & {chain.question for chain in (*begun_with, *learned)}
 
 
 def test_chains_from_files(tmp_path: Path) -> None:

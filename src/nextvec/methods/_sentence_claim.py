@@ -99,7 +99,8 @@ def claim(name: str) -> Claim:
 
 
 def _chains(scale: Scale, seed: int) -> tuple[list[Chain], list[Chain]]:
-    return fresh_split(seed, scale.count, scale.tests, least=scale.least, most=scale.operations)
+    # The model that the arms begin with has learned from the questions of seed 0.
+    return fresh_split(seed, scale.count, scale.tests, least=scale.least, most=scale.operations, before=(0,))
 
 
 def _config(scale: Scale, **changes: Any) -> Any:
