@@ -134,10 +134,13 @@ def test_thinking_reads_every_place_once(monkeypatch: pytest.MonkeyPatch) -> Non
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
-def test_the_probability_of_a_thought_by_hand() -> None:
+@pytest.mark.parametrize("cut_thinking", [False, True])
+@pytest.mark.parametrize("cut_answer", [False, True])
+def test_the_probability_of_a_thought_by_hand(cut_thinking: bool, cut_answer: bool) -> None:
+    """Every choice that was made counts once; what a limit put there was no choice."""
     made = model()
     prompt, latents = [5, 6], [torch.randn(16, generator=torch.Generator().manual_seed(i)) for i in range(2)]
-    thought = Thought(latents, [10, 11, made.separator], [20])
+    thought = Thought(latents, [10, 11, made.separator], [20], cut_thinking=cut_thinking, cut_answer=cut_answer)
     sums, counts = log_probability(made, [prompt], [thought])
     embed = made.backbone.embed
     vectors = torch.cat(
@@ -148,14 +151,30 @@ def test_the_probability_of_a_thought_by_hand() -> None:
         ]
     )
     hidden = made.backbone(Ragged(vectors, torch.tensor([7])))
-    total = 0.0
-    for at, token in zip(range(2, 7), [10, 11, made.separator, 20, made.end], strict=True):
-        total += float(made.backbone.logits(hidden[at]).log_softmax(0)[token].detach())
+    choices = {2: 10, 3: 11, 5: 20}
+    if not cut_thinking:
+        choices[4] = made.separator
+    if not cut_answer:
+        choices[6] = made.end
+    total = sum(float(made.backbone.logits(hidden[at]).log_softmax(0)[token].detach()) for at, token in choices.items())
     for at, latent in ((2, latents[0]), (3, latents[1])):
         mean, scale = made.latent_head(hidden[at])
         total += float(torch.distributions.Normal(mean, scale.exp()).log_prob(latent).mean().detach())
     assert float(sums[0].detach()) == pytest.approx(total, rel=1e-4)
-    assert counts.tolist() == [7.0]
+    assert counts.tolist() == [len(choices) + 2.0]
+
+
+def test_what_a_limit_cut_off_is_told() -> None:
+    """Of thoughts that are drawn, each limit is told where it was what ended the thinking, or the answer."""
+    torch.manual_seed(0)
+    made = Colar(Colar.Config(dim=16, layers=1, heads=2, vocab=6, length=16)).eval()
+    thoughts = think(made, [[0]] * 40, most=2, answer=1, noise=1.0, generator=torch.Generator().manual_seed(0))
+    assert {(one.cut_thinking, one.cut_answer) for one in thoughts} == {(a, b) for a in (0, 1) for b in (0, 1)}
+    for one in thoughts:
+        assert one.tokens[-1] == made.separator and made.separator not in one.tokens[:-1]
+        assert len(one.tokens) == len(one.latents) + 1
+        assert not one.cut_thinking or len(one.latents) == 2
+        assert not one.cut_answer or len(one.answer) == 1
 
 
 def test_reinforcement_makes_right_answers_likelier() -> None:
