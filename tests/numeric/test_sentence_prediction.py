@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch", reason="methods need torch: pip install 'ne
 
 from nextvec.data.reasoning import Chain  # noqa: E402
 from nextvec.data.sources import ragged  # noqa: E402
+from nextvec.methods import _sentence_claim  # noqa: E402
 from nextvec.methods._sentence_parts import decode, lens, sentences_of  # noqa: E402
 from nextvec.methods.sentence_prediction import KINDS, SentencePrediction, Stops  # noqa: E402
 from nextvec.nn.backbones.transformer import Transformer  # noqa: E402
@@ -254,3 +255,18 @@ def test_an_interrupted_arm_goes_on_with_its_own_stage(after: int, tmp_path: Pat
     again = claim.arms["contrast"](run("cut", lambda done, total: calls.append(done)))
     assert len(calls) == 8 - after
     assert settled(again) == settled(whole)
+
+
+def test_every_arm_has_as_many_steps_in_all(tmp_path: Path) -> None:
+    claim = SentencePrediction.claim("smoke")
+    scale = _sentence_claim.SCALES["smoke"]
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    assert claim.prepare is not None
+    claim.prepare(shared)
+    for arm, run in claim.arms.items():
+        calls: list[int] = []
+        (tmp_path / arm).mkdir()
+        run(Run(0, shared, tmp_path / arm, lambda done, total, calls=calls: calls.append(done)))
+        begun = 0 if arm.startswith("none") else scale.begin
+        assert begun + len(calls) == scale.begin + scale.restore + scale.steps, arm

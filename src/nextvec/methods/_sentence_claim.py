@@ -127,7 +127,8 @@ def _spoken(run: Run, *, steps: bool, scale: Scale) -> Mapping[str, float]:
     learned, tests = _chains(scale, run.seed)
     begin = str(run.shared / "plain") if steps else ""
     method = SentencePrediction.start(_config(scale, stage="tokens", chains=steps, start_from=begin), seed=run.seed)
-    _learn(method, learned, scale, run, steps=scale.steps + (0 if steps else scale.begin))
+    # As many steps as the kinds have in all: ``begin`` of them are those of the model that the others begin with.
+    _learn(method, learned, scale, run, steps=scale.restore + scale.steps + (0 if steps else scale.begin))
     prompts = method.ids([chain.question for chain in tests])
     most = scale.length - max(map(len, prompts)) - 1
     begun = time.perf_counter()
