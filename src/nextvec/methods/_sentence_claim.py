@@ -5,14 +5,13 @@ tokens       the chain in tokens: what the others begin with
 semantic, context, contrast      the three kinds of sentence embeddings
 
 right            answers that are right, in percent; of the embeddings: continuous, and ``discrete``
-passes           places that a question needs, all passes of all transformers together; ``passes_discrete``
+places           that a question needs, of all transformers together; ``places_discrete``
 ms               time of a question, all asked together; ``ms_discrete``
 lens             of the sentences that the reasoner predicts on the way, how many decode to the right step, in percent
 """
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -89,7 +88,7 @@ def claim(name: str) -> Claim:
             ),
             Check(says="and beats the answer alone (control)", better="contrast.right", worse="none.right"),
             Check(
-                says="continuous, it needs fewer places than tokens do", better="tokens.passes", worse="contrast.passes"
+                says="continuous, it needs fewer places than tokens do", better="tokens.places", worse="contrast.places"
             ),
             Check(says="steps on the way decode rightly, more often than not", better="contrast.lens", worse=50.0),
         ),
@@ -130,22 +129,28 @@ def _spoken(run: Run, *, steps: bool, scale: Scale) -> Mapping[str, float]:
     # As many steps as the kinds have in all: ``begin`` of them are those of the model that the others begin with.
     _learn(method, learned, scale, run, steps=scale.restore + scale.steps + (0 if steps else scale.begin))
     prompts = method.ids([chain.question for chain in tests])
-    most = scale.length - max(map(len, prompts)) - 1
+    most = scale.length - max(map(len, prompts))
     begun = time.perf_counter()
-    written = generate(method.reasoner, prompts, max_new=most).ids
+    written = generate(method.reasoner, prompts, max_new=most, stop=(method.close,)).ids
     seconds = time.perf_counter() - begun
-    right, places = 0, 0
-    for chain, prompt, ids in zip(tests, prompts, written, strict=True):
-        wanted = len(sentences_of(chain)) if steps else 1
-        parts = [list(own) for own in _sentences(ids, method.end)][:wanted]
-        said = method.texts(parts[-1:])[0] if parts else ""
-        right += said == f"answer {chain.answer}"
-        places += len(prompt) + sum(len(part) + 1 for part in parts)
-    return {"right": 100 * right / len(tests), "passes": places / len(tests), "ms": 1000 * seconds / len(tests)}
+    said = method.texts([_last(method, ids) for ids in written])
+    right = [text == f"answer {chain.answer}" for text, chain in zip(said, tests, strict=True)]
+    # The last id that is written is not read.
+    places = [len(prompt) + len(ids) - 1 for prompt, ids in zip(prompts, written, strict=True)]
+    return {
+        "right": 100 * float(np.mean(right)),
+        "places": float(np.mean(places)),
+        "ms": 1000 * seconds / len(tests),
+    }
 
 
-def _sentences(ids: Sequence[int], end: int) -> list[list[int]]:
-    return [list(own) for ended, own in itertools.groupby(ids, key=lambda i: i == end) if not ended]
+def _last(method: SentencePrediction, ids: Sequence[int]) -> list[int]:
+    """The last sentence of what was written, which the close of the chain ends; nothing where it was not closed."""
+    if not ids or ids[-1] != method.close:
+        return []
+    sentence = ids[:-1]
+    begin = max((at + 1 for at, token in enumerate(sentence) if token == method.end), default=0)
+    return list(sentence[begin:])
 
 
 def _thought(run: Run, *, kind: str, scale: Scale) -> Mapping[str, float]:
@@ -169,7 +174,7 @@ def _thought(run: Run, *, kind: str, scale: Scale) -> Mapping[str, float]:
         answers = [solution.answer == chain.answer for solution, chain in zip(solutions, tests, strict=True)]
         measures["right" if continuous else "discrete"] = 100 * float(np.mean(answers))
         places = [solution.reasoner_places + solution.decoder_places for solution in solutions]
-        measures[f"passes{name}"] = float(np.mean(places))
+        measures[f"places{name}"] = float(np.mean(places))
         if continuous:
             measures["lens"] = _lens(method, tests, [solution.states for solution in solutions])
     return measures
