@@ -256,6 +256,11 @@ def test_chains_from_files(tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").write_text('{"question": "", "answer": "1"}\n')
     with pytest.raises(InputError, match="are needed"):
         read_chains(tmp_path / "d.jsonl")
+    (tmp_path / "e.jsonl").write_text(
+        '{"question": "1?", "answer": "1"}\n{"question": "1+1?", "steps": ["1+1=2", " "], "answer": "2"}\n'
+    )
+    with pytest.raises(InputError, match=r"e\.jsonl:2: step 2 of 2 is empty"):
+        read_chains(tmp_path / "e.jsonl")
 
 
 def test_training_asking_and_going_on(tmp_path: Path) -> None:

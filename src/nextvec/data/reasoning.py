@@ -32,7 +32,8 @@ class Chain:
 
 
 def read_chains(path: Path) -> list[Chain]:
-    """The chains of a file (see above). InputError, naming the place, for a record without a question or an answer."""
+    """The chains of a file (see above). InputError, naming the place, for a record without a question or an answer,
+    and for an empty step."""
     if path.suffix == ".txt":
         found = [_icot(line, place) for place, line in read_lines(path)]
     else:
@@ -60,9 +61,13 @@ def _icot(line: str, place: str) -> Chain:
 
 
 def _checked(question: Any, steps: Any, answer: Any, place: str) -> Chain:
-    steps = [steps] if isinstance(steps, str) else steps
+    if isinstance(steps, str):
+        steps = [steps] if steps.strip() else []  # an empty text in place of a list says that there are no steps
     answer = str(answer) if isinstance(answer, int | float) and not isinstance(answer, bool) else answer
     texts = [question, answer, *steps] if isinstance(steps, list | tuple) else [None]
     if not all(isinstance(text, str) for text in texts) or not question.strip() or not answer.strip():
         raise InputError(f"{place}: a question, its steps (a list of texts, or one text) and an answer are needed")
-    return Chain(question.strip(), tuple(step.strip() for step in steps if step.strip()), answer.strip())
+    empty = next((number for number, step in enumerate(steps, 1) if not step.strip()), None)
+    if empty is not None:
+        raise InputError(f"{place}: step {empty} of {len(steps)} is empty: take it out, or write what it says")
+    return Chain(question.strip(), tuple(step.strip() for step in steps), answer.strip())
