@@ -16,7 +16,7 @@ from nextvec.data.reasoning import Chain, read_chains  # noqa: E402
 from nextvec.data.sources import ragged  # noqa: E402
 from nextvec.data.synthetic.arithmetic import arithmetic, fresh_split  # noqa: E402
 from nextvec.methods import _colar_claim, _sentence_claim  # noqa: E402
-from nextvec.methods._colar_parts import Thought, collate, log_probability, reinforce, think  # noqa: E402
+from nextvec.methods._colar_parts import Thought, collate, flops, log_probability, reinforce, think  # noqa: E402
 from nextvec.methods.colar import Colar  # noqa: E402
 from nextvec.nn.backbones.transformer import Transformer  # noqa: E402
 from nextvec.types import InputError, Ragged  # noqa: E402
@@ -125,7 +125,7 @@ def test_thinking_reads_every_place_once(monkeypatch: pytest.MonkeyPatch) -> Non
     thoughts = think(made, prompts, most=6, answer=4)
     assert seen[0] == sum(len(prompt) + 1 for prompt in prompts)
     assert set(seen[1:]) == {3}
-    assert len(seen) - 1 <= 6 + 4 + 1
+    assert len(seen) == max(thought.passes for thought in thoughts)
     for prompt, thought in zip(prompts, thoughts, strict=True):
         expected = by_definition(made, prompt, most=6, answer=4)
         assert (thought.tokens, thought.answer) == (expected.tokens, expected.answer)
@@ -175,6 +175,25 @@ def test_what_a_limit_cut_off_is_told() -> None:
         assert len(one.tokens) == len(one.latents) + 1
         assert not one.cut_thinking or len(one.latents) == 2
         assert not one.cut_answer or len(one.answer) == 1
+
+
+def test_operations_of_a_thought_by_hand() -> None:
+    """One layer of width 4 and a vocabulary of 6; 192 weights in a block: 48 + 16 for attention, 64 + 64 after it."""
+    made = Colar(Colar.Config(dim=4, layers=1, heads=2, vocab=6, length=16, activation="gelu", hidden=3))
+    thought = Thought([torch.zeros(4)] * 2, [1, 2, made.separator], [3])
+    assert thought.passes == 1 + 3 + 1  # the prompt, two latents, the separator, the answer
+    places = 3 + 4
+    blocks = 2 * 192 * places
+    attended = 2 * 2 * 4 * sum(range(1, places + 1))  # products with keys, and with values
+    heads = 2 * 4 * 6 * thought.passes
+    latents = 2 * (4 * 3 + 3 * 4 + 2 * 4 * 4) * 2
+    assert flops(made, [0, 1], thought) == blocks + attended + heads + latents
+    seen: list[int] = []
+    made.latent_head.register_forward_hook(lambda *_: seen.append(1))
+    explicit = model(most=1, latent=0.0)
+    explicit.latent_head.register_forward_hook(lambda *_: seen.append(1))
+    think(explicit, [[5, 6]], most=3, answer=2)
+    assert not seen  # a model that thinks in tokens has no use for it
 
 
 def test_reinforcement_makes_right_answers_likelier() -> None:

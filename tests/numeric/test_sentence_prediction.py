@@ -15,7 +15,7 @@ from nextvec.data.reasoning import Chain  # noqa: E402
 from nextvec.data.sources import ragged  # noqa: E402
 from nextvec.generate import Generated  # noqa: E402
 from nextvec.methods import _sentence_claim  # noqa: E402
-from nextvec.methods._sentence_parts import decode, lens, sentences_of  # noqa: E402
+from nextvec.methods._sentence_parts import Solution, decode, flops, lens, sentences_of  # noqa: E402
 from nextvec.methods.sentence_prediction import KINDS, SentencePrediction, Stops  # noqa: E402
 from nextvec.nn.backbones.transformer import Transformer  # noqa: E402
 from nextvec.types import Batch, InputError, Ragged, Run  # noqa: E402
@@ -190,6 +190,20 @@ def test_places_are_those_that_are_read(kind: str, continuous: bool, monkeypatch
     assert [name for name, _ in seen].count("encoder") == (0 if continuous else steps - 1)
 
 
+def test_operations_of_a_solution_by_hand() -> None:
+    """One layer of width 4; 192 weights in a block: 48 + 16 for attention, 64 + 64 after it."""
+    made = model(dim=4, layers=1, activation="gelu")
+    solution = Solution(states=[torch.zeros(4)] * 3, asked=5, decoded=[2], encoded=[6, 4])
+    assert (solution.reasoner_places, solution.decoder_places) == (7, 12)
+    assert solution.passes == 3 + 2 + 2  # question and two embeddings; two places decoded; two sentences encoded
+    blocks = 2 * 192 * (7 + 12)
+    attended = 2 * 2 * 4 * sum(n * (n + 1) // 2 for n in (7, 2, 6, 4))
+    spoken = 2 * 2 * 4 * 262
+    between = 2 * (3 * (4 * 4 + 4 * 192 + 192 * 48 + 48) + 2 * 4 * 4)
+    assert made.config.vocab == 262
+    assert flops(made, solution) == blocks + attended + spoken + between
+
+
 def test_solved_questions_leave_and_change_nothing() -> None:
     """Questions that stop at different steps are solved as each is alone."""
     made = model()
@@ -345,3 +359,4 @@ def test_chains_in_tokens_stop_at_their_end(tmp_path: Path, monkeypatch: pytest.
     written = [len(tests[0].steps[0]) + 1 + len("answer 3,"), len("answer 3,"), *[len("answer no,")] * (len(tests) - 2)]
     asked = [len(chain.question) + 1 for chain in tests]
     assert measures["places"] == pytest.approx(np.mean(np.add(asked, written) - 1))
+    assert measures["passes"] == 1.0 and measures["mflops"] > 0

@@ -7,8 +7,9 @@ mean        blocks are means, not sums over sqrt(c) (control)
 rl          the method, then GRPO at c = 2
 
 right_C     answers that are right at c = C, in percent; ``length_C``: latents (or tokens of the chain) that were used;
-            ``mflops_C``: millions of operations of a question; ``ms_C``: its time, all asked together
-right, length, mflops, ms      the same of none and explicit
+            ``passes_C``: of the model, with its cache, for a question; ``mflops_C``: millions of operations of these;
+            ``ms_C``: its time, all asked together
+right, length, passes, mflops, ms      the same of none and explicit
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from nextvec.data.catalog import locate
 from nextvec.data.reasoning import Chain, read_chains
 from nextvec.data.synthetic.arithmetic import fresh_split
 from nextvec.language_claims import LanguageScale, train
+from nextvec.methods._colar_parts import flops
 from nextvec.methods.colar import Colar
 from nextvec.text_claims import scale_named
 from nextvec.types import Check, Claim, Run
@@ -164,7 +166,7 @@ def _arm(run: Run, *, arm: str, scale: Scale) -> Mapping[str, float]:
 
 
 def _asked(method: Colar, tests: list[Chain], factor: int, scale: Scale) -> dict[str, float]:
-    """``right``, ``length``, ``mflops`` and ``ms``."""
+    """``right``, ``length``, ``passes``, ``mflops`` and ``ms``."""
     answers, thoughts = [], []
     begun = time.perf_counter()
     for start in range(0, len(tests), 100):
@@ -174,11 +176,12 @@ def _asked(method: Colar, tests: list[Chain], factor: int, scale: Scale) -> dict
         thoughts += found[1]
     seconds = time.perf_counter() - begun
     right = [answer == chain.answer for answer, chain in zip(answers, tests, strict=True)]
-    prompts = [len(method.prompt(chain.question, factor)) for chain in tests]
-    places = [1 + a + len(b.tokens) + len(b.answer) for a, b in zip(prompts, thoughts, strict=True)]
+    prompts = [method.prompt(chain.question, factor) for chain in tests]
+    operations = [flops(method, prompt, thought) for prompt, thought in zip(prompts, thoughts, strict=True)]
     return {
         "right": 100 * float(np.mean(right)),
         "length": float(np.mean([len(thought.tokens) - 1 for thought in thoughts])),
-        "mflops": float(np.mean(places)) * method.flops_per_item() / 3e6,  # of 6 per weight, 2 are the forward pass's
+        "passes": float(np.mean([thought.passes for thought in thoughts])),
+        "mflops": float(np.mean(operations)) / 1e6,
         "ms": 1000 * seconds / len(tests),
     }

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nextvec.data.sources import ragged
+from nextvec.nn.backbones.flops import matrix_flops, reading_flops
 from nextvec.types import Batch, InputError, Ragged
 
 if TYPE_CHECKING:
     from nextvec.methods.colar import Colar
 
-__all__ = ["Thought", "collate", "reinforce", "think"]
+__all__ = ["Thought", "collate", "flops", "reinforce", "think"]
 
 Ids = Sequence[int]
 
@@ -75,6 +76,19 @@ class Thought:
     cut_thinking: bool = False
     cut_answer: bool = False
 
+    @property
+    def passes(self) -> int:
+        """Passes of the backbone: one over the prompt, and one for every latent, separator and token after it."""
+        return 1 + len(self.tokens) + len(self.answer)
+
+
+def flops(method: Colar, prompt: Ids, thought: Thought) -> float:
+    """Operations of ``thought``: those of the backbone, of logits after every pass, and of the latent head."""
+    asked, fed = len(prompt) + 1, thought.passes - 1
+    backbone = reading_flops(method.backbone, asked, spoken=1)
+    backbone += reading_flops(method.backbone, fed, after=asked, spoken=fed)
+    return backbone + len(thought.latents) * matrix_flops(method.latent_head)
+
 
 @torch.no_grad()
 def think(
@@ -103,8 +117,9 @@ def think(
     for _ in range(most + answer + 2):
         logits = backbone.logits(states).float()
         chosen = _choose(logits, noise, generator).tolist()
-        mean, scale = (part.float() for part in method.latent_head(states))
-        drawn = mean + noise * scale.exp() * torch.randn(mean.shape, generator=generator).to(mean)
+        if not explicit and not bool((answering | done).all()):
+            mean, scale = (part.float() for part in method.latent_head(states))
+            drawn = mean + noise * scale.exp() * torch.randn(mean.shape, generator=generator).to(mean)
         feed = torch.empty(len(prompts), backbone.config.dim, device=device)
         for i, thought in enumerate(thoughts):
             if done[i]:

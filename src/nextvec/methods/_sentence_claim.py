@@ -5,7 +5,9 @@ tokens       the chain in tokens: what the others begin with
 semantic, context, contrast      the three kinds of sentence embeddings
 
 right            answers that are right, in percent; of the embeddings: continuous, and ``discrete``
-places           that a question needs, of all transformers together; ``places_discrete``
+places           that all transformers together read for a question; ``places_discrete``
+passes           of all transformers, with their caches, for a question; ``passes_discrete``
+mflops           millions of operations of these; ``mflops_discrete``
 ms               time of a question, all asked together; ``ms_discrete``
 lens             of the sentences that the reasoner predicts on the way, how many decode to the right step, in percent
 """
@@ -26,8 +28,9 @@ from nextvec.data.reasoning import Chain
 from nextvec.data.synthetic.arithmetic import fresh_split
 from nextvec.generate import generate
 from nextvec.language_claims import LanguageScale, train
-from nextvec.methods._sentence_parts import decode, sentences_of
+from nextvec.methods._sentence_parts import decode, flops, sentences_of
 from nextvec.methods.sentence_prediction import KINDS, SentencePrediction
+from nextvec.nn.backbones.flops import reading_flops
 from nextvec.text_claims import scale_named
 from nextvec.types import Check, Claim, Run
 
@@ -90,6 +93,7 @@ def claim(name: str) -> Claim:
             Check(
                 says="continuous, it needs fewer places than tokens do", better="tokens.places", worse="contrast.places"
             ),
+            Check(says="and fewer operations", better="tokens.mflops", worse="contrast.mflops"),
             Check(says="steps on the way decode rightly, more often than not", better="contrast.lens", worse=50.0),
         ),
         prepare=partial(_prepare, scale=scale),
@@ -131,15 +135,21 @@ def _spoken(run: Run, *, steps: bool, scale: Scale) -> Mapping[str, float]:
     prompts = method.ids([chain.question for chain in tests])
     most = scale.length - max(map(len, prompts))
     begun = time.perf_counter()
-    written = generate(method.reasoner, prompts, max_new=most, stop=(method.close,)).ids
+    written = generate(method.reasoner, prompts, max_new=most, stop=(method.close,))
     seconds = time.perf_counter() - begun
-    said = method.texts([_last(method, ids) for ids in written])
+    said = method.texts([_last(method, ids) for ids in written.ids])
     right = [text == f"answer {chain.answer}" for text, chain in zip(said, tests, strict=True)]
     # The last id that is written is not read.
-    places = [len(prompt) + len(ids) - 1 for prompt, ids in zip(prompts, written, strict=True)]
+    read = [(len(prompt), len(ids) - 1) for prompt, ids in zip(prompts, written.ids, strict=True)]
+    operations = [
+        reading_flops(method.reasoner, asked, spoken=1) + reading_flops(method.reasoner, more, after=asked, spoken=more)
+        for asked, more in read
+    ]
     return {
         "right": 100 * float(np.mean(right)),
-        "places": float(np.mean(places)),
+        "places": float(np.mean([asked + more for asked, more in read])),
+        "passes": float(np.mean(written.passes)),
+        "mflops": float(np.mean(operations)) / 1e6,
         "ms": 1000 * seconds / len(tests),
     }
 
@@ -175,6 +185,8 @@ def _thought(run: Run, *, kind: str, scale: Scale) -> Mapping[str, float]:
         measures["right" if continuous else "discrete"] = 100 * float(np.mean(answers))
         places = [solution.reasoner_places + solution.decoder_places for solution in solutions]
         measures[f"places{name}"] = float(np.mean(places))
+        measures[f"passes{name}"] = float(np.mean([solution.passes for solution in solutions]))
+        measures[f"mflops{name}"] = float(np.mean([flops(method, solution) for solution in solutions])) / 1e6
         if continuous:
             measures["lens"] = _lens(method, tests, [solution.states for solution in solutions])
     return measures

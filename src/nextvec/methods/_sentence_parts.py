@@ -15,12 +15,13 @@ from torch import Tensor
 from nextvec.data.reasoning import Chain
 from nextvec.data.sources import ragged
 from nextvec.nn.backbones.cache import KVCache
+from nextvec.nn.backbones.flops import matrix_flops, reading_flops
 from nextvec.types import InputError, Ragged
 
 if TYPE_CHECKING:
     from nextvec.methods.sentence_prediction import SentencePrediction
 
-__all__ = ["Solution", "decode", "lens", "sentences_of", "solve"]
+__all__ = ["Solution", "decode", "flops", "lens", "sentences_of", "solve"]
 
 
 def sentences_of(chain: Chain) -> list[str]:
@@ -51,6 +52,24 @@ class Solution:
     def decoder_places(self) -> int:
         """Places that the autoencoder read, decoding and encoding."""
         return sum(self.decoded) + sum(self.encoded)
+
+    @property
+    def passes(self) -> int:
+        """Passes of all transformers: the reasoner's, one over the question and one for every embedding that was fed;
+        the decoder's, one per place; the encoder's, one per sentence."""
+        return len(self.states) + sum(self.decoded) + len(self.encoded)
+
+
+def flops(method: SentencePrediction, solution: Solution) -> float:
+    """Operations of ``solution``: those of the transformers, of logits of what was decoded, and of the layers between
+    the reasoner and embeddings."""
+    predicted = len(solution.states)
+    total = reading_flops(method.reasoner, solution.asked)
+    total += reading_flops(method.reasoner, predicted - 1, after=solution.asked)
+    total += predicted * (matrix_flops(method.leave) + matrix_flops(method.stop))
+    total += (predicted - 1) * matrix_flops(method.enter)
+    total += sum(reading_flops(method.autoencoder, places, spoken=places) for places in solution.decoded)
+    return total + sum(reading_flops(method.autoencoder, places) for places in solution.encoded)
 
 
 @torch.no_grad()
