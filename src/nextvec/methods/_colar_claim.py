@@ -4,7 +4,8 @@ none        the answer alone, no chain (control)
 explicit    the chain in tokens: the model that the others begin with
 latent      the method, asked at c = 1, 2 and 5
 mean        blocks are means, not sums over sqrt(c) (control)
-rl          the method, then GRPO at c = 2
+rl          the method, then GRPO at c = 2, where a thought's log probability is divided by its terms
+rl_sum      the same without that division (control)
 
 right_C     answers that are right at c = C, in percent; ``length_C``: latents (or tokens of the chain) that were used;
             ``passes_C``: of the model, with its cache, for a question; ``mflops_C``: millions of operations of these;
@@ -32,7 +33,7 @@ from nextvec.methods.colar import Colar
 from nextvec.text_claims import scale_named
 from nextvec.types import Check, Claim, Run
 
-ARMS = ("none", "explicit", "latent", "mean", "rl")
+ARMS = ("none", "explicit", "latent", "mean", "rl", "rl_sum")
 FACTORS = (1, 2, 5)
 
 
@@ -84,8 +85,9 @@ def claim(name: str) -> Claim:
     scale = scale_named(SCALES, name)
     return Claim(
         statement="Explicit chains are right most often, then latent ones at c = 2, then at c = 5, then none; a chain"
-        " is as long as c says; sums over sqrt(c) beat means; GRPO shortens chains without loss. The paper's figures"
-        " are Llama-3.2-1B's, averaged over four sets.",
+        " is as long as c says; sums over sqrt(c) beat means; GRPO shortens chains without loss, because a"
+        " thought's log probability is divided by its terms. The paper's figures are Llama-3.2-1B's, averaged over four"
+        " sets.",
         arms={arm: partial(_arm, arm=arm, scale=scale) for arm in ARMS},
         checks=(
             Check(
@@ -103,6 +105,11 @@ def claim(name: str) -> Claim:
             Check(says="sums over sqrt(c) beat means, at c = 5", better="latent.right_5", worse="mean.right_5"),
             Check(says="GRPO shortens chains, at c = 2", better="latent.length_2", worse="rl.length_2"),
             Check(says="and loses two points or less", better="rl.right_2", worse="latent.right_2", margin=-2.0),
+            Check(
+                says="dividing a thought's log probability by its terms is what shortens chains (control)",
+                better="rl_sum.length_2",
+                worse="rl.length_2",
+            ),
         ),
         paper={
             "explicit.right": 53.6,
@@ -154,9 +161,8 @@ def _arm(run: Run, *, arm: str, scale: Scale) -> Mapping[str, float]:
     method = Colar.start(config, seed=run.seed)
     source = method.source(learned, batch=scale.batch, seed=run.seed, steps=arm != "none")
     train(method, source, replace(scale, steps=scale.begin + scale.steps) if arm == "none" else scale, run)
-    if arm == "rl":
-        questions = learned[: 50 * scale.rl * 8]
-        method.reinforce(questions, steps=scale.rl, lr=scale.rl_lr, most=scale.budget, seed=run.seed)
+    if arm in ("rl", "rl_sum"):
+        method.reinforce(learned, steps=scale.rl, lr=scale.rl_lr, most=scale.budget, average=arm == "rl", seed=run.seed)
     if plain:
         found = _asked(method, tests, 1, scale)
         return found | {"length_third": found["length"] / 3}
