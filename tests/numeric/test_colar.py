@@ -12,6 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="methods need torch: pip install 'nextvec[hf]'")
 
+from nextvec.data.catalog import find  # noqa: E402
 from nextvec.data.reasoning import Chain, read_chains  # noqa: E402
 from nextvec.data.sources import ragged  # noqa: E402
 from nextvec.data.synthetic.arithmetic import arithmetic, fresh_split  # noqa: E402
@@ -251,6 +252,37 @@ def test_no_arm_is_asked_what_the_shared_model_has_learned(module: Any) -> None:
     assert not {chain.question for chain in tests} & {chain.question for chain in (*begun_with, *learned)}
 
 
+def test_what_is_too_long_is_left_out_of_the_claim_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of 40 tokens: 8 latents, 3 tokens of an answer and two separators leave 27 for a question."""
+    scale = dataclasses.replace(_colar_claim.SCALES["smoke"], length=40, budget=8, answer=3)
+    made = model(length=40)
+    short, long = Chain("1+1", ("1+1=2;",), "2"), Chain("1+1", ("1+1=2;",) * 4, "2")
+    assert [made.places(chain) for chain in (short, long)] == [13 + 6 + 1 + 3, 13 + 24 + 1 + 3]
+    just, over = Chain("1" * 17, (), "1"), Chain("1" * 18, (), "1")
+    monkeypatch.setattr(_colar_claim, "_chains", lambda scale, seed: ([short, long, short], [just, over, over]))
+    learned, tests, left = _colar_claim._fitting(made, scale, 0)
+    assert (learned, tests) == ([short, short], [just])
+    assert left == {"left_out": 1.0, "left_out_tests": 2.0}
+    made.rows(learned, 2)
+    made.answer([chain.question for chain in tests], factor=2, budget=8, answer=3)
+    monkeypatch.setattr(_colar_claim, "_chains", lambda scale, seed: ([long], [just]))
+    with pytest.raises(InputError, match="none has room in 40 tokens"):
+        _colar_claim._fitting(made, scale, 0)
+
+
+@pytest.mark.parametrize("chains", ["equations", "sentences"])
+def test_gsm8k_has_room_at_gpu_scale(chains: str) -> None:
+    scale = dataclasses.replace(_colar_claim.SCALES["gpu"], chains=chains)
+    if find("gsm8k") is None or find("icot") is None:
+        pytest.skip("GSM8K is not at hand: set NEXTVEC_DATA")
+    learned, tests, left = _colar_claim._fitting(model(length=scale.length), scale, 0)
+    assert len(learned) + left["left_out"] > 6900 and len(tests) + left["left_out_tests"] == 1319
+    assert left["left_out_tests"] < 0.05 * 1319
+    if chains == "equations":
+        assert left["left_out"] < 0.02 * 7473
+        assert all(step.startswith("<<") and step.endswith(">>") for chain in learned for step in chain.steps)
+
+
 def test_chains_from_files(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(
         "\n".join(
@@ -269,6 +301,11 @@ def test_chains_from_files(tmp_path: Path) -> None:
     ]
     (tmp_path / "b.txt").write_text("How?||<<3*2=6>> <<6+1=7>> #### 7\n")
     assert read_chains(tmp_path / "b.txt") == [Chain("How?", ("<<3*2=6>>", "<<6+1=7>>"), "7")]
+    (tmp_path / "b.txt").write_text("How?||3 * 2 is $6.5. Then 7. #### 7\nAnd?|| #### 7\n")
+    assert read_chains(tmp_path / "b.txt") == [
+        Chain("How?", ("3 * 2 is $6.5.", "Then 7."), "7"),
+        Chain("And?", (), "7"),
+    ]
     (tmp_path / "c.txt").write_text("no form at all\n")
     with pytest.raises(InputError, match=r"c\.txt.*is not 'question"):
         read_chains(tmp_path / "c.txt")

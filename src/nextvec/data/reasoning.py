@@ -1,8 +1,9 @@
 """Questions with the steps to their answers.
 
-A file has a record per line: {"question": ..., "steps": [...] or "...", "answer": ...}; or, in a text file, the form of
-iCoT, ``question||<<3*2=6>> <<6+1=7>> #### 7``. The steps of GSM8K's own records, whose answer holds them as ``<<...>>``
-before ``####``, are taken out of it. Legend: n questions.
+A file has a record per line: {"question": ..., "steps": [...] or "...", "answer": ...}; a .json file is a list of such
+records, as ProsQA is published. A text file has the form of iCoT, ``question||<<3*2=6>> <<6+1=7>> #### 7``, or with
+sentences for steps. The steps of GSM8K's own records, whose answer holds them as ``<<...>>`` before ``####``, are taken
+out of it. Legend: n questions.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from nextvec.types import InputError
 __all__ = ["Chain", "read_chains"]
 
 _STEP = re.compile(r"<<[^<>]*>>")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ def _icot(line: str, place: str) -> Chain:
     steps, mark, answer = rest.rpartition("####")
     if not bar or not mark:
         raise InputError(f"{place}: {line[:60]!r} is not 'question||steps #### answer'")
-    return _checked(question, _STEP.findall(steps) or steps.split(), answer, place)
+    found = _STEP.findall(steps) or (_SENTENCE_END.split(steps.strip()) if steps.strip() else [])
+    return _checked(question, found, answer, place)
 
 
 def _checked(question: Any, steps: Any, answer: Any, place: str) -> Chain:

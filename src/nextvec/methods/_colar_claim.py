@@ -1,4 +1,4 @@
-"""The claim of CoLaR on chained arithmetic, and on the steps of GSM8K where that set is at hand (gpu scale).
+"""The claim of CoLaR on chained arithmetic, and on the equations of GSM8K where that set is at hand (gpu scale).
 
 none        the answer alone, no chain (control)
 explicit    the chain in tokens: the model that the others begin with
@@ -11,6 +11,7 @@ right_C     answers that are right at c = C, in percent; ``length_C``: latents (
             ``passes_C``: of the model, with its cache, for a question; ``mflops_C``: millions of operations of these;
             ``ms_C``: its time, all asked together
 right, length, passes, mflops, ms      the same of none and explicit
+left_out, left_out_tests      questions that are longer than the model reads, to learn from and to measure on
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from nextvec.language_claims import LanguageScale, train
 from nextvec.methods._colar_parts import flops
 from nextvec.methods.colar import Colar
 from nextvec.text_claims import scale_named
-from nextvec.types import Check, Claim, Run
+from nextvec.types import Check, Claim, InputError, Run
 
 ARMS = ("none", "explicit", "latent", "mean", "rl", "rl_sum")
 FACTORS = (1, 2, 5)
@@ -39,8 +40,9 @@ FACTORS = (1, 2, 5)
 
 @dataclass(frozen=True, kw_only=True)
 class Scale(LanguageScale):
-    """chains: "arithmetic" or "gsm8k"; count: to learn from; tests: to measure on; least, operations: of a question;
-    begin: steps of the explicit model; rl: steps of GRPO; budget: latents at most."""
+    """chains: "arithmetic", "equations" (GSM8K's, without its words) or "sentences" (GSM8K's solutions in full); count:
+    to learn from; tests: to measure on; least, operations: of a question of arithmetic; begin: steps of the explicit
+    model; rl: steps of GRPO; budget, answer: latents, and tokens of an answer, at most."""
 
     chains: str = "arithmetic"
     count: int = 60
@@ -51,6 +53,7 @@ class Scale(LanguageScale):
     rl: int = 1
     rl_lr: float = 1e-5
     budget: int = 24
+    answer: int = 8
 
 
 _CPU = Scale(
@@ -74,8 +77,8 @@ SCALES = {
     "smoke": replace(Scale(), length=96),
     "cpu": _CPU,
     "gpu": replace(
-        _CPU, chains="gsm8k", length=512, dim=512, layers=8, heads=8, begin=20_000, steps=20_000, rl=200, budget=160,
-        device="auto",
+        _CPU, chains="equations", length=640, dim=512, layers=8, heads=8, begin=5_000, steps=5_000, batch=64, lr=1e-3,
+        rl=400, budget=112, answer=12, device="auto",
     ),
 }  # fmt: skip
 
@@ -127,11 +130,27 @@ def claim(name: str) -> Claim:
 
 def _chains(scale: Scale, seed: int) -> tuple[list[Chain], list[Chain]]:
     """To learn from, and to measure on."""
-    if scale.chains == "gsm8k":
+    if scale.chains == "equations":
+        folder = locate("gsm8k")
+        return read_chains(folder / "train.jsonl"), read_chains(folder / "test.jsonl")
+    if scale.chains == "sentences":
         folder = locate("icot") / "data" / "gsm8k"
         return read_chains(folder / "train_no_aug.txt"), read_chains(folder / "test.txt")
     # The model that the arms begin with has learned from the questions of seed 0.
     return fresh_split(seed, scale.count, scale.tests, least=scale.least, most=scale.operations, before=(0,))
+
+
+def _fitting(method: Colar, scale: Scale, seed: int) -> tuple[list[Chain], list[Chain], dict[str, float]]:
+    """What ``_chains`` gives, without what is too long for the model, and how many that were: to learn from, a question
+    with its steps and answer; to measure on, a question with the budget for both. InputError where nothing is left."""
+    learned, tests = _chains(scale, seed)
+    room = scale.length - scale.budget - scale.answer - 2
+    fit = [chain for chain in learned if method.places(chain) <= scale.length]
+    asked = [chain for chain in tests if len(method.prompt(chain.question, 1)) <= room]
+    if not fit or not asked:
+        raise InputError(f"of {len(learned)} and {len(tests)} questions none has room in {scale.length} tokens")
+    left = {"left_out": float(len(learned) - len(fit)), "left_out_tests": float(len(tests) - len(asked))}
+    return fit, asked, left
 
 
 def _config(scale: Scale, **changes: Any) -> Any:
@@ -140,8 +159,8 @@ def _config(scale: Scale, **changes: Any) -> Any:
 
 def _prepare(shared: Path, *, scale: Scale) -> None:
     """The explicit model that the arms begin with."""
-    learned, _ = _chains(scale, 0)
     method = Colar.start(_config(scale, most=1, latent=0.0), seed=0)
+    learned, _, _ = _fitting(method, scale, 0)
     run = Run(seed=0, shared=shared, folder=shared, progress=lambda done, total: None)
     begin = replace(scale, steps=scale.begin)
     train(method, method.source(learned, batch=scale.batch, seed=0), begin, run)
@@ -149,7 +168,6 @@ def _prepare(shared: Path, *, scale: Scale) -> None:
 
 
 def _arm(run: Run, *, arm: str, scale: Scale) -> Mapping[str, float]:
-    learned, tests = _chains(scale, run.seed)
     plain = arm in ("none", "explicit")
     config = _config(
         scale,
@@ -159,16 +177,17 @@ def _arm(run: Run, *, arm: str, scale: Scale) -> Mapping[str, float]:
         start_from="" if arm == "none" else str(run.shared / "explicit"),
     )
     method = Colar.start(config, seed=run.seed)
+    learned, tests, left = _fitting(method, scale, run.seed)
     source = method.source(learned, batch=scale.batch, seed=run.seed, steps=arm != "none")
     train(method, source, replace(scale, steps=scale.begin + scale.steps) if arm == "none" else scale, run)
     if arm in ("rl", "rl_sum"):
-        method.reinforce(learned, steps=scale.rl, lr=scale.rl_lr, most=scale.budget, average=arm == "rl", seed=run.seed)
+        options: dict[str, Any] = {"most": scale.budget, "answer": scale.answer, "average": arm == "rl"}
+        method.reinforce(learned, steps=scale.rl, lr=scale.rl_lr, seed=run.seed, **options)
     if plain:
         found = _asked(method, tests, 1, scale)
-        return found | {"length_third": found["length"] / 3}
-    return {
-        f"{name}_{factor}": value for factor in FACTORS for name, value in _asked(method, tests, factor, scale).items()
-    }
+        return {**found, "length_third": found["length"] / 3, **left}
+    measures = [(factor, _asked(method, tests, factor, scale)) for factor in FACTORS]
+    return {f"{name}_{factor}": value for factor, found in measures for name, value in found.items()} | left
 
 
 def _asked(method: Colar, tests: list[Chain], factor: int, scale: Scale) -> dict[str, float]:
@@ -177,7 +196,9 @@ def _asked(method: Colar, tests: list[Chain], factor: int, scale: Scale) -> dict
     begun = time.perf_counter()
     for start in range(0, len(tests), 100):
         some = tests[start : start + 100]
-        found = method.answer([chain.question for chain in some], factor=factor, budget=scale.budget, answer=8)
+        found = method.answer(
+            [chain.question for chain in some], factor=factor, budget=scale.budget, answer=scale.answer
+        )
         answers += found[0]
         thoughts += found[1]
     seconds = time.perf_counter() - begun
