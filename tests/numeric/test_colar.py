@@ -306,6 +306,17 @@ def test_chains_from_files(tmp_path: Path) -> None:
         Chain("How?", ("3 * 2 is $6.5.", "Then 7."), "7"),
         Chain("And?", (), "7"),
     ]
+    hop = {"question": "Tom is a wug. Is Tom a dax or fep?", "steps": ["Tom is a wug."], "answer": "Tom is a dax."}
+    (tmp_path / "prosqa.json").write_text(json.dumps([hop | {"edges": [[0, 1]], "root": 0}]))
+    assert read_chains(tmp_path / "prosqa.json") == [Chain(hop["question"], ("Tom is a wug.",), "Tom is a dax.")]
+    for text, told in (
+        ("[", "no valid JSON"),
+        ('{"a": 1}', "a list of records"),
+        ('[{"question": "1"}]', "record 1: a"),
+    ):
+        (tmp_path / "prosqa.json").write_text(text)
+        with pytest.raises(InputError, match=told):
+            read_chains(tmp_path / "prosqa.json")
     (tmp_path / "c.txt").write_text("no form at all\n")
     with pytest.raises(InputError, match=r"c\.txt.*is not 'question"):
         read_chains(tmp_path / "c.txt")

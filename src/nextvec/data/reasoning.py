@@ -8,6 +8,7 @@ out of it. Legend: n questions.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 from nextvec.data.lines import read_lines
 from nextvec.data.readers import read_located
+from nextvec.files import storage_error
 from nextvec.types import InputError
 
 __all__ = ["Chain", "read_chains"]
@@ -45,8 +47,24 @@ def read_chains(path: Path) -> list[Chain]:
     return found
 
 
+def _located(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Records with their places."""
+    if path.suffix != ".json":
+        yield from read_located(path, fields=("question", "answer"))
+        return
+    try:
+        records = json.loads(path.read_bytes())
+    except OSError as error:
+        raise storage_error(error, path) from error
+    except ValueError as error:
+        raise InputError(f"{path.name}: no valid JSON ({error})") from error
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise InputError(f"{path.name}: expected a list of records; one record per line belongs in a .jsonl file")
+    yield from ((f"{path.name}: record {number}", record) for number, record in enumerate(records, 1))
+
+
 def _records(path: Path) -> Iterator[Chain]:
-    for place, record in read_located(path, fields=("question", "answer")):
+    for place, record in _located(path):
         question, answer, steps = (record.get(name) for name in ("question", "answer", "steps"))
         if steps is None and isinstance(answer, str) and "####" in answer:
             before, _, answer = answer.rpartition("####")
