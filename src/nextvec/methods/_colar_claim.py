@@ -65,12 +65,12 @@ _CPU = Scale(
     dim=128,
     layers=3,
     heads=4,
-    begin=800,
-    steps=800,
-    batch=64,
+    begin=1500,
+    steps=2000,
+    batch=32,
     lr=2e-3,
-    rl=20,
-    rl_lr=3e-5,
+    rl=400,
+    rl_lr=1e-4,
     budget=40,
 )
 SCALES = {
