@@ -184,8 +184,8 @@ def test_of_a_graph_one_candidate_is_reached_and_the_other_is_not(seed: int, lea
 
 
 def test_graphs_to_measure_on_are_new_and_either_candidate_is_right_as_often() -> None:
-    learned, tests = told.fresh_split(1, 300, 40, hops=2, extra=1, before=(0,))
-    begun_with, _ = told.fresh_split(0, 300, 40, hops=2, extra=1)
+    learned, tests = told.fresh_split(1, 300, 40, least=1, hops=2, extra=1, before=(0,))
+    begun_with, _ = told.fresh_split(0, 300, 40, least=1, hops=2, extra=1)
     known = {chain.question for chain in (*learned, *begun_with)}
     assert not known & {chain.question for chain in tests}
     first = np.mean([chain.question.split()[-3] == chain.answer for chain in learned])

@@ -1,8 +1,9 @@
-"""The claim of sentence-level reasoning on chained arithmetic.
+"""The claim of sentence-level reasoning on chained arithmetic, and on graphs told in sentences.
 
 none         the answer alone (control)
 tokens       the chain in tokens: what the others begin with
 semantic, context, contrast      the three kinds of sentence embeddings
+none_graph, tokens_graph, contrast_graph      the same on graphs, where guessing is right half of the time
 
 right            answers that are right, in percent; of the embeddings: continuous, and ``discrete``
 places           that all transformers together read for a question; ``places_discrete``
@@ -25,6 +26,7 @@ import numpy as np
 import torch
 
 from nextvec.data.reasoning import Chain
+from nextvec.data.synthetic import graphs
 from nextvec.data.synthetic.arithmetic import fresh_split
 from nextvec.generate import generate
 from nextvec.language_claims import LanguageScale, train
@@ -34,16 +36,21 @@ from nextvec.nn.backbones.flops import reading_flops
 from nextvec.text_claims import scale_named
 from nextvec.types import Check, Claim, Run
 
+_SENTENCE = 12  # tokens of one, at most
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scale(LanguageScale):
-    """count: questions to learn from; tests: to measure on; least, operations: of a question; begin, restore: steps of
-    the first two stages (``steps``: of the third)."""
+    """data: "arithmetic" or "graphs"; count: questions to learn from; tests: to measure on; least, operations: of a
+    question (of graphs: how far away the answer is); extra: edges of a graph beside its two chains; begin, restore:
+    steps of the first two stages (``steps``: of the third)."""
 
+    data: str = "arithmetic"
     count: int = 60
     tests: int = 20
     least: int = 2
     operations: int = 3
+    extra: int = 1
     begin: int = 4
     restore: int = 4
 
@@ -56,10 +63,10 @@ _CPU = Scale(
     dim=128,
     layers=3,
     heads=4,
-    begin=800,
-    restore=500,
-    steps=800,
-    batch=64,
+    begin=1200,
+    restore=600,
+    steps=1500,
+    batch=32,
     lr=2e-3,
 )
 SCALES = {
@@ -70,16 +77,30 @@ SCALES = {
         steps=20_000, batch=256, device="auto",
     ),
 }  # fmt: skip
+GRAPHS = {
+    "smoke": Scale(data="graphs", least=2, operations=2, length=128),
+    "cpu": replace(
+        _CPU, data="graphs", least=2, operations=2, length=128, begin=800, restore=400, steps=600, batch=16, lr=1e-3
+    ),
+    "gpu": replace(SCALES["gpu"], data="graphs", least=2, operations=5, extra=4, length=256),
+}
 
 
 def claim(name: str) -> Claim:
     """The claim at scale ``name``."""
-    scale = scale_named(SCALES, name)
-    arms = {"none": partial(_spoken, steps=False, scale=scale), "tokens": partial(_spoken, steps=True, scale=scale)}
+    scale, told = scale_named(SCALES, name), scale_named(GRAPHS, name)
+    arms = {
+        "none": partial(_spoken, steps=False, scale=scale),
+        "tokens": partial(_spoken, steps=True, scale=scale),
+        **{kind: partial(_thought, kind=kind, scale=scale) for kind in KINDS},
+        "none_graph": partial(_spoken, steps=False, scale=told),
+        "tokens_graph": partial(_spoken, steps=True, scale=told),
+        "contrast_graph": partial(_thought, kind="contrast", scale=told),
+    }
     return Claim(
         statement="Reasoning among contextual sentence embeddings is nearly as good as in tokens, in fewer places, and"
         " better than among semantic ones; what is predicted on the way decodes to the steps.",
-        arms=arms | {kind: partial(_thought, kind=kind, scale=scale) for kind in KINDS},
+        arms=arms,
         checks=(
             Check(says="contextual embeddings beat semantic ones", better="context.right", worse="semantic.right"),
             Check(says="with InfoNCE, too", better="contrast.right", worse="semantic.right"),
@@ -95,14 +116,24 @@ def claim(name: str) -> Claim:
             ),
             Check(says="and fewer operations", better="tokens.mflops", worse="contrast.mflops"),
             Check(says="steps on the way decode rightly, more often than not", better="contrast.lens", worse=50.0),
+            Check(
+                says="on graphs, too, five points or less are lost to tokens",
+                better="contrast_graph.right",
+                worse="tokens_graph.right",
+                margin=-5.0,
+            ),
+            Check(says="and the answer alone is beaten", better="contrast_graph.right", worse="none_graph.right"),
         ),
-        prepare=partial(_prepare, scale=scale),
-        config=asdict(scale),
+        prepare=partial(_prepare, scales=(scale, told)),
+        config=asdict(scale) | {f"graphs_{key}": value for key, value in asdict(told).items()},
     )
 
 
 def _chains(scale: Scale, seed: int) -> tuple[list[Chain], list[Chain]]:
-    # The model that the arms begin with has learned from the questions of seed 0.
+    """To learn from, and to measure on. The model that the arms begin with has learned from the questions of seed 0."""
+    if scale.data == "graphs":
+        shape = {"least": scale.least, "hops": scale.operations, "extra": scale.extra}
+        return graphs.fresh_split(seed, scale.count, scale.tests, **shape, before=(0,))
     return fresh_split(seed, scale.count, scale.tests, least=scale.least, most=scale.operations, before=(0,))
 
 
@@ -116,19 +147,24 @@ def _learn(method: SentencePrediction, chains: Sequence[Chain], scale: Scale, ru
     train(method, source, replace(scale, steps=steps), run, name=method.config.stage)
 
 
-def _prepare(shared: Path, *, scale: Scale) -> None:
-    """The plain language model that the kinds begin with."""
-    learned, _ = _chains(scale, 0)
-    method = SentencePrediction.start(_config(scale, stage="tokens"), seed=0)
+def _prepare(shared: Path, *, scales: Sequence[Scale]) -> None:
+    """The plain language models that the kinds begin with, one for each kind of data."""
     run = Run(seed=0, shared=shared, folder=shared, progress=lambda done, total: None)
-    _learn(method, learned, scale, run, steps=scale.begin)
-    method.save(shared / "plain")
+    for scale in scales:
+        learned, _ = _chains(scale, 0)
+        method = SentencePrediction.start(_config(scale, stage="tokens"), seed=0)
+        _learn(method, learned, scale, run, steps=scale.begin)
+        method.save(_plain(shared, scale))
+
+
+def _plain(shared: Path, scale: Scale) -> Path:
+    return shared / f"plain_{scale.data}"
 
 
 def _spoken(run: Run, *, steps: bool, scale: Scale) -> Mapping[str, float]:
     """A plain language model, with and without chains."""
     learned, tests = _chains(scale, run.seed)
-    begin = str(run.shared / "plain") if steps else ""
+    begin = str(_plain(run.shared, scale)) if steps else ""
     method = SentencePrediction.start(_config(scale, stage="tokens", chains=steps, start_from=begin), seed=run.seed)
     # As many steps as the kinds have in all: ``begin`` of them are those of the model that the others begin with.
     _learn(method, learned, scale, run, steps=scale.restore + scale.steps + (0 if steps else scale.begin))
@@ -168,7 +204,7 @@ def _thought(run: Run, *, kind: str, scale: Scale) -> Mapping[str, float]:
     encoder = run.folder / "autoencoder"
     if not encoder.is_dir():  # written in one go: where it is, the first stage was over before an interruption
         first = SentencePrediction.start(
-            _config(scale, stage="embed", kind=kind, start_from=str(run.shared / "plain")), seed=run.seed
+            _config(scale, stage="embed", kind=kind, start_from=str(_plain(run.shared, scale))), seed=run.seed
         )
         _learn(first, learned, scale, run, steps=scale.restore)
         first.save(encoder)
@@ -178,7 +214,7 @@ def _thought(run: Run, *, kind: str, scale: Scale) -> Mapping[str, float]:
     for name, continuous in (("", True), ("_discrete", False)):
         begun = time.perf_counter()
         solutions = method.solve(
-            [chain.question for chain in tests], continuous=continuous, budget=scale.operations + 2, most=12
+            [chain.question for chain in tests], continuous=continuous, budget=scale.operations + 2, most=_SENTENCE
         )
         measures[f"ms{name}"] = 1000 * (time.perf_counter() - begun) / len(tests)
         answers = [solution.answer == chain.answer for solution, chain in zip(solutions, tests, strict=True)]
@@ -198,7 +234,7 @@ def _lens(method: SentencePrediction, tests: Sequence[Chain], states: Sequence[S
     device = next(method.parameters()).device
     for chain, own in zip(tests, states, strict=True):
         if len(own) > 1:
-            said = method.texts(decode(method, torch.stack(list(own[:-1])).to(device), most=12))
+            said = method.texts(decode(method, torch.stack(list(own[:-1])).to(device), most=_SENTENCE))
             steps = sentences_of(chain)[: len(said)]
             right += sum(one == other for one, other in zip(said, steps, strict=False))
         count += len(chain.steps)

@@ -29,7 +29,7 @@ NOUNS = tuple(consonant + vowel for consonant in "bdfgklmnprt" for vowel in "aei
 """Invented nouns, as short as can be told apart: models here read bytes."""
 
 
-def graphs(rng: np.random.Generator, count: int, *, hops: int = 3, least: int = 2, extra: int = 2) -> list[Chain]:
+def graphs(rng: np.random.Generator, count: int, *, least: int = 2, hops: int = 3, extra: int = 2) -> list[Chain]:
     """``count`` questions whose answer is ``least`` to ``hops`` edges away, with ``extra`` more edges that lead to
     nouns of neither chain. InputError for a path of no edge, or more nouns than there are."""
     if not 1 <= least <= hops or extra < 0 or 2 * (hops + 1) + extra > len(NOUNS):
@@ -55,8 +55,8 @@ def _question(rng: np.random.Generator, length: int, extra: int) -> Chain:
 
 
 def fresh_split(
-    seed: int, count: int, tests: int, *, hops: int, extra: int, before: Sequence[int] = ()
+    seed: int, count: int, tests: int, *, least: int, hops: int, extra: int, before: Sequence[int] = ()
 ) -> tuple[list[Chain], list[Chain]]:
     """``count`` questions to learn from, and ``tests`` others, none of which is among the former, nor among those of
     the seeds ``before`` (see ``splits.split``)."""
-    return split(partial(graphs, hops=hops, extra=extra), seed, count, tests, before=before)
+    return split(partial(graphs, least=least, hops=hops, extra=extra), seed, count, tests, before=before)
