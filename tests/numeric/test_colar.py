@@ -20,7 +20,7 @@ from nextvec.methods import _colar_claim, _sentence_claim  # noqa: E402
 from nextvec.methods._colar_parts import Thought, collate, flops, log_probability, reinforce, think  # noqa: E402
 from nextvec.methods.colar import Colar  # noqa: E402
 from nextvec.nn.backbones.transformer import Transformer  # noqa: E402
-from nextvec.types import InputError, Ragged  # noqa: E402
+from nextvec.types import InputError, Ragged, Run  # noqa: E402
 
 SEPARATOR, END = 98, 99
 
@@ -244,12 +244,31 @@ def test_questions_to_measure_on_are_new_to_the_shared_model_too() -> None:
         fresh_split(0, 5000, 100, least=1, most=1)
 
 
-@pytest.mark.parametrize("module", [_colar_claim, _sentence_claim])
-def test_no_arm_is_asked_what_the_shared_model_has_learned(module: Any) -> None:
-    scale = dataclasses.replace(module.SCALES["smoke"], count=2000, tests=50, least=1, operations=2)
+@pytest.mark.parametrize(
+    ("module", "scale"),
+    [
+        (_colar_claim, _colar_claim.SCALES["smoke"]),
+        (_sentence_claim, _sentence_claim.SCALES["smoke"]),
+        (_sentence_claim, _sentence_claim.GRAPHS["smoke"]),
+    ],
+)
+def test_no_arm_is_asked_what_the_shared_model_has_learned(module: Any, scale: Any) -> None:
+    scale = dataclasses.replace(scale, count=2000, tests=50, operations=2)
     begun_with, _ = module._chains(scale, 0)
     learned, tests = module._chains(scale, 1)
     assert not {chain.question for chain in tests} & {chain.question for chain in (*begun_with, *learned)}
+
+
+def test_the_control_of_grpo_differs_in_the_division_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim = Colar.claim("smoke")
+    assert claim.prepare is not None
+    claim.prepare(tmp_path)
+    seen: list[dict[str, Any]] = []
+    monkeypatch.setattr(Colar, "reinforce", lambda self, chains, **options: seen.append(options))
+    for arm in ("rl", "rl_sum"):
+        claim.arms[arm](Run(seed=0, shared=tmp_path, folder=tmp_path, progress=lambda done, total: None))
+    assert [options.pop("average") for options in seen] == [True, False]
+    assert seen[0] == seen[1]
 
 
 def test_what_is_too_long_is_left_out_of_the_claim_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
