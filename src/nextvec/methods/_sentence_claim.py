@@ -98,8 +98,9 @@ def claim(name: str) -> Claim:
         "contrast_graph": partial(_thought, kind="contrast", scale=told),
     }
     return Claim(
-        statement="Reasoning among contextual sentence embeddings is nearly as good as in tokens, in fewer places, and"
-        " better than among semantic ones; what is predicted on the way decodes to the steps.",
+        statement="Reasoning among contextual sentence embeddings is nearly as good as in tokens, in fewer places and"
+        " operations, and better than among semantic ones; what is predicted on the way decodes to the steps; on graphs"
+        " told in sentences, too, it is nearly as good as in tokens and better than no chain.",
         arms=arms,
         checks=(
             Check(says="contextual embeddings beat semantic ones", better="context.right", worse="semantic.right"),
