@@ -6,10 +6,13 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="batches need torch: pip install 'nextvec[hf]'")
 
 from nextvec.data.sources import Generated  # noqa: E402
+from nextvec.data.synthetic import graphs as told  # noqa: E402
 from nextvec.data.synthetic.grid_world import GridWorld  # noqa: E402
 from nextvec.data.synthetic.letters import Letters  # noqa: E402
 from nextvec.data.synthetic.path_star import PathStar  # noqa: E402
@@ -144,3 +147,48 @@ def test_letters_refuse_what_cannot_be() -> None:
         Letters(distance=4.0)
     with pytest.raises(InputError, match="0 worlds"):
         Letters().sample(np.random.default_rng(0), 0, 5)
+
+
+def reached(facts: list[tuple[str, str]], start: str) -> set[str]:
+    """What follows from ``facts``, by definition."""
+    found = {start}
+    while more := {b for a, b in facts if a in found} - found:
+        found |= more
+    return found
+
+
+@given(st.integers(0, 10_000), st.integers(1, 3), st.integers(0, 2), st.integers(0, 5))
+@settings(max_examples=40, deadline=None)
+def test_of_a_graph_one_candidate_is_reached_and_the_other_is_not(seed: int, least: int, more: int, extra: int) -> None:
+    for chain in told.graphs(np.random.default_rng(seed), 5, least=least, hops=least + more, extra=extra):
+        *facts, asked = chain.question.split(". ")
+        pairs = [(a, b) for a, _, b in (fact.split() for fact in facts)]
+        _, start, first, _, second = asked.rstrip("?").split()
+        (other,) = {first, second} - {chain.answer}
+        assert chain.answer in reached(pairs, start) and other not in reached(pairs, start)
+        # The steps are facts, one after the other, from what is asked about to the answer; nothing shorter leads there.
+        hops = [(a, b) for a, _, b in (step.rstrip(".").split() for step in chain.steps)]
+        assert set(hops) <= set(pairs) and least <= len(hops) <= least + more
+        assert hops[0][0] == start and hops[-1][1] == chain.answer
+        assert all(one[1] == two[0] for one, two in itertools.pairwise(hops))
+        assert len({b for _, b in pairs}) == len(pairs)  # one way to everything
+        # Neither candidate leads anywhere, and both are as far from a noun that nothing leads to.
+        assert not {first, second} & {a for a, _ in pairs}
+        into = {b: a for a, b in pairs}
+        far = {}
+        for candidate in (first, second):
+            at, far[candidate] = candidate, 0
+            while at in into:
+                at, far[candidate] = into[at], far[candidate] + 1
+        assert far[first] == far[second] == len(hops)
+
+
+def test_graphs_to_measure_on_are_new_and_either_candidate_is_right_as_often() -> None:
+    learned, tests = told.fresh_split(1, 300, 40, least=1, hops=2, extra=1, before=(0,))
+    begun_with, _ = told.fresh_split(0, 300, 40, least=1, hops=2, extra=1)
+    known = {chain.question for chain in (*learned, *begun_with)}
+    assert not known & {chain.question for chain in tests}
+    first = np.mean([chain.question.split()[-3] == chain.answer for chain in learned])
+    assert 0.4 < first < 0.6
+    with pytest.raises(InputError, match="at least 1 hop"):
+        told.graphs(np.random.default_rng(0), 1, least=0, hops=2)

@@ -13,10 +13,12 @@ torch = pytest.importorskip("torch", reason="methods need torch: pip install 'ne
 
 from nextvec.data.reasoning import Chain  # noqa: E402
 from nextvec.data.sources import ragged  # noqa: E402
-from nextvec.methods._sentence_parts import decode, lens, sentences_of  # noqa: E402
+from nextvec.generate import Generated  # noqa: E402
+from nextvec.methods import _sentence_claim  # noqa: E402
+from nextvec.methods._sentence_parts import Solution, decode, flops, lens, sentences_of  # noqa: E402
 from nextvec.methods.sentence_prediction import KINDS, SentencePrediction, Stops  # noqa: E402
 from nextvec.nn.backbones.transformer import Transformer  # noqa: E402
-from nextvec.types import Batch, InputError, Ragged  # noqa: E402
+from nextvec.types import Batch, InputError, Ragged, Run  # noqa: E402
 
 CHAINS = [Chain("3+4", ("3+4=7;",), "7"), Chain("1+2*3", ("1+2=3;", "3*3=9;"), "9")]
 
@@ -39,9 +41,9 @@ def test_what_the_encoder_is_given() -> None:
     assert contextual["said"][2:] == contextual["alone"][2:] == [first, second, answer]
     assert model("embed", kind="semantic").columns(CHAINS)["given"][2:] == [first, second, answer]
     tokens = model("tokens").columns(CHAINS)
-    assert tokens["text"][1] == question + first + second + answer
+    assert tokens["text"][1] == question + first + second + answer[:-1] + [made.close]
     assert tokens["prompt"].tolist() == [4, 6]
-    assert model("tokens", chains=False).columns(CHAINS)["text"][1] == question + answer
+    assert model("tokens", chains=False).columns(CHAINS)["text"][1] == question + answer[:-1] + [made.close]
     assert sentences_of(CHAINS[1]) == ["1+2=3;", "3*3=9;", "answer 9"]
 
 
@@ -154,6 +156,70 @@ def test_a_continuous_solution_reads_every_place_once(monkeypatch: pytest.Monkey
     assert discrete.decoder_places > solutions[0].decoder_places
 
 
+def watch(monkeypatch: pytest.MonkeyPatch, made: SentencePrediction) -> list[tuple[str, int]]:
+    """Which transformer ran, and how many places it read."""
+    seen: list[tuple[str, int]] = []
+    for name in ("forward", "prefill", "forward_cached"):
+        inner = getattr(Transformer, name)
+
+        def counted(self: Any, inputs: Any, *rest: Any, inner: Any = inner, name: str = name) -> Any:
+            part = "reasoner" if self is made.reasoner else "encoder" if name == "forward" else "decoder"
+            seen.append((part, len(inputs.values) if isinstance(inputs, Ragged) else inputs.shape[0]))
+            return inner(self, inputs, *rest)
+
+        monkeypatch.setattr(Transformer, name, counted)
+    return seen
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("continuous", [True, False])
+def test_places_are_those_that_are_read(kind: str, continuous: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All questions together read what their solutions say: solved ones leave, and sentences are read again at once."""
+    made = model(kind=kind)
+    with torch.no_grad():
+        made.stop[-1].bias.fill_(-5.0)
+        made.autoencoder.tokens.weight[made.end] *= 3  # sentences of several lengths
+    seen = watch(monkeypatch, made)
+    solutions = made.solve(["3+4", "1+2*3", "7"], continuous=continuous, budget=4, most=6)
+    total = {part: sum(count for name, count in seen if name == part) for part in ("reasoner", "decoder", "encoder")}
+    assert total["reasoner"] == sum(one.reasoner_places for one in solutions)
+    assert total["decoder"] == sum(sum(one.decoded) for one in solutions)
+    assert total["encoder"] == sum(sum(one.encoded) for one in solutions)
+    assert total["encoder"] + total["decoder"] == sum(one.decoder_places for one in solutions)
+    steps = max(len(one.states) for one in solutions)
+    assert [name for name, _ in seen].count("encoder") == (0 if continuous else steps - 1)
+
+
+def test_operations_of_a_solution_by_hand() -> None:
+    """One layer of width 4; 192 weights in a block: 48 + 16 for attention, 64 + 64 after it."""
+    made = model(dim=4, layers=1, activation="gelu")
+    solution = Solution(states=[torch.zeros(4)] * 3, asked=5, decoded=[2], encoded=[6, 4])
+    assert (solution.reasoner_places, solution.decoder_places) == (7, 12)
+    assert solution.passes == 3 + 2 + 2  # question and two embeddings; two places decoded; two sentences encoded
+    blocks = 2 * 192 * (7 + 12)
+    attended = 2 * 2 * 4 * sum(n * (n + 1) // 2 for n in (7, 2, 6, 4))
+    spoken = 2 * 2 * 4 * 262
+    between = 2 * (3 * (4 * 4 + 4 * 192 + 192 * 48 + 48) + 2 * 4 * 4)
+    assert made.config.vocab == 262
+    assert flops(made, solution) == blocks + attended + spoken + between
+
+
+def test_solved_questions_leave_and_change_nothing() -> None:
+    """Questions that stop at different steps are solved as each is alone."""
+    made = model()
+    questions = [f"{a}{sign}{b}" for a in range(4) for sign in "+-*" for b in range(3)]
+    with torch.no_grad():
+        hidden = made.stop[0](made.reasoner(ragged(made.ids(questions))))
+        made.stop[-1].bias.sub_(made.stop[1:](hidden).median())
+    for continuous in (True, False):
+        together = made.solve(questions, continuous=continuous, budget=5, most=5)
+        assert len({len(one.states) for one in together}) > 1
+        for question, solution in zip(questions, together, strict=True):
+            (alone,) = made.solve([question], continuous=continuous, budget=5, most=5)
+            assert (alone.sentences, alone.cut, alone.decoded) == (solution.sentences, solution.cut, solution.decoded)
+            assert len(alone.states) == len(solution.states)
+
+
 def test_decoding_equals_whole_passes() -> None:
     made = model()
     vectors = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
@@ -215,3 +281,82 @@ def test_refusals() -> None:
         model().solve([" "])
     with pytest.raises(InputError, match="stage 'sentences'"):
         model("sentences")
+
+
+# ---------------------------------------------------------------- the claim
+
+
+def settled(measures: Any) -> dict[str, float]:
+    """Measures but for times."""
+    return {name: value for name, value in measures.items() if not name.startswith("ms")}
+
+
+@pytest.mark.parametrize("after", [2, 6])
+def test_an_interrupted_arm_goes_on_with_its_own_stage(after: int, tmp_path: Path) -> None:
+    """Four steps of the autoencoder, then four of the reasoner; stopped within either, the result is the same."""
+    claim = SentencePrediction.claim("smoke")
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    assert claim.prepare is not None
+    claim.prepare(shared)
+    calls: list[int] = []
+
+    def interrupt(done: int, total: int | None) -> None:
+        calls.append(done)
+        if len(calls) == after:
+            raise KeyboardInterrupt
+
+    def run(folder: str, progress: Any) -> Run:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        return Run(seed=0, shared=shared, folder=tmp_path / folder, progress=progress)
+
+    whole = claim.arms["contrast"](run("whole", lambda done, total: calls.append(done)))
+    assert calls == [1, 2, 3, 4, 1, 2, 3, 4]
+    calls.clear()
+    with pytest.raises(KeyboardInterrupt):
+        claim.arms["contrast"](run("cut", interrupt))
+    calls.clear()
+    torch.manual_seed(99)
+    again = claim.arms["contrast"](run("cut", lambda done, total: calls.append(done)))
+    assert len(calls) == 8 - after
+    assert settled(again) == settled(whole)
+
+
+def test_every_arm_has_as_many_steps_in_all(tmp_path: Path) -> None:
+    claim = SentencePrediction.claim("smoke")
+    scale = _sentence_claim.SCALES["smoke"]
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    assert claim.prepare is not None
+    claim.prepare(shared)
+    for arm, run in claim.arms.items():
+        calls: list[int] = []
+        (tmp_path / arm).mkdir()
+        run(Run(0, shared, tmp_path / arm, lambda done, total, calls=calls: calls.append(done)))
+        begun = 0 if arm.startswith("none") else scale.begin
+        assert begun + len(calls) == scale.begin + scale.restore + scale.steps, arm
+
+
+def test_chains_in_tokens_stop_at_their_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written ends with the chain, and is right where its last sentence is the answer."""
+    claim = SentencePrediction.claim("smoke")
+    assert claim.prepare is not None
+    claim.prepare(tmp_path)
+    scale = _sentence_claim.SCALES["smoke"]
+    _, tests = _sentence_claim._chains(scale, 0)
+    made = model("tokens")
+
+    def answers(model: Any, prompts: Any, *, max_new: int, stop: Any) -> Generated:
+        assert stop == (made.close,)
+        one = [*made.ids([tests[0].steps[0]])[0], *made.ids([f"answer {tests[0].answer}"])[0][:-1], made.close]
+        two = made.ids([f"answer {tests[1].answer}"])[0]  # not closed
+        rest = [[*made.ids(["answer no"])[0][:-1], made.close] for _ in tests[2:]]
+        return Generated([one, two, *rest], 1, [1] * len(tests), 0, 0.0)
+
+    monkeypatch.setattr(_sentence_claim, "generate", answers)
+    measures = claim.arms["tokens"](Run(seed=0, shared=tmp_path, folder=tmp_path, progress=lambda done, total: None))
+    assert measures["right"] == pytest.approx(100 / len(tests))
+    written = [len(tests[0].steps[0]) + 1 + len("answer 3,"), len("answer 3,"), *[len("answer no,")] * (len(tests) - 2)]
+    asked = [len(chain.question) + 1 for chain in tests]
+    assert measures["places"] == pytest.approx(np.mean(np.add(asked, written) - 1))
+    assert measures["passes"] == 1.0 and measures["mflops"] > 0

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nextvec.data.sources import ragged
+from nextvec.nn.backbones.flops import matrix_flops, reading_flops
 from nextvec.types import Batch, InputError, Ragged
 
 if TYPE_CHECKING:
     from nextvec.methods.colar import Colar
 
-__all__ = ["Thought", "collate", "reinforce", "think"]
+__all__ = ["Thought", "collate", "flops", "reinforce", "think"]
 
 Ids = Sequence[int]
 
@@ -64,13 +65,29 @@ def collate(
 @dataclass
 class Thought:
     """What was decoded for a question: latents float32 [S, D] in the order in which they were fed, the tokens that were
-    seen after each place from the separator on (the last of them the second separator), the answer's ids, and whether
-    either was cut off at its limit."""
+    seen after each place from the separator on (the last of them the second separator), and the answer's ids.
+
+    cut_thinking: at its limit, so that the second separator was put there and not said; cut_answer: at its limit,
+    before its end was said."""
 
     latents: list[Tensor] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     answer: list[int] = field(default_factory=list)
-    cut: bool = False
+    cut_thinking: bool = False
+    cut_answer: bool = False
+
+    @property
+    def passes(self) -> int:
+        """Passes of the backbone: one over the prompt, and one for every latent, separator and token after it."""
+        return 1 + len(self.tokens) + len(self.answer)
+
+
+def flops(method: Colar, prompt: Ids, thought: Thought) -> float:
+    """Operations of ``thought``: those of the backbone, of logits after every pass, and of the latent head."""
+    asked, fed = len(prompt) + 1, thought.passes - 1
+    backbone = reading_flops(method.backbone, asked, spoken=1)
+    backbone += reading_flops(method.backbone, fed, after=asked, spoken=fed)
+    return backbone + len(thought.latents) * matrix_flops(method.latent_head)
 
 
 @torch.no_grad()
@@ -100,8 +117,9 @@ def think(
     for _ in range(most + answer + 2):
         logits = backbone.logits(states).float()
         chosen = _choose(logits, noise, generator).tolist()
-        mean, scale = (part.float() for part in method.latent_head(states))
-        drawn = mean + noise * scale.exp() * torch.randn(mean.shape, generator=generator).to(mean)
+        if not explicit and not bool((answering | done).all()):
+            mean, scale = (part.float() for part in method.latent_head(states))
+            drawn = mean + noise * scale.exp() * torch.randn(mean.shape, generator=generator).to(mean)
         feed = torch.empty(len(prompts), backbone.config.dim, device=device)
         for i, thought in enumerate(thoughts):
             if done[i]:
@@ -110,12 +128,12 @@ def think(
             token = chosen[i]
             if answering[i]:
                 if token == method.end or len(thought.answer) >= answer:
-                    done[i], thought.cut = True, thought.cut or token != method.end
+                    done[i], thought.cut_answer = True, token != method.end
                     feed[i] = 0
                     continue
                 thought.answer.append(token)
             elif token == method.separator or len(thought.tokens) >= most:
-                thought.cut = token != method.separator
+                thought.cut_thinking = token != method.separator
                 token = method.separator
                 thought.tokens.append(token)
                 answering[i] = True
@@ -144,29 +162,33 @@ def _choose(logits: Tensor, noise: float, generator: torch.Generator | None) -> 
 
 def log_probability(method: Colar, prompts: Sequence[Ids], thoughts: Sequence[Thought]) -> tuple[Tensor, Tensor]:
     """Of every thought the sum of log probabilities of its latents (averaged over D), of the tokens between them and of
-    the answer; and how many terms it has: both [B], with gradient."""
+    the answer; and how many terms it has: both [B], with gradient. Only what was drawn counts: neither a separator that
+    the limit put there, nor the end of an answer that was cut off before it."""
     device = next(method.parameters()).device
     rows, lengths, begins = [], [], []
     for prompt, thought in zip(prompts, thoughts, strict=True):
-        latents = [latent.to(device) * method.embedding_scale for latent in thought.latents]
+        fed = [latent.to(device) * method.embedding_scale for latent in thought.latents]
         start = method.backbone.embed(torch.tensor([*prompt, method.separator], device=device))
         end = method.backbone.embed(torch.tensor([method.separator, *thought.answer], device=device))
-        rows.append(torch.cat([start, *([torch.stack(latents)] if latents else []), end]))
+        rows.append(torch.cat([start, *([torch.stack(fed)] if fed else []), end]))
         lengths.append(len(rows[-1]))
         begins.append(len(prompt))
     hidden = method.backbone(Ragged(torch.cat(rows), torch.tensor(lengths)))
     sums, counts = [], []
     for part, begin, thought in zip(torch.split(hidden, lengths), begins, thoughts, strict=True):
         said = [*thought.tokens, *thought.answer, method.end]
+        drawn = [True] * len(said)
+        drawn[len(thought.tokens) - 1], drawn[-1] = not thought.cut_thinking, not thought.cut_answer
         spoken = method.backbone.logits(part[begin:]).float().log_softmax(dim=1)
-        total = spoken.gather(1, torch.tensor(said, device=device)[:, None]).sum()
+        each = spoken.gather(1, torch.tensor(said, device=device)[:, None]).squeeze(1)
+        total = each[torch.tensor(drawn, device=device)].sum()
         if thought.latents:
             mean, scale = (x.float() for x in method.latent_head(part[begin : begin + len(thought.latents)]))
-            drawn = torch.stack(thought.latents).to(device)
-            gaussian = -scale - ((drawn - mean) * (-scale).exp()).square() / 2 - math.log(2 * math.pi) / 2
+            latents = torch.stack(thought.latents).to(device)
+            gaussian = -scale - ((latents - mean) * (-scale).exp()).square() / 2 - math.log(2 * math.pi) / 2
             total = total + gaussian.mean(dim=1).sum()
         sums.append(total)
-        counts.append(float(len(said) + len(thought.latents)))
+        counts.append(float(sum(drawn) + len(thought.latents)))
     return torch.stack(sums), torch.tensor(counts, device=device)
 
 

@@ -193,6 +193,12 @@ class Colar(LanguageMethod):
 
     # ------------------------------------------------------------------ data
 
+    def places(self, chain: Chain) -> int:
+        """Tokens of a question with its steps and answer, as it is learned from; more than ``length`` are refused."""
+        assert self.tokenizer is not None
+        texts = [text for text in ("".join(chain.steps), chain.answer) if text]
+        return len(self.prompt(chain.question, 1)) + sum(map(len, self.tokenizer.encode(texts, special=False))) + 3
+
     def rows(self, chains: Sequence[Chain], factor: int, *, steps: bool = True) -> list[tuple[list[int], ...]]:
         """Ids of prompt, steps and answer. steps=False: no chain (a control). InputError for one that is too long."""
         assert self.tokenizer is not None

@@ -122,7 +122,9 @@ class SentencePrediction(Method):
                 f"stage {config.stage!r}, kind {config.kind!r}, contrast {config.contrast}; expected one of "
                 f"{', '.join(STAGES)}, one of {', '.join(KINDS)}, and not below 0"
             )
-        self.end = config.vocab - 1  # the end of a sentence; what the encoder reads last
+        # The last two ids of the vocabulary: the end of a sentence, which the encoder reads last; and what ends the
+        # answer of a chain in tokens, so that a plain language model knows when to stop.
+        self.end, self.close = config.vocab - 2, config.vocab - 1
         self.autoencoder, self.reasoner = Transformer(config.model()), Transformer(config.model())
         dim = self.reasoner.config.dim
         self.enter, self.leave = nn.Linear(dim, dim), nn.Linear(dim, dim)
@@ -148,15 +150,18 @@ class SentencePrediction(Method):
         hidden: Tensor = self.autoencoder(given)
         return hidden[given.lengths.cumsum(0).to(hidden.device) - 1]
 
-    @torch.no_grad()
-    def embed(self, given: Sequence[Sequence[str]], alone: Sequence[str] = ()) -> Tensor:
-        """Embeddings of sentences: given [B] is the question with the sentences up to and with the one meant.
-        Contextual kinds read all of it but that one; the semantic one reads that one alone (``alone``)."""
-        device = next(self.parameters()).device
+    def given(self, texts: Sequence[Sequence[str]]) -> list[list[int]]:
+        """What the encoder reads for the last sentence of each of texts [B], a question with sentences: ids. The
+        semantic kind reads that one alone, contextual ones read all of it but that one."""
         if self.config.kind == "semantic":
-            rows = self.ids(alone or [texts[-1] for texts in given])
-        else:
-            rows = [[i for ids in self.ids(texts[:-1]) for i in ids] for texts in given]
+            return self.ids([own[-1] for own in texts])
+        return [_flat(self.ids(own[:-1])) for own in texts]
+
+    @torch.no_grad()
+    def embed(self, texts: Sequence[Sequence[str]]) -> Tensor:
+        """Embeddings [B, D] of the last sentences of texts [B] (see ``given``)."""
+        device = next(self.parameters()).device
+        rows = self.given(texts)
         parts = [rows[i : i + 256] for i in range(0, len(rows), 256)]
         return torch.cat([self.encode(ragged(part).to(device)) for part in parts])
 
@@ -248,15 +253,13 @@ class SentencePrediction(Method):
                 )
         if self.config.stage == "tokens":
             kept = [own if self.config.chains else own[-1:] for own in sentences]
-            texts = [
-                [*question, *(i for one in own for i in one)] for question, own in zip(questions, kept, strict=True)
-            ]
+            texts = [[*question, *_flat(own)[:-1], self.close] for question, own in zip(questions, kept, strict=True)]
             return {"text": texts, "prompt": np.array([len(question) for question in questions])}
         if self.config.stage == "embed":
             rows = [
                 (question, own, i) for question, own in zip(questions, sentences, strict=True) for i in range(len(own))
             ]
-            before = [[*question, *(t for one in own[:i] for t in one)] for question, own, i in rows]
+            before = [[*question, *_flat(own[:i])] for question, own, i in rows]
             alone = [own[i] for _, own, i in rows]
             semantic = self.config.kind == "semantic"
             columns: dict[str, Any] = {"given": alone if semantic else before, "said": alone}
@@ -283,7 +286,7 @@ class SentencePrediction(Method):
     def start(cls, config: Any, *, seed: int) -> Self:
         """A model of bytes from random weights, or with those of the run ``config.start_from``."""
         torch.manual_seed(seed)
-        method = cls(dataclasses.replace(config, vocab=ByteTokenizer.vocab + 1))
+        method = cls(dataclasses.replace(config, vocab=ByteTokenizer.vocab + 2))
         if config.start_from:
             method.go_on_from(config.start_from)
             if config.stage == "embed":  # both begin with what the plain language model has learned

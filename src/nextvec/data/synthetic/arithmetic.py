@@ -9,9 +9,13 @@ Without its steps, the answer needs all of them at once; with them, each is a lo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import numpy as np
 
 from nextvec.data.reasoning import Chain
+from nextvec.data.synthetic.splits import split
 from nextvec.types import InputError
 
 __all__ = ["arithmetic", "fresh_split"]
@@ -36,13 +40,9 @@ def arithmetic(rng: np.random.Generator, count: int, *, least: int = 3, most: in
     return chains
 
 
-def fresh_split(seed: int, count: int, tests: int, *, least: int, most: int) -> tuple[list[Chain], list[Chain]]:
-    """``count`` questions to learn from, and ``tests`` others, of which none is among the former. InputError where so
-    many new ones are not found."""
-    learned = arithmetic(np.random.default_rng([seed, 0]), count, least=least, most=most)
-    known = {chain.question for chain in learned}
-    drawn = arithmetic(np.random.default_rng([seed, 1]), 20 * tests, least=least, most=most)
-    fresh = [chain for chain in drawn if chain.question not in known][:tests]
-    if len(fresh) < tests:
-        raise InputError(f"only {len(fresh)} of {tests} questions are new: ask longer ones")
-    return learned, fresh
+def fresh_split(
+    seed: int, count: int, tests: int, *, least: int, most: int, before: Sequence[int] = ()
+) -> tuple[list[Chain], list[Chain]]:
+    """``count`` questions to learn from, and ``tests`` others, none of which is among the former, nor among those of
+    the seeds ``before`` (see ``splits.split``)."""
+    return split(partial(arithmetic, least=least, most=most), seed, count, tests, before=before)
