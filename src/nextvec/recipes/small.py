@@ -9,7 +9,8 @@ A transformer that follows a large one at every depth and width.
    at every width; the full depth alone, since a loss at the smaller depths pulls the layers away from what they were.
 4. Second stage: the same at every depth.
 5. Third stage: a title finds its own abstract among those of the batch, while the distillation goes on beside it.
-6. Weights are stored as float16: a folder that Hugging Face's library and sentence-transformers open.
+6. Word pieces that the training texts hardly have, and characters that they have not, go. Weights are stored as
+   float16: a folder that Hugging Face's library and sentence-transformers open.
 
 The teacher's vectors and checkpoints are kept in the work folder: an interrupted run goes on there. The papers that the
 evaluation uses take part in no step. Legend: n texts, k kinds of text, H width of the teacher, D width of vectors.
@@ -20,8 +21,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +65,14 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All settings. pieces: of the vocabulary; layers: numbers of the teacher's; ffn: neurons kept of a layer; fitted:
-    texts of each kind on which the layers are fitted to the teacher's before any training; positions: the longest text,
-    in tokens; teacher_papers: how many papers' half abstracts the teacher reads (titles: all); shallow: weight of the
-    smaller depths from the second stage on; weight: of the contrastive loss in the third. A stage of 0 steps is left
-    out."""
+    """All settings. pieces, stored: of the vocabulary that is trained, and of the one that is kept at the end; layers:
+    numbers of the teacher's; ffn: neurons kept of a layer; fitted: texts of each kind on which the layers are fitted to
+    the teacher's before any training; positions: the longest text, in tokens; teacher_papers: how many papers' half
+    abstracts the teacher reads (titles: all); shallow: weight of the smaller depths from the second stage on; weight:
+    of the contrastive loss in the third. A stage of 0 steps is left out."""
 
     pieces: int = 8700
+    stored: int = 8050
     layers: tuple[int, ...] = (0, 2, 3, 5)
     ffn: int = 512
     fitted: int = 500
@@ -94,7 +97,7 @@ def train_small(
     *,
     report: Reporter = silent,
 ) -> SmallEmbedder:
-    """Steps 1 to 5; the trained model."""
+    """Steps 1 to 5, and the cut of 6; the trained model."""
     titles, abstracts = [paper.title for paper in papers], [paper.abstract for paper in papers]
     kinds = {
         "titles": titles,
@@ -128,7 +131,7 @@ def train_small(
     model.config.contrast = recipe.weight
     pairs = _pairs(titles, abstracts, texts[len(titles) :], turned, tokenizer, recipe)
     learn("contrast", recipe.contrast, pairs)
-    return model
+    return trimmed(model, texts, size=recipe.stored)
 
 
 def _pairs(
@@ -188,6 +191,21 @@ def _started(
     return model
 
 
+def trimmed(model: SmallEmbedder, texts: Sequence[str], *, size: int) -> SmallEmbedder:
+    """The model with the ``size`` word pieces that ``texts`` have most often."""
+    encoder = model.encoder()
+    with tempfile.TemporaryDirectory() as folder:
+        encoder.save(Path(folder) / "model")
+        tokenizer, pieces = cut_tokenizer(Path(folder) / "model" / "tokenizer.json", texts, size=size, characters=False)
+    assert model.config.shape is not None
+    config = replace(model.config, shape=replace(model.config.shape, vocab=size))
+    small = SmallEmbedder(config, tokenizer=tokenizer)
+    state = model.state_dict()
+    state["transformer.tokens.weight"] = state["transformer.tokens.weight"][torch.from_numpy(pieces)]
+    small.load_state_dict(state)
+    return small.eval()
+
+
 def _train(model: SmallEmbedder, source: Source, stage: Stage, recipe: Recipe, folder: Path, progress: Any) -> None:
     engine = Engine(
         model,
@@ -217,9 +235,9 @@ def write_small(model: SmallEmbedder, folder: Path) -> int:
         for path in (made / "model").iterdir():
             path.rename(made / path.name)
         (made / "model").rmdir()
-        weights = load_file(made / "model.safetensors")
-        halved = {name: value.half().contiguous() for name, value in weights.items()}
-        save_file(halved, made / "model.safetensors", metadata={"format": "pt"})
+        for path in made.rglob("model.safetensors"):
+            halved = {name: value.half().contiguous() for name, value in load_file(path).items()}
+            save_file(halved, path, metadata={"format": "pt"})
         settings = json.loads((made / "config.json").read_text(encoding="utf-8"))
         settings["dtype"] = "float16"
         (made / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

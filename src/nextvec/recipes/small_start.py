@@ -32,12 +32,16 @@ from nextvec.types import InputError, Ragged
 __all__ = ["cut_tokenizer", "cut_transformer", "fit_layers"]
 
 
-def cut_tokenizer(path: Path, texts: Sequence[str], *, size: int) -> tuple[TextTokenizer, NDArray[np.int64]]:
+def cut_tokenizer(
+    path: Path, texts: Sequence[str], *, size: int, characters: bool = True
+) -> tuple[TextTokenizer, NDArray[np.int64]]:
     """The WordPiece tokenizer in ``path`` (a tokenizer.json) with ``size`` of its pieces, and their ids there, int64
     [V].
 
     Kept are special tokens, single characters, and of the others those that ``texts`` have most often: what is cut is
-    then spelled in smaller pieces. InputError for another kind of tokenizer, and a size that does not hold the former.
+    then spelled in smaller pieces. characters: all single ones, also those that no text has; False: of these only
+    ASCII's, so that a word with another is not known. InputError for another kind of tokenizer, and a size that does
+    not hold what is always kept.
     """
     from tokenizers import Tokenizer
 
@@ -49,13 +53,19 @@ def cut_tokenizer(path: Path, texts: Sequence[str], *, size: int) -> tuple[TextT
     counts = count_tokens(whole, texts)
     special = {token["content"] for token in settings["added_tokens"]}
     prefix = model["continuing_subword_prefix"]
+
+    def always(piece: str, number: int) -> bool:
+        bare = piece.removeprefix(prefix)
+        single = len(bare) == 1 and (characters or bare.isascii() or counts[number] > 0)
+        return piece in special or single
+
     pieces = sorted(model["vocab"].items(), key=lambda item: item[1])
-    always = [(p, i) for p, i in pieces if p in special or len(p.removeprefix(prefix)) == 1]
-    if len(always) > size:
-        raise InputError(f"{size} word pieces do not hold the {len(always)} special tokens and characters")
-    others = [(p, i) for p, i in pieces if p not in special and len(p.removeprefix(prefix)) != 1]
+    kept = [item for item in pieces if always(*item)]
+    if len(kept) > size:
+        raise InputError(f"{size} word pieces do not hold the {len(kept)} special tokens and characters")
+    others = [item for item in pieces if not always(*item)]
     others.sort(key=lambda item: (-counts[item[1]], item[1]))
-    kept = sorted([*always, *others[: size - len(always)]], key=lambda item: item[1])
+    kept = sorted([*kept, *others[: size - len(kept)]], key=lambda item: item[1])
     ids = {piece: number for number, (piece, _) in enumerate(kept)}
     model["vocab"] = ids
     for token in settings["added_tokens"]:
