@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="methods need torch: pip install 'nextvec[hf]'")
 
+
 from nextvec.data.sources import ragged  # noqa: E402
-from nextvec.data.synthetic.collocations import collocated  # noqa: E402
+from nextvec.data.synthetic.collocations import collocated, pairings  # noqa: E402
+from nextvec.evaluate.labels import classify  # noqa: E402
 from nextvec.methods._ernie_gram_parts import Lexicon, Masker, rows_of  # noqa: E402
 from nextvec.methods.ernie_gram import KINDS, ErnieGram, Replaced  # noqa: E402
 from nextvec.types import Batch, InputError  # noqa: E402
@@ -149,8 +152,29 @@ def test_collocations_depend_on_the_topic() -> None:
     again, _ = collocated(np.random.default_rng(1), 40, tokens=30, collocations=12, topics=3, units=10)
     assert set(labels.tolist()) == {0, 1, 2}
     assert texts != again
-    grams = Lexicon.mine(texts, 30, pairs=6, triples=6).grams
-    assert set(grams) & set(Lexicon.mine(again, 30, pairs=6, triples=6).grams)
+    pairs = pairings(tokens=30, collocations=12, topics=3)
+    assert len({pair for one in pairs for pair in one}) == 12
+    assert len({tuple(sorted(token for pair in one for token in pair)) for one in pairs}) == 1  # one pool
+    for text, label in zip(texts, labels.tolist(), strict=True):
+        there = set(itertools.pairwise(text))
+        assert len(there & set(pairs[label])) >= max(len(there & set(one)) for one in pairs)
+    many, _ = collocated(np.random.default_rng(2), 400, tokens=30, collocations=12, topics=3, units=10)
+    assert set(Lexicon.mine(many, 30, pairs=12, triples=0).grams) == {pair for one in pairs for pair in one}
+
+
+def test_the_topic_is_in_the_pairs_and_not_in_the_tokens() -> None:
+    """At the claim's numbers: from how often each token occurs next to nothing is told of the topic, from how often
+    each pair does nearly all."""
+    made: dict[str, Any] = {"tokens": 500, "collocations": 300, "topics": 10}
+    texts, labels = collocated(np.random.default_rng(5), 2000, units=24, **made)
+    known = {pair: i for i, pair in enumerate(pair for one in pairings(**made) for pair in one)}
+    bags, found = np.zeros((2000, 500)), np.zeros((2000, 300))
+    for row, text in enumerate(texts):
+        np.add.at(bags[row], text, 1)
+        np.add.at(found[row], [known[pair] for pair in itertools.pairwise(text) if pair in known], 1)
+    right = [float((classify(x[:1000], labels[:1000], x[1000:]) == labels[1000:]).mean()) for x in (bags, found)]
+    assert right[0] < 0.3
+    assert right[1] > 0.9
 
 
 def test_training_from_texts_and_back(tmp_path: Path) -> None:
@@ -173,5 +197,7 @@ def test_training_from_texts_and_back(tmp_path: Path) -> None:
 def test_refusals() -> None:
     with pytest.raises(InputError, match="kind is 'whole'"):
         model("whole")
+    with pytest.raises(InputError, match="as many collocations for every topic"):
+        pairings(tokens=30, collocations=11, topics=3)
     with pytest.raises(InputError, match="a share between 0 and 1"):
         ErnieGram(ErnieGram.Config(share=1.5, dim=16, layers=1, heads=1))

@@ -1,4 +1,5 @@
-"""The claim of ERNIE-Gram on a language of collocations whose choice depends on a text's topic.
+"""The claim of ERNIE-Gram on a language of collocations whose choice depends on a text's topic. All topics have the
+same tokens, in other pairs: what a text is about is in what stands together.
 
 contiguous, explicit, comprehensive, relation      see ``methods/ernie_gram.py``; the same steps of the same texts
 untrained                                          random weights (control)
@@ -51,7 +52,7 @@ _CPU = Scale(
     units=24,
     texts=20_000,
     tests=1000,
-    length=72,
+    length=48,
     dim=128,
     layers=4,
     heads=4,
@@ -119,7 +120,7 @@ def _arm(run: Run, *, arm: str, scale: Scale) -> Mapping[str, float]:
         vocab=scale.vocab,
         length=scale.length,
         pairs=scale.collocations,
-        triples=scale.collocations,
+        triples=0,
     )
     torch.manual_seed(run.seed)
     method = ErnieGram.start(learned, config, mask=scale.vocab - 1)
