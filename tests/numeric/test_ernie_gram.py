@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch", reason="methods need torch: pip install 'ne
 from nextvec.data.sources import ragged  # noqa: E402
 from nextvec.data.synthetic.collocations import collocated, pairings  # noqa: E402
 from nextvec.evaluate.labels import classify  # noqa: E402
+from nextvec.methods._ernie_gram_measures import _outside, _spans, hidden_units  # noqa: E402
 from nextvec.methods._ernie_gram_parts import Lexicon, Masker, rows_of  # noqa: E402
 from nextvec.methods.ernie_gram import KINDS, ErnieGram, Replaced  # noqa: E402
 from nextvec.types import Batch, InputError  # noqa: E402
@@ -175,6 +176,47 @@ def test_the_topic_is_in_the_pairs_and_not_in_the_tokens() -> None:
     right = [float((classify(x[:1000], labels[:1000], x[1000:]) == labels[1000:]).mean()) for x in (bags, found)]
     assert right[0] < 0.3
     assert right[1] > 0.9
+
+
+def test_where_hidden_units_are_by_hand() -> None:
+    """Side by side two units that touch are two, and a token alone is none; whole, each is its place."""
+    lexicon = Lexicon(9, ((1, 2), (5, 6, 7)))
+    made = model("contiguous")
+    made.lexicon = lexicon
+    ids, hidden = [3, 1, 2, 5, 6, 7, 4, 1, 2], [-100, 1, 2, 5, 6, 7, 4, -100, -100]
+    batch = Batch({"ids": ragged([ids] * 2), "fine": ragged([hidden] * 2)})
+    assert _spans(made, batch) == [(1, 3), (3, 6), (10, 12), (12, 15)]
+    made = model("explicit")
+    batch = Batch({"coarse": ragged([[-100, 9, 4, 10], [-100, -100, 9]])})
+    assert _spans(made, batch) == [(1, 2), (3, 4), (6, 7)]
+
+
+def test_attention_outside_is_relative_to_uniform_attention() -> None:
+    """Where nothing was learned the two kinds look outside alike, however many places an n-gram has; a look at one's
+    own places alone is 0."""
+    language: dict[str, Any] = {"tokens": 40, "collocations": 12, "topics": 3, "units": 8}
+    texts, _ = collocated(np.random.default_rng(0), 300, **language)
+    shares = {}
+    for kind in ("contiguous", "explicit"):
+        torch.manual_seed(0)
+        config = ErnieGram.Config(kind=kind, dim=32, layers=2, heads=2, vocab=41, length=16, pairs=12, triples=0)
+        made = ErnieGram.start(texts, config, mask=40).eval()
+        _, shares[kind] = hidden_units(made, texts[:100])
+    assert shares["contiguous"] == pytest.approx(100, abs=2)
+    assert shares["explicit"] == pytest.approx(shares["contiguous"], abs=1)
+    block = made.reader.transformer.blocks[0]
+    with torch.no_grad():
+        # The keys of masks alone answer to the queries of masks: what is left of attention stays with the hidden.
+        made.reader.place_table.zero_()
+        made.reader.table.weight.zero_()
+        made.reader.table.weight[40, 0] = 1.0
+        block.qkv.weight.zero_()
+        block.qkv.weight[[0, 16, 32, 48], 0] = 30.0  # queries and keys of both heads
+    rows = ragged([[1, 2, 3, 4]])
+    batch = Batch({"ids": rows, "at": ragged([[0, 1, 2, 3]]), "query": ragged([[0] * 4])})
+    batch.ragged("ids").values[1] = 40
+    with torch.no_grad():
+        assert _outside(made, [(1, 2)], batch)[0] < 1e-3
 
 
 def test_training_from_texts_and_back(tmp_path: Path) -> None:
