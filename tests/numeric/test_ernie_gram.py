@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ import pytest
 torch = pytest.importorskip("torch", reason="methods need torch: pip install 'nextvec[hf]'")
 
 
+from nextvec.data.labelled import LabelledSplit, LabelledTexts  # noqa: E402
 from nextvec.data.sources import ragged  # noqa: E402
 from nextvec.data.synthetic.collocations import collocated, pairings  # noqa: E402
 from nextvec.evaluate.labels import classify  # noqa: E402
+from nextvec.language_claims import abstracts  # noqa: E402
+from nextvec.methods import _ernie_gram_claim  # noqa: E402
 from nextvec.methods._ernie_gram_measures import _outside, _spans, hidden_units  # noqa: E402
 from nextvec.methods._ernie_gram_parts import Lexicon, Masker, rows_of  # noqa: E402
+from nextvec.methods._ernie_gram_text import Abstracts, write_abstracts  # noqa: E402
 from nextvec.methods.ernie_gram import KINDS, ErnieGram, Replaced  # noqa: E402
-from nextvec.types import Batch, InputError  # noqa: E402
+from nextvec.types import Batch, InputError, Run  # noqa: E402
 
 TEXTS = [[1, 2, 3, 1, 2, 4, 5, 6, 7], [1, 2, 5, 6, 7, 3, 1, 2, 4]] * 5
 
@@ -217,6 +222,28 @@ def test_attention_outside_is_relative_to_uniform_attention() -> None:
     batch.ragged("ids").values[1] = 40
     with torch.no_grad():
         assert _outside(made, [(1, 2)], batch)[0] < 1e-3
+
+
+def test_the_claim_on_abstracts(tmp_path: Path) -> None:
+    """What the probe is fitted to and measured on is not learned from, and all that the checks read is measured."""
+    texts = [f"title {i}\n{' '.join(text.split())}" for i, text in enumerate(abstracts(60))]
+    parts = [LabelledTexts(texts[i : i + 20], np.arange(20) % 2, ("one", "other")) for i in (0, 20)]
+    write_abstracts(tmp_path, count=60, vocab=400, pairs=40, triples=20, categories=LabelledSplit(*parts))
+    made = json.loads((tmp_path / "abstracts.json").read_text())
+    assert len(made["learned"]) == 20 and not {*made["learned"]} & {*made["fit"], *made["held"]}
+    assert made["held"][0] == texts[20].partition("\n")[2]
+    read = Abstracts(tmp_path, 16)
+    assert max(map(len, [*read.learned, *read.fit, *read.held])) == 16
+    assert {len(gram) for gram in read.grams} == {2, 3}
+    scale = replace(_ernie_gram_claim.SCALES["smoke"], abstracts=60)
+    run = Run(seed=0, shared=tmp_path, folder=tmp_path / "run", progress=lambda done, total: None)
+    measured = {arm: _ernie_gram_claim._abstracts(run, arm, scale) for arm in ("contiguous", "relation", "untrained")}
+    checks = ErnieGram.claim("cpu").checks
+    assert {check.better.split(".")[1] for check in checks} == {"topic", "outside", "category", "text_outside"}
+    for one in measured.values():
+        assert set(one) == {"category", "text_whole", "text_outside"}
+        assert np.isfinite(list(one.values())).all()
+    assert {check.better.split(".")[1] for check in ErnieGram.claim("smoke").checks} == {"topic", "outside"}
 
 
 def test_training_from_texts_and_back(tmp_path: Path) -> None:
