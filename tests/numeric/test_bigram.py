@@ -10,6 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="methods need torch: pip install 'nextvec[hf]'")
 
+from nextvec.methods._bigram_claim import _best  # noqa: E402
 from nextvec.methods._bigram_parts import BigramTable, Causal, open_causal  # noqa: E402
 from nextvec.methods.bigram_subnetworks import (  # noqa: E402
     BigramMatch,
@@ -125,6 +126,16 @@ def test_the_loss_of_the_tables_own_logits_is_its_entropy() -> None:
     assert torch.autograd.gradcheck(lambda x: objective({"logits": x, "bigram": table}, batch).sum, (logits,))
     term.mean.backward()
     assert float(logits.grad.abs().max()) < 1e-12
+
+
+def test_the_penalty_is_decided_on_other_texts_than_are_reported() -> None:
+    few, many = ({"r": 0.94, "active": 1.0}, {"r": 0.99, "active": 5.0})
+    lucky = {"r": 0.97, "active": 1.0}
+    # What decides says that the few weights suffice, or that they do not, whatever the reported texts say.
+    assert _best([(lucky, few), (many, many)]) is few
+    assert _best([(few, lucky), (many, many)]) is many
+    poor = {"r": 0.2, "active": 0.1}
+    assert _best([(poor, lucky), (few, poor)]) is poor
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="methods need torch: pip install 'nextvec[hf]'")
 
+from nextvec.methods._byte2word_claim import _hidden, _unigram  # noqa: E402
 from nextvec.methods.byte2word import Byte2Word, slips, split_words  # noqa: E402
 from nextvec.nn.inputs.byte_words import ByteWords, word_bytes  # noqa: E402
 from nextvec.types import Batch, InputError  # noqa: E402
@@ -123,6 +124,22 @@ def test_slips() -> None:
     assert 0.3 < np.mean([one != other for one, other in zip(words, changed, strict=True)]) < 0.9
     assert all(set(other) <= set(one) for one, other in zip(words, changed, strict=True))
     assert split_words("A red-nosed dog, 3 of them.") == ["a", "red", "-", "nosed", "dog", ",", "3", "of", "them", "."]
+
+
+def test_words_by_their_frequency_by_hand() -> None:
+    """Of "the" and "dog", twice each, and five words that occur once."""
+    made = model()
+    held = [["the", "godless"], ["red", "wolf"]]  # of each text the one word that is known is hidden
+    assert _hidden(made, held).values.tolist() == [made.numbers["the"], -100, made.numbers["red"], -100]
+    total = sum(len(words) for words in TEXTS)
+    assert _unigram(made, TEXTS, held) == pytest.approx(-np.log([2 / total, 1 / total]).mean())
+
+
+def test_the_claim_wants_clean_text_to_be_learned() -> None:
+    claim = Byte2Word.claim("cpu")
+    assert claim.config["steps"] == 4000
+    wanted = {(check.better, check.worse, check.margin) for check in claim.checks}
+    assert {("bytes.unigram", "bytes.nats_0", 0.5), ("table.unigram", "table.nats_0", 0.5)} <= wanted
 
 
 def test_training_from_texts_and_back(tmp_path: Path) -> None:

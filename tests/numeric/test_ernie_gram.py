@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,18 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="methods need torch: pip install 'nextvec[hf]'")
 
+
+from nextvec.data.labelled import LabelledSplit, LabelledTexts  # noqa: E402
 from nextvec.data.sources import ragged  # noqa: E402
-from nextvec.data.synthetic.collocations import collocated  # noqa: E402
+from nextvec.data.synthetic.collocations import collocated, pairings  # noqa: E402
+from nextvec.evaluate.labels import classify  # noqa: E402
+from nextvec.language_claims import abstracts  # noqa: E402
+from nextvec.methods import _ernie_gram_claim  # noqa: E402
+from nextvec.methods._ernie_gram_measures import _outside, _spans, hidden_units  # noqa: E402
 from nextvec.methods._ernie_gram_parts import Lexicon, Masker, rows_of  # noqa: E402
+from nextvec.methods._ernie_gram_text import Abstracts, write_abstracts  # noqa: E402
 from nextvec.methods.ernie_gram import KINDS, ErnieGram, Replaced  # noqa: E402
-from nextvec.types import Batch, InputError  # noqa: E402
+from nextvec.types import Batch, InputError, Run  # noqa: E402
 
 TEXTS = [[1, 2, 3, 1, 2, 4, 5, 6, 7], [1, 2, 5, 6, 7, 3, 1, 2, 4]] * 5
 
@@ -149,8 +158,92 @@ def test_collocations_depend_on_the_topic() -> None:
     again, _ = collocated(np.random.default_rng(1), 40, tokens=30, collocations=12, topics=3, units=10)
     assert set(labels.tolist()) == {0, 1, 2}
     assert texts != again
-    grams = Lexicon.mine(texts, 30, pairs=6, triples=6).grams
-    assert set(grams) & set(Lexicon.mine(again, 30, pairs=6, triples=6).grams)
+    pairs = pairings(tokens=30, collocations=12, topics=3)
+    assert len({pair for one in pairs for pair in one}) == 12
+    assert len({tuple(sorted(token for pair in one for token in pair)) for one in pairs}) == 1  # one pool
+    for text, label in zip(texts, labels.tolist(), strict=True):
+        there = set(itertools.pairwise(text))
+        assert len(there & set(pairs[label])) >= max(len(there & set(one)) for one in pairs)
+    many, _ = collocated(np.random.default_rng(2), 400, tokens=30, collocations=12, topics=3, units=10)
+    assert set(Lexicon.mine(many, 30, pairs=12, triples=0).grams) == {pair for one in pairs for pair in one}
+
+
+def test_the_topic_is_in_the_pairs_and_not_in_the_tokens() -> None:
+    """At the claim's numbers: from how often each token occurs next to nothing is told of the topic, from how often
+    each pair does nearly all."""
+    made: dict[str, Any] = {"tokens": 500, "collocations": 300, "topics": 10}
+    texts, labels = collocated(np.random.default_rng(5), 2000, units=24, **made)
+    known = {pair: i for i, pair in enumerate(pair for one in pairings(**made) for pair in one)}
+    bags, found = np.zeros((2000, 500)), np.zeros((2000, 300))
+    for row, text in enumerate(texts):
+        np.add.at(bags[row], text, 1)
+        np.add.at(found[row], [known[pair] for pair in itertools.pairwise(text) if pair in known], 1)
+    right = [float((classify(x[:1000], labels[:1000], x[1000:]) == labels[1000:]).mean()) for x in (bags, found)]
+    assert right[0] < 0.3
+    assert right[1] > 0.9
+
+
+def test_where_hidden_units_are_by_hand() -> None:
+    """Side by side two units that touch are two, and a token alone is none; whole, each is its place."""
+    lexicon = Lexicon(9, ((1, 2), (5, 6, 7)))
+    made = model("contiguous")
+    made.lexicon = lexicon
+    ids, hidden = [3, 1, 2, 5, 6, 7, 4, 1, 2], [-100, 1, 2, 5, 6, 7, 4, -100, -100]
+    batch = Batch({"ids": ragged([ids] * 2), "fine": ragged([hidden] * 2)})
+    assert _spans(made, batch) == [(1, 3), (3, 6), (10, 12), (12, 15)]
+    made = model("explicit")
+    batch = Batch({"coarse": ragged([[-100, 9, 4, 10], [-100, -100, 9]])})
+    assert _spans(made, batch) == [(1, 2), (3, 4), (6, 7)]
+
+
+def test_attention_outside_is_relative_to_uniform_attention() -> None:
+    """Where nothing was learned the two kinds look outside alike, however many places an n-gram has; a look at one's
+    own places alone is 0."""
+    language: dict[str, Any] = {"tokens": 40, "collocations": 12, "topics": 3, "units": 8}
+    texts, _ = collocated(np.random.default_rng(0), 300, **language)
+    shares = {}
+    for kind in ("contiguous", "explicit"):
+        torch.manual_seed(0)
+        config = ErnieGram.Config(kind=kind, dim=32, layers=2, heads=2, vocab=41, length=16, pairs=12, triples=0)
+        made = ErnieGram.start(texts, config, mask=40).eval()
+        _, shares[kind] = hidden_units(made, texts[:100])
+    assert shares["contiguous"] == pytest.approx(100, abs=2)
+    assert shares["explicit"] == pytest.approx(shares["contiguous"], abs=1)
+    block = made.reader.transformer.blocks[0]
+    with torch.no_grad():
+        # The keys of masks alone answer to the queries of masks: what is left of attention stays with the hidden.
+        made.reader.place_table.zero_()
+        made.reader.table.weight.zero_()
+        made.reader.table.weight[40, 0] = 1.0
+        block.qkv.weight.zero_()
+        block.qkv.weight[[0, 16, 32, 48], 0] = 30.0  # queries and keys of both heads
+    rows = ragged([[1, 2, 3, 4]])
+    batch = Batch({"ids": rows, "at": ragged([[0, 1, 2, 3]]), "query": ragged([[0] * 4])})
+    batch.ragged("ids").values[1] = 40
+    with torch.no_grad():
+        assert _outside(made, [(1, 2)], batch)[0] < 1e-3
+
+
+def test_the_claim_on_abstracts(tmp_path: Path) -> None:
+    """What the probe is fitted to and measured on is not learned from, and all that the checks read is measured."""
+    texts = [f"title {i}\n{' '.join(text.split())}" for i, text in enumerate(abstracts(60))]
+    parts = [LabelledTexts(texts[i : i + 20], np.arange(20) % 2, ("one", "other")) for i in (0, 20)]
+    write_abstracts(tmp_path, count=60, vocab=400, pairs=40, triples=20, categories=LabelledSplit(*parts))
+    made = json.loads((tmp_path / "abstracts.json").read_text())
+    assert len(made["learned"]) == 20 and not {*made["learned"]} & {*made["fit"], *made["held"]}
+    assert made["held"][0] == texts[20].partition("\n")[2]
+    read = Abstracts(tmp_path, 16)
+    assert max(map(len, [*read.learned, *read.fit, *read.held])) == 16
+    assert {len(gram) for gram in read.grams} == {2, 3}
+    scale = replace(_ernie_gram_claim.SCALES["smoke"], abstracts=60)
+    run = Run(seed=0, shared=tmp_path, folder=tmp_path / "run", progress=lambda done, total: None)
+    measured = {arm: _ernie_gram_claim._abstracts(run, arm, scale) for arm in ("contiguous", "relation", "untrained")}
+    checks = ErnieGram.claim("cpu").checks
+    assert {check.better.split(".")[1] for check in checks} == {"topic", "outside", "category", "text_outside"}
+    for one in measured.values():
+        assert set(one) == {"category", "text_whole", "text_outside"}
+        assert np.isfinite(list(one.values())).all()
+    assert {check.better.split(".")[1] for check in ErnieGram.claim("smoke").checks} == {"topic", "outside"}
 
 
 def test_training_from_texts_and_back(tmp_path: Path) -> None:
@@ -173,5 +266,7 @@ def test_training_from_texts_and_back(tmp_path: Path) -> None:
 def test_refusals() -> None:
     with pytest.raises(InputError, match="kind is 'whole'"):
         model("whole")
+    with pytest.raises(InputError, match="as many collocations for every topic"):
+        pairings(tokens=30, collocations=11, topics=3)
     with pytest.raises(InputError, match="a share between 0 and 1"):
         ErnieGram(ErnieGram.Config(share=1.5, dim=16, layers=1, heads=1))

@@ -19,33 +19,63 @@ from nextvec.types import InputError, NotFoundError  # noqa: E402
 
 
 def test_pictures_are_of_their_characters() -> None:
-    pictures, absent = render(["i", "l", "O", "0", "", " ", "\n", "ll"])
-    assert absent == 0
-    assert pictures.shape == (8, 16, 16)
-    ink = pictures.reshape(8, -1).sum(axis=1)
-    assert (ink[[0, 1, 2, 3, 7]] > 5).all()
-    assert (ink[[4, 5, 6]] == 0).all()
+    drawn = render(["i", "l", "O", "0", " ", "ll"])
+    assert (drawn.patterned, drawn.marked) == (0, 0)
+    assert drawn.pixels.shape == (6, 16, 16)
+    assert set(np.unique(drawn.pixels[:5])) == {0, 255}
+    pictures = drawn.pixels > 127
+    ink = pictures.reshape(6, -1).sum(axis=1)
+    assert (ink[[0, 1, 2, 3, 5]] > 5).all()
+    assert not drawn.pixels[4].any()
     assert ink[2] > ink[0]  # an O is larger than an i
 
     def common(a: int, b: int) -> float:
         return float((pictures[a] & pictures[b]).sum() / (pictures[a] | pictures[b]).sum())
 
     assert common(2, 3) > common(2, 1)  # and more like a 0 than like an l
-    halves = pictures[7][:, :8], pictures[7][:, 8:]
+    halves = pictures[5][:, :8], pictures[5][:, 8:]
     assert all(half.any() for half in halves)  # two characters stand side by side
 
 
 def test_what_the_font_lacks_has_a_pattern_of_its_own() -> None:
-    pictures, absent = render(["語", "文", "語", "a"])
-    assert absent == 2
-    assert (pictures[0] == pictures[2]).all()
-    assert (pictures[0] != pictures[1]).any()
-    assert 0.3 < pictures[0].mean() < 0.7
+    pictures, patterned, marked = render(["語", "文", "\n", "\x80", "\U000f0000", "a"])
+    assert (patterned, marked) == (5, 0)
+    assert len(np.unique(pictures, axis=0)) == 6
+    assert all(0.3 < picture.mean() / 255 < 0.7 for picture in pictures[:5])
+    np.testing.assert_array_equal(render(["文", "語"]).pixels[1], pictures[0])  # the code point alone decides
+
+
+def test_what_would_look_alike_is_told_apart() -> None:
+    """A Greek and a Latin A, rules of 16 and of 32 dashes, one text twice, no text at all beside a space."""
+    texts = ["\u0391", "A", "-" * 32, "-" * 16, "the", "the", "", " ", "  "]
+    pictures, _, marked = render(texts)
+    assert marked == 5
+    assert len(np.unique(pictures, axis=0)) == len(texts)
+    plain = [render([text]).pixels[0] for text in texts]
+    kept = [bool((one == other).all()) for one, other in zip(pictures, plain, strict=True)]
+    assert kept == [False, True, False, True, True, False, False, True, False]
+    changed = (pictures != np.stack(plain)).reshape(len(texts), -1).mean(axis=1)
+    assert (changed < 0.25).all()  # still a picture of the text
+    again = render(texts[::-1]).pixels[::-1]
+    np.testing.assert_array_equal(np.delete(again, [4, 5], axis=0), np.delete(pictures, [4, 5], axis=0))
+
+
+def test_no_two_tokens_have_one_vector() -> None:
+    words = [
+        f"{one}{two}{three}" for one in ("re", "un", "trans") for two in ("form", "late") for three in ("s", "ing")
+    ]
+    bpe = train_bpe([f"{word} {' ' * n}{'=' * n} naïve Ãé" for n, word in enumerate(words * 3)], vocab=400)
+    for tokenizer in (ByteTokenizer(), bpe):
+        texts = token_texts(tokenizer)
+        table = glyph_table(render(texts).pixels, 64)
+        unit = table / np.linalg.norm(table, axis=1, keepdims=True)
+        alike = unit @ unit.T - np.eye(len(unit))
+        assert alike.max() < 0.999, [texts[i] for i in np.unravel_index(alike.argmax(), alike.shape)]
 
 
 def test_the_table_keeps_the_pictures_angles() -> None:
     """With as many components as there are, cosines are those of the centred pictures."""
-    pictures, _ = render([chr(i) for i in range(33, 127)])
+    pictures = render([chr(i) for i in range(33, 127)]).pixels.astype(float)
     table = glyph_table(pictures, 256)
     flat = pictures.reshape(len(pictures), -1) - pictures.reshape(len(pictures), -1).mean(axis=0)
     unit = flat / np.linalg.norm(flat, axis=1, keepdims=True)
@@ -89,7 +119,7 @@ def test_texts_of_tokens() -> None:
     assert len(texts) == tokenizer.vocab
     assert any("the" in text for text in texts)
     assert all("\ufffd" not in text for text in texts)
-    assert all(texts[i] == "" for i in tokenizer.specials)
+    assert sorted(texts[i] for i in tokenizer.specials) == [chr(0xF0000 + k) for k in range(4)]
 
 
 def test_training_leaves_the_table_alone(tmp_path: Path) -> None:
@@ -104,7 +134,7 @@ def test_training_leaves_the_table_alone(tmp_path: Path) -> None:
         set=["depth=1", "length=16", "steps=4", "tokenizer=bytes", "batch=4"],
     )
     loaded = load_method(tmp_path / "run")
-    pictures, _ = render(token_texts(ByteTokenizer()))
+    pictures = render(token_texts(ByteTokenizer())).pixels
     for method in (trained.method, loaded):
         rows = method.backbone.tokens.weight.detach().cpu().numpy()  # type: ignore[union-attr]
         np.testing.assert_allclose(rows, glyph_table(pictures, 64), atol=1e-6)

@@ -6,6 +6,8 @@ mean     the mean of the bytes' vectors in place of attention (control)
 
 nats_R      cross entropy of hidden words, where R percent of the characters of the other words have a slip
 rise        nats_30 - nats_0
+unigram     of the same hidden words, by how often each occurs in the texts that are learned from: a model that is not
+            below it has learned nothing that noise could cost
 beside      nats_0 of the words that stand beside one that is not in the vocabulary
 parameters  of what turns words into vectors, in thousands
 """
@@ -39,14 +41,15 @@ class Scale(LanguageScale):
 
 
 _CPU = Scale(
-    abstracts=12_000, vocab=8000, length=64, dim=128, layers=3, heads=4, steps=800, batch=32, width=64, tests=400
-)
+    abstracts=12_000, vocab=8000, length=64, dim=128, layers=3, heads=4, steps=4000, batch=32, lr=2e-3, width=64,
+    tests=400,
+)  # fmt: skip
 SCALES = {
     "smoke": Scale(),
     "cpu": _CPU,
     "gpu": replace(
         _CPU, abstracts=50_000, vocab=30_000, length=128, dim=512, layers=8, heads=8, steps=20_000, batch=256,
-        device="auto",
+        lr=1e-3, device="auto",
     ),
 }  # fmt: skip
 
@@ -59,6 +62,13 @@ def claim(name: str) -> Claim:
         " slips of the pen cost far less.",
         arms={kind: partial(_arm, kind=kind, scale=scale) for kind in INPUTS},
         checks=(
+            Check(
+                says="clean text is learned: half a nat below words by their frequency, or more (control)",
+                better="bytes.unigram",
+                worse="bytes.nats_0",
+                margin=0.5,
+            ),
+            Check(says="the table's, too (control)", better="table.unigram", worse="table.nats_0", margin=0.5),
             Check(
                 says="on clean text bytes lose 0.1 nats or less to a table",
                 better="table.nats_0",
@@ -106,10 +116,27 @@ def _arm(run: Run, *, kind: str, scale: Scale) -> Mapping[str, float]:
     parameters = method.input_parameters() / 1000
     return measures | {
         "rise": measures["nats_30"] - measures["nats_0"],
+        "unigram": _unigram(method, pieces, held),
         "beside": float(losses[beside].mean()),
         "parameters": parameters,
         "parameters_tenth": parameters / 10,
     }
+
+
+def _hidden(method: Byte2Word, held: Sequence[Sequence[str]]) -> Ragged:
+    """The labels of words that are hidden to measure on: always the same ones."""
+    return method.hide(Batch(dict(method.columns(held))), np.random.default_rng(1)).ragged("labels")
+
+
+def _unigram(method: Byte2Word, learned: Sequence[Sequence[str]], held: Sequence[Sequence[str]]) -> float:
+    """Cross entropy of the hidden words of ``held`` by the frequencies of the vocabulary's words in ``learned``."""
+    counts = np.zeros(len(method.numbers))
+    for words in learned:
+        for word in words:
+            if word in method.numbers:
+                counts[method.numbers[word]] += 1
+    labels = _hidden(method, held).values
+    return -float(np.log(counts / counts.sum())[labels[labels >= 0].numpy()].mean())
 
 
 @torch.no_grad()
@@ -121,7 +148,7 @@ def _losses(
     random = np.random.default_rng(0)
     clean = method.columns(held)
     read = method.columns([slips(words, rate, random) for words in held]) if rate else clean
-    hidden = method.hide(Batch(dict(clean)), np.random.default_rng(1)).ragged("labels")
+    hidden = _hidden(method, held)
     chosen = hidden.values >= 0
     batch = Batch(
         {

@@ -276,7 +276,7 @@ class ErnieGram(Method):
 
     @staticmethod
     def claim(scale: str) -> Claim:
-        """A language of collocations that depend on the topic."""
+        """A language of collocations that depend on the topic, and abstracts by their category."""
         from nextvec.methods import _ernie_gram_claim
 
         return _ernie_gram_claim.claim(scale)

@@ -1,6 +1,6 @@
 """Frozen glyphs: a language model whose table of tokens is made of pictures of them, and never trained.
 
-    picture(v)  = the text of token v drawn with a font, S x S pixels of 0 and 1
+    picture(v)  = the text of token v drawn with a font, S x S pixels, no two alike
     e(v)        = PCA(picture(v)), scaled to length 1                frozen
     the rest is a causal transformer with a head of its own, trained on the next token
 
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from logging import getLogger
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -32,6 +33,8 @@ from nextvec.language_method import LanguageConfig, LanguageMethod
 from nextvec.nn.inputs.glyphs import code_table, glyph_table, render
 from nextvec.types import Batch, Card, Claim, InputError, Ragged
 
+_logger = getLogger(__name__)
+_NAMELESS = 0xF0000  # characters for private use, which no font draws: each is a pattern of its own
 TABLES = ("glyph", "shuffled", "random", "code", "trained")
 
 
@@ -51,7 +54,10 @@ class FrozenGlyphs(LanguageMethod):
             " random, and pixels are taken in rows; after the PCA their order makes no difference.",
             "Cells of 16 x 16 pixels (the paper: 32 x 32, and 64 x 64), and as many components as the model is wide.",
             "A tokenizer of bytes, or a BPE learned from the texts; the paper's has 65,536 tokens.",
-            "A character without a glyph gets a random pattern of its own.",
+            "A character that has no glyph or cannot be printed, and a special token, get a random pattern of their"
+            " own; the space is blank.",
+            "Texts of several characters are squeezed in grey, not in black and white; where two tokens would still"
+            " have one picture, an eighth of the pixels of the longer one's are inverted.",
             "Loss is compared, not MMLU: the paper's figures there are at or below chance.",
         ),
     )
@@ -90,8 +96,12 @@ class FrozenGlyphs(LanguageMethod):
         elif config.table == "code":
             rows = code_table(len(texts), dim)
         else:
-            pictures, _ = render(texts, size=config.side, font=Path(config.font) if config.font else None)
-            rows = glyph_table(pictures, dim)
+            drawn = render(texts, size=config.side, font=Path(config.font) if config.font else None)
+            _logger.info(
+                "%d tokens: %d characters without a glyph, %d tokens marked, which would have looked like others",
+                len(texts), drawn.patterned, drawn.marked,
+            )  # fmt: skip
+            rows = glyph_table(drawn.pixels, dim)
             if config.table == "shuffled":
                 rows = rows[random.permutation(len(rows))]
         assert self.backbone.tokens is not None
@@ -125,11 +135,19 @@ class FrozenGlyphs(LanguageMethod):
 
 def token_texts(tokenizer: ByteTokenizer | TextTokenizer) -> list[str]:
     """What every token is a picture of, in the order of ids: its text; for bytes above 127, which are parts of a
-    character, the Latin-1 character of that number; special tokens have none."""
-    if isinstance(tokenizer, ByteTokenizer):
-        return [chr(i) if i < 256 else "" for i in range(tokenizer.vocab)]
+    character, the Latin-1 character of that number. Special tokens, and ids without a token, have none: they get
+    characters for private use, one each."""
     texts = []
     for i in range(tokenizer.vocab):
-        text = "" if i in tokenizer.specials else tokenizer.decode([[i]])[0]
-        texts.append(tokenizer.spelling(i) if "\ufffd" in text else text)
+        if i in tokenizer.specials:
+            text = ""
+        elif isinstance(tokenizer, ByteTokenizer):
+            text = chr(i)
+        else:
+            text = tokenizer.decode([[i]])[0]
+            text = tokenizer.spelling(i) if "\ufffd" in text else text
+        texts.append(text)
+    nameless = [i for i, text in enumerate(texts) if not text]
+    for k, i in enumerate(nameless):
+        texts[i] = chr(_NAMELESS + k % 0x10000)
     return texts

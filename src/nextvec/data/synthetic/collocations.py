@@ -1,5 +1,8 @@
-"""A made language of collocations: pairs and triples of tokens that stand together, chosen by a text's topic, and free
-tokens between them.
+"""A made language of collocations: pairs of tokens that stand together, chosen by a text's topic, and free tokens
+between them.
+
+All topics draw on one pool of tokens, which each of them pairs in its own way: every topic has every token as often as
+any other, so that what a text is about is in which tokens stand together, and not in which there are.
 
 Legend: n texts.
 """
@@ -11,26 +14,46 @@ from numpy.typing import NDArray
 
 from nextvec.types import InputError
 
-__all__ = ["collocated"]
+__all__ = ["collocated", "pairings"]
+
+Pair = tuple[int, int]
+
+
+def pairings(*, tokens: int, collocations: int, topics: int) -> list[list[Pair]]:
+    """The pairs of every topic, ``collocations`` in all and no two the same: of 1 to ``tokens`` - 1, the pool is as
+    many as a topic's pairs hold. Nothing here is drawn anew: the same numbers give the same language."""
+    each = collocations // max(topics, 1)
+    if topics < 1 or each < topics or each * topics != collocations or tokens - 1 < 2 * each:
+        raise InputError(
+            f"{tokens} tokens, {collocations} collocations, {topics} topics; expected as many collocations for every"
+            " topic, at least as many as there are topics, and two tokens for each of a topic's"
+        )
+    fixed = np.random.default_rng(2010)
+    pool = fixed.choice(np.arange(1, tokens), size=2 * each, replace=False)
+    taken: set[Pair] = set()
+    made: list[list[Pair]] = []
+    for _ in range(topics):
+        first, second = fixed.permutation(pool).reshape(2, each).tolist()
+        while clash := [i for i, pair in enumerate(zip(first, second, strict=True)) if pair in taken]:
+            i, j = clash[0], int(fixed.integers(each))
+            second[i], second[j] = second[j], second[i]
+        made.append(list(zip(first, second, strict=True)))
+        taken.update(made[-1])
+    return made
 
 
 def collocated(
     rng: np.random.Generator, count: int, *, tokens: int, collocations: int, topics: int, units: int
 ) -> tuple[list[list[int]], NDArray[np.int64]]:
-    """``count`` texts of ``units`` units and their topics int64 [n]: a unit is one of the topic's collocations (as
-    often as not), or a free token, of 1 to ``tokens`` - 1. Which collocations there are does not depend on ``rng``."""
-    if tokens < 2 or topics < 1 or collocations < topics:
-        raise InputError(
-            f"{tokens} tokens, {collocations} collocations, {topics} topics; expected a collocation a topic"
-        )
-    fixed = np.random.default_rng(2010)
-    grams = [fixed.integers(1, tokens, size=int(fixed.integers(2, 4))).tolist() for _ in range(collocations)]
+    """``count`` texts of ``units`` units and their topics int64 [n]: a unit is one of the topic's pairs (as often as
+    not), or a free token, of 1 to ``tokens`` - 1. The pairs are those of ``pairings``, whatever ``rng`` is."""
+    pairs = pairings(tokens=tokens, collocations=collocations, topics=topics)
     texts, labels = [], rng.integers(0, topics, size=count)
     for topic in labels.tolist():
         text: list[int] = []
         for _ in range(units):
             if rng.random() < 0.5:
-                text += grams[topic + topics * int(rng.integers(collocations // topics))]
+                text += pairs[topic][int(rng.integers(len(pairs[topic])))]
             else:
                 text.append(int(rng.integers(1, tokens)))
         texts.append(text)

@@ -1,20 +1,25 @@
 """Tokens as pictures of themselves: glyphs drawn with a font, and tables of vectors made of them.
 
-A token's text is drawn one character beside the other, in a cell of S x S pixels each, black on white; the strip is
-scaled to S x S and every pixel is 0 or 1. The pictures of all tokens, centred and turned onto their principal axes,
-each scaled to length 1, are a table that no training has touched.
+A token's text is drawn one character beside the other, in a cell of S x S pixels each, white or black; the strip is
+scaled to S x S, in grey. The pictures of all tokens, centred and turned onto their principal axes, each scaled to
+length 1, are a table that no training has touched.
 
-A character for which the font has no glyph gets a pattern of its own that its code point alone decides: it is told from
-others, and looks like nothing.
+No two pictures are alike, for two tokens with one vector would be one token to a model:
+
+- a character that cannot be printed, or for which the font has no glyph, is a pattern that its code point decides: it
+  is told from others, and looks like nothing. The space alone is blank.
+- where two texts would still have one picture (letters of two scripts, strips of many cells), the shorter keeps it, and
+  in the other's some pixels, which its text decides, are inverted.
 
 Source: "Emergent Semantics Beyond Token Embeddings", arXiv 2507.04886. Legend: V tokens, S side in pixels, D width.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +27,11 @@ from numpy.typing import NDArray
 from nextvec.extras import require
 from nextvec.types import InputError, NotFoundError
 
-__all__ = ["code_table", "default_font", "glyph_table", "render"]
+__all__ = ["Pictures", "code_table", "default_font", "glyph_table", "render"]
 
 _NO_GLYPH = "\U0010fffe"  # a code point that is no character, for which every font draws its "no such glyph"
+_SEED = 2507
+_INVERTED = 1 / 8  # of the pixels: enough to be told from any other, and still a picture of the text
 
 
 def default_font() -> Path:
@@ -33,11 +40,20 @@ def default_font() -> Path:
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 
-def render(texts: Sequence[str], *, size: int = 16, font: Path | None = None) -> tuple[NDArray[np.uint8], int]:
-    """Pictures uint8 [V, S, S] of 0 and 1, and how many different characters had no glyph.
+class Pictures(NamedTuple):
+    """pixels uint8 [V, S, S]; how many different characters are a ``patterned`` cell in place of a glyph; how many
+    texts were ``marked``, because they would have looked as another does."""
 
-    font: a TrueType or OpenType file (None: ``default_font``). A text without a visible character is all 0. InputError
-    for a size below 4 and a file that is no font, NotFoundError where it is missing.
+    pixels: NDArray[np.uint8]
+    patterned: int
+    marked: int
+
+
+def render(texts: Sequence[str], *, size: int = 16, font: Path | None = None) -> Pictures:
+    """A picture of every text, 0 to 255, no two alike.
+
+    font: a TrueType or OpenType file (None: ``default_font``). InputError for a size below 4 and a file that is no
+    font, NotFoundError where it is missing.
     """
     if size < 4:
         raise InputError(f"glyphs of {size} pixels; expected at least 4")
@@ -51,30 +67,47 @@ def render(texts: Sequence[str], *, size: int = 16, font: Path | None = None) ->
         raise InputError(f"{str(path)!r} is not a font that can be read: {error}") from error
     missing = bytes(drawn_with.getmask(_NO_GLYPH))
     cells: dict[str, NDArray[np.uint8]] = {}
-    absent = 0
+    patterned = 0
     for character in sorted({character for text in texts for character in text}):
         cell = np.zeros((size, size), dtype=np.uint8)
-        if character.isprintable() and not character.isspace():
-            if bytes(drawn_with.getmask(character)) == missing:
-                absent += 1
-                cell = np.random.default_rng([2507, ord(character)]).integers(0, 2, (size, size)).astype(np.uint8)
+        if character != " ":
+            seen = character.isprintable() and not character.isspace()
+            if not seen or bytes(drawn_with.getmask(character)) == missing:
+                patterned += 1
+                cell = np.random.default_rng([_SEED, ord(character)]).integers(0, 2, (size, size)).astype(np.uint8)
             else:
                 canvas = image.new("L", (size, size))
                 draw.Draw(canvas).text((size / 2, size / 2), character, font=drawn_with, fill=255, anchor="mm")
                 cell = (np.asarray(canvas) > 127).astype(np.uint8)
-        cells[character] = cell
+        cells[character] = cell * np.uint8(255)
     pictures = np.zeros((len(texts), size, size), dtype=np.uint8)
     for picture, text in zip(pictures, texts, strict=True):
         if text:
             strip = np.concatenate([cells[character] for character in text], axis=1)
             picture[:] = strip if len(text) == 1 else _narrowed(strip, size, image)
-    return pictures, absent
+    return Pictures(pictures, patterned, _told_apart(pictures, texts))
 
 
 def _narrowed(strip: NDArray[np.uint8], size: int, image: Any) -> NDArray[np.uint8]:
-    """A strip [S, k S] of 0 and 1 as [S, S]."""
-    scaled = image.fromarray(strip * np.uint8(255)).resize((size, size), image.Resampling.BOX)
-    return (np.asarray(scaled) > 96).astype(np.uint8)
+    """A strip [S, k S] as [S, S]. In grey: a threshold here would make one picture of many texts."""
+    return np.asarray(image.fromarray(strip).resize((size, size), image.Resampling.BOX))
+
+
+def _told_apart(pictures: NDArray[np.uint8], texts: Sequence[str]) -> int:
+    """Mark, in place, the pictures that another text has; how many they were. Which are marked depends on the texts
+    alone: the space first, which stays blank, then the shorter before the longer."""
+    seen: set[bytes] = set()
+    times: Counter[str] = Counter()
+    marked = 0
+    for i in sorted(range(len(texts)), key=lambda i: (texts[i] != " ", len(texts[i]), texts[i], i)):
+        # Two ids may have one text, where a tokenizer's decoding drops something: the second time differs, too.
+        random = np.random.default_rng([_SEED, times[texts[i]], *texts[i].encode("utf-8", "surrogatepass")])
+        times[texts[i]] += 1
+        plain, marked = pictures[i].copy(), marked + (pictures[i].tobytes() in seen)
+        while pictures[i].tobytes() in seen:
+            pictures[i] = np.where(random.random(plain.shape) < _INVERTED, 255 - plain, plain)
+        seen.add(pictures[i].tobytes())
+    return marked
 
 
 def glyph_table(pictures: NDArray[np.uint8], dim: int) -> NDArray[np.float32]:
