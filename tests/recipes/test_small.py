@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from nextvec.data.titles import Paper, papers_of  # noqa: E402
 from nextvec.encoder import Encoder  # noqa: E402
 from nextvec.evaluate.retrieval import dense_ranks  # noqa: E402
 from nextvec.nn.backbones.transformer import Transformer  # noqa: E402
+from nextvec.recipes import corpus  # noqa: E402
 from nextvec.recipes.small import Recipe, Stage, train_small, write_small  # noqa: E402
 from nextvec.recipes.small_start import cut_tokenizer, cut_transformer, fit_layers  # noqa: E402
 from nextvec.recipes.teacher import Teacher  # noqa: E402
@@ -25,7 +27,6 @@ from nextvec.types import InputError  # noqa: E402
 
 TINY = Recipe(
     pieces=400,
-    stored=380,
     layers=(0, 2),
     ffn=96,
     positions=128,
@@ -36,6 +37,8 @@ TINY = Recipe(
     contrast=Stage(steps=40, batch=32, lr=2e-3, length=64),
 )
 GENERAL = [f"a {one} {two}" for one in ("red", "small", "old") for two in ("dog", "house", "idea", "tree")]
+
+PROSE = [f"they saw that the {one} house was not {two}" for one in ("red", "small") for two in ("old", "theirs", "far")]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +75,7 @@ def teacher(papers: list[Paper], tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="module")
 def folder(papers: list[Paper], teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("small")
-    model = train_small(papers[100:], GENERAL, Teacher(teacher), TINY, work)
+    model = train_small(papers[100:], GENERAL, PROSE, Teacher(teacher), TINY, work)
     assert write_small(model, work / "model") == sum(p.stat().st_size for p in (work / "model").rglob("*.*"))
     return work / "model"
 
@@ -116,7 +119,9 @@ def test_a_text_without_words_has_a_vector(folder: Path) -> None:
 
 def test_what_an_interrupted_run_left_is_taken_up(papers: list[Paper], teacher: Path, tmp_path: Path) -> None:
     """The second call finds all stages done and gives the same weights without a step."""
-    models = [train_small(papers[100:300], ["a red dog"] * 3, Teacher(teacher), TINY, tmp_path) for _ in range(2)]
+    models = [
+        train_small(papers[100:300], ["a red dog"] * 3, PROSE, Teacher(teacher), TINY, tmp_path) for _ in range(2)
+    ]
     first, second = (model.state_dict() for model in models)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -182,6 +187,21 @@ def test_fitted_layers_end_where_the_teachers_do(teacher: Path, papers: list[Pap
     with torch.no_grad():
         assert (cut(fresh) - wanted).square().mean() < 0.7 * before
         torch.testing.assert_close(same(fresh), wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_prose_from_archives(tmp_path: Path) -> None:
+    """Sentences of the right length, of texts alone, the same in every run; a text that is far too long is refused."""
+    (tmp_path / "text" / "nltk_data").mkdir(parents=True)
+    long = "Here is a sentence of more than forty characters, \nover two lines."
+    for path in corpus.PROSE:
+        with zipfile.ZipFile(tmp_path / path, "w") as archive:
+            archive.writestr("a/one.txt", f"Short. {long} And {'x' * 500}.")
+            archive.writestr("a/README", f"{long} {long}")
+    assert corpus.prose_texts(tmp_path) == [" ".join(long.split())] * 3
+    with zipfile.ZipFile(tmp_path / corpus.PROSE[1], "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("b.txt", "word " * 300_000)
+    with pytest.raises(InputError, match=r"b\.txt has 1,500,000 bytes"):
+        corpus.prose_texts(tmp_path)
 
 
 def test_sizes_that_do_not_fit_the_model_are_refused() -> None:

@@ -2,12 +2,14 @@
 
 Sources: arXiv metadata (CC0), ACL Anthology from 2016 on (CC BY 4.0), and Daily Papers, which is used for
 evaluation only: none of its papers is trained on, whatever set it also appears in. Texts of general English are
-WordNet's (its own licence, which asks for its notice).
+WordNet's (its own licence, which asks for its notice); everyday prose are reviews of films (movie_reviews of NLTK's
+data, CC BY 4.0) and speeches of presidents (state_union and inaugural there, public domain).
 """
 
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +20,14 @@ import numpy as np
 from nextvec.data.readers import read_records
 from nextvec.data.titles import FIRST_ACL_YEAR, Paper, in_order, papers_of, title_key
 from nextvec.data.wordnet import read_wordnet
+from nextvec.types import InputError
 
-__all__ = ["Corpus", "general_texts", "halves", "load_corpus", "one_sentence", "split"]
+__all__ = ["Corpus", "general_texts", "halves", "load_corpus", "one_sentence", "prose_texts", "sentences", "split"]
 
 ARXIV = "papers/arxiv_daily/arxiv_cs_2025-03_2026-03.jsonl.xz"
 WORDNET = "words/wordnet"
+PROSE = tuple(f"text/nltk_data/{name}.zip" for name in ("movie_reviews", "state_union", "inaugural"))
+_LARGEST = 1 << 20  # bytes of one text in these archives; the longest speech has a fifth of it
 ACL = (
     "papers/acl_anthology_2025/acl_anthology_2025-11.jsonl.xz",
     "papers/acl_anthology_2025/acl_anthology_2025.findings_partial.jsonl.xz",
@@ -84,15 +89,32 @@ def halves(text: str) -> tuple[str, str]:
     return text[:cut].strip(), text[cut:].strip()
 
 
+def sentences(text: str) -> list[str]:
+    """Those of 40 to 400 characters, in order; lines are joined first."""
+    return [part for part in re.split(r"(?<=[.!?])\s+", " ".join(text.split())) if 40 <= len(part) <= 400]
+
+
 def one_sentence(texts: Sequence[str], *, seed: int = 0) -> list[str]:
-    """Of every text one sentence, at random among those of 40 to 400 characters; nothing of a text that has none."""
+    """Of every text one of its ``sentences``, at random; nothing of a text that has none."""
     random = np.random.default_rng(seed)
-    found = []
-    for text in texts:
-        known = [part for part in re.split(r"(?<=[.!?])\s+", text) if 40 <= len(part) <= 400]
-        if known:
-            found.append(known[random.integers(len(known))])
-    return found
+    found = [sentences(text) for text in texts]
+    return [own[random.integers(len(own))] for own in found if own]
+
+
+def prose_texts(data: Path) -> list[str]:
+    """Sentences of everyday prose, in a fixed random order. data: the data folder. InputError for an archive with a
+    text that is far too long."""
+    found: list[str] = []
+    for path in PROSE:
+        with zipfile.ZipFile(data / path) as archive:
+            for entry in sorted(archive.infolist(), key=lambda one: one.filename):
+                if not entry.filename.endswith(".txt"):
+                    continue
+                if entry.file_size > _LARGEST:
+                    raise InputError(f"{path}: {entry.filename} has {entry.file_size:,} bytes, above {_LARGEST:,}")
+                found += sentences(archive.read(entry).decode("utf-8", errors="replace"))
+    order = np.random.default_rng(3001).permutation(len(found))
+    return [found[i] for i in order]
 
 
 def general_texts(data: Path) -> list[str]:

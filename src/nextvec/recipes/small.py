@@ -2,15 +2,16 @@
 
 A transformer that follows a large one at every depth and width.
 
-1. Vocabulary: the teacher's word pieces, cut to those that the training texts have most often.
+1. Vocabulary: the teacher's word pieces, cut to those that the training texts have most often; everyday English counts
+   three times.
 2. The transformer begins with some of the teacher's own layers, their feed-forward parts cut too, and a linear map of
    its vectors onto their principal axes; each layer is fitted to end where the teacher's do (see ``small_start.py``).
-3. First stage: titles, sentences and first halves of abstracts, and general texts point where the teacher's vectors do,
-   at every width; the full depth alone, since a loss at the smaller depths pulls the layers away from what they were.
+3. First stage: titles, sentences of abstracts, whole abstracts, everyday prose and what WordNet says of words point
+   where the teacher's vectors do, at every width; the full depth alone, since a loss at the smaller depths pulls the
+   layers away from what they were.
 4. Second stage: the same at every depth.
 5. Third stage: a title finds its own abstract among those of the batch, while the distillation goes on beside it.
-6. Word pieces that the training texts hardly have, and characters that they have not, go. Weights are stored as
-   float16: a folder that Hugging Face's library and sentence-transformers open.
+6. Weights are stored as float16: a folder that Hugging Face's library and sentence-transformers open.
 
 The teacher's vectors and checkpoints are kept in the work folder: an interrupted run goes on there. The papers that the
 evaluation uses take part in no step. Legend: n texts, k kinds of text, H width of the teacher, D width of vectors.
@@ -21,9 +22,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from nextvec.engine.optim import OptimConfig
 from nextvec.engine.schedule import ScheduleConfig
 from nextvec.files import cache_home
 from nextvec.nn.save import new_folder
-from nextvec.recipes.corpus import general_texts, halves, one_sentence
+from nextvec.recipes.corpus import general_texts, one_sentence, prose_texts
 from nextvec.recipes.mini import read_corpus, said
 from nextvec.recipes.mini_steps import Reporter, silent
 from nextvec.recipes.small_model import SmallConfig, SmallEmbedder
@@ -65,23 +65,22 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All settings. pieces, stored: of the vocabulary that is trained, and of the one that is kept at the end; layers:
-    numbers of the teacher's; ffn: neurons kept of a layer; fitted: texts of each kind on which the layers are fitted to
-    the teacher's before any training; positions: the longest text, in tokens; teacher_papers: how many papers' half
-    abstracts the teacher reads (titles: all); shallow: weight of the smaller depths from the second stage on; weight:
-    of the contrastive loss in the third. A stage of 0 steps is left out."""
+    """All settings. pieces: of the vocabulary; layers: numbers of the teacher's; ffn: neurons kept of a layer; fitted:
+    texts of each kind on which the layers are fitted to the teacher's before any training; positions: the longest text,
+    in tokens; teacher_papers: how many papers' abstracts the teacher reads (titles: all); shallow: weight of the
+    smaller depths from the second stage on; weight: of the contrastive loss in the third. A stage of 0 steps is left
+    out."""
 
-    pieces: int = 8700
-    stored: int = 8050
+    pieces: int = 8050
     layers: tuple[int, ...] = (0, 2, 3, 5)
     ffn: int = 512
     fitted: int = 500
     positions: int = 256
     dims: tuple[int, ...] = (64, 128, 256)
     teacher_papers: int = 20_480
-    distil: Stage = field(default_factory=lambda: Stage(steps=4000, batch=128, lr=3e-4, length=96))
-    depths: Stage = field(default_factory=lambda: Stage(steps=1200, batch=128, lr=1e-4, length=96))
-    contrast: Stage = field(default_factory=lambda: Stage(steps=200, batch=64, lr=2e-5, length=160))
+    distil: Stage = field(default_factory=lambda: Stage(steps=4000, batch=128, lr=3e-4, length=192))
+    depths: Stage = field(default_factory=lambda: Stage(steps=1200, batch=128, lr=1e-4, length=192))
+    contrast: Stage = field(default_factory=lambda: Stage(steps=200, batch=64, lr=2e-5, length=192))
     shallow: float = 0.3
     weight: float = 0.2
     precision: str = "bf16"
@@ -91,29 +90,31 @@ class Recipe:
 def train_small(
     papers: Sequence[Paper],
     general: Sequence[str],
+    prose: Sequence[str],
     teacher: Teacher,
     recipe: Recipe,
     work: Path,
     *,
     report: Reporter = silent,
 ) -> SmallEmbedder:
-    """Steps 1 to 5, and the cut of 6; the trained model."""
+    """Steps 1 to 5; the trained model. general: what WordNet says; prose: everyday sentences."""
     titles, abstracts = [paper.title for paper in papers], [paper.abstract for paper in papers]
     kinds = {
         "titles": titles,
-        "firsts": [halves(abstract)[0] for abstract in abstracts[: recipe.teacher_papers]],
+        "abstracts": abstracts[: recipe.teacher_papers],
         "sentences": one_sentence(abstracts, seed=recipe.seed),
         "general": list(general),
+        "prose": list(prose),
     }
     taught = {
         name: teacher.encode_cached(texts, work / "teacher", progress=report(f"teacher: {name}"))
         for name, texts in kinds.items()
     }
-    known = len(kinds["firsts"])
+    known = len(kinds["abstracts"])
     axes = principal_axes(np.concatenate([vectors[:known] for vectors in taught.values()]), max(recipe.dims))
     turned = {name: (unit(vectors) @ axes).astype(np.float16) for name, vectors in taught.items()}
     texts = [text for kind in kinds.values() for text in kind]
-    model = _started(teacher, [*titles, *abstracts, *general], kinds.values(), axes, recipe)
+    model = _started(teacher, [*titles, *abstracts, *3 * [*general, *prose]], kinds.values(), axes, recipe)
     tokenizer = model.text_tokenizer()
     digest = _digest(recipe, teacher.encoder.fingerprint(), texts)
     read = tokenizer.encode(texts, max_length=recipe.distil.length)
@@ -131,7 +132,7 @@ def train_small(
     model.config.contrast = recipe.weight
     pairs = _pairs(titles, abstracts, texts[len(titles) :], turned, tokenizer, recipe)
     learn("contrast", recipe.contrast, pairs)
-    return trimmed(model, texts, size=recipe.stored)
+    return model
 
 
 def _pairs(
@@ -142,12 +143,12 @@ def _pairs(
     tokenizer: TextTokenizer,
     recipe: Recipe,
 ) -> Source:
-    """Titles and abstracts, each row with one further text that the teacher read: half of them first halves."""
-    known = len(turned["firsts"])
+    """Titles and abstracts, each row with one further text that the teacher read: half of them abstracts."""
+    known = len(turned["abstracts"])
     random = np.random.default_rng(recipe.seed)
     pool = np.concatenate([np.arange(known), known + random.permutation(len(texts) - known)[:known]])
     chosen = random.choice(pool, size=known, replace=False)
-    taught = np.concatenate([turned["firsts"], turned["sentences"], turned["general"]])
+    taught = np.concatenate([vectors for name, vectors in turned.items() if name != "titles"])
     length = recipe.contrast.length
     return Shuffled(
         {
@@ -170,7 +171,7 @@ def _started(
 ) -> SmallEmbedder:
     """The model before training, of the teacher's own weights; ``texts`` give the vocabulary."""
     whole, _, pooling = open_base(str(teacher.folder))
-    tokenizer, pieces = cut_tokenizer(teacher.folder / "tokenizer.json", texts, size=recipe.pieces)
+    tokenizer, pieces = cut_tokenizer(teacher.folder / "tokenizer.json", texts, size=recipe.pieces, characters=False)
     transformer = cut_transformer(whole, pieces, layers=recipe.layers, ffn=recipe.ffn, positions=recipe.positions)
     fitted = tokenizer.encode(
         [text for kind in kinds for text in kind[: recipe.fitted]], max_length=recipe.distil.length
@@ -189,21 +190,6 @@ def _started(
     with torch.no_grad():
         model.turn.weight.copy_(torch.from_numpy(axes.T))
     return model
-
-
-def trimmed(model: SmallEmbedder, texts: Sequence[str], *, size: int) -> SmallEmbedder:
-    """The model with the ``size`` word pieces that ``texts`` have most often."""
-    encoder = model.encoder()
-    with tempfile.TemporaryDirectory() as folder:
-        encoder.save(Path(folder) / "model")
-        tokenizer, pieces = cut_tokenizer(Path(folder) / "model" / "tokenizer.json", texts, size=size, characters=False)
-    assert model.config.shape is not None
-    config = replace(model.config, shape=replace(model.config.shape, vocab=size))
-    small = SmallEmbedder(config, tokenizer=tokenizer)
-    state = model.state_dict()
-    state["transformer.tokens.weight"] = state["transformer.tokens.weight"][torch.from_numpy(pieces)]
-    small.load_state_dict(state)
-    return small.eval()
 
 
 def _train(model: SmallEmbedder, source: Source, stage: Stage, recipe: Recipe, folder: Path, progress: Any) -> None:
@@ -258,7 +244,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise ConflictError(f"{str(arguments.out)!r} exists and is not empty: choose another folder")  # not in an hour
     corpus = read_corpus(arguments.data)
     general = general_texts(arguments.data)
-    model = train_small(corpus.train, general, Teacher(arguments.teacher), recipe, arguments.work, report=said)
+    prose = prose_texts(arguments.data)
+    model = train_small(corpus.train, general, prose, Teacher(arguments.teacher), recipe, arguments.work, report=said)
     print(f"{arguments.out}: {write_small(model, arguments.out):,} bytes")
 
 
