@@ -171,7 +171,7 @@ def _started(
 ) -> SmallEmbedder:
     """The model before training, of the teacher's own weights; ``texts`` give the vocabulary."""
     whole, _, pooling = open_base(str(teacher.folder))
-    tokenizer, pieces = cut_tokenizer(teacher.folder / "tokenizer.json", texts, size=recipe.pieces, characters=False)
+    tokenizer, pieces = cut_tokenizer(teacher.folder / "tokenizer.json", texts, size=recipe.pieces)
     transformer = cut_transformer(whole, pieces, layers=recipe.layers, ffn=recipe.ffn, positions=recipe.positions)
     fitted = tokenizer.encode(
         [text for kind in kinds for text in kind[: recipe.fitted]], max_length=recipe.distil.length

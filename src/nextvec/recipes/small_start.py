@@ -32,16 +32,13 @@ from nextvec.types import InputError, Ragged
 __all__ = ["cut_tokenizer", "cut_transformer", "fit_layers"]
 
 
-def cut_tokenizer(
-    path: Path, texts: Sequence[str], *, size: int, characters: bool = True
-) -> tuple[TextTokenizer, NDArray[np.int64]]:
+def cut_tokenizer(path: Path, texts: Sequence[str], *, size: int) -> tuple[TextTokenizer, NDArray[np.int64]]:
     """The WordPiece tokenizer in ``path`` (a tokenizer.json) with ``size`` of its pieces, and their ids there, int64
     [V].
 
-    Kept are special tokens, single characters, and of the others those that ``texts`` have most often: what is cut is
-    then spelled in smaller pieces. characters: all single ones, also those that no text has; False: of these only
-    ASCII's, so that a word with another is not known. InputError for another kind of tokenizer, and a size that does
-    not hold what is always kept.
+    Kept are special tokens, single characters (ASCII's, and others that ``texts`` have), and of the rest those that
+    ``texts`` have most often: what is cut is then spelled in smaller pieces, and a word with a character that is not
+    kept is not known. InputError for another kind of tokenizer, and a size that does not hold what is always kept.
     """
     from tokenizers import Tokenizer
 
@@ -56,7 +53,7 @@ def cut_tokenizer(
 
     def always(piece: str, number: int) -> bool:
         bare = piece.removeprefix(prefix)
-        single = len(bare) == 1 and (characters or bare.isascii() or counts[number] > 0)
+        single = len(bare) == 1 and (bare.isascii() or counts[number] > 0)
         return piece in special or single
 
     pieces = sorted(model["vocab"].items(), key=lambda item: item[1])
