@@ -14,12 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from nextvec.search import filters
+from nextvec.search import filters, postings
 from nextvec.search.schema import SEQUENCE, Schema
 from nextvec.search.store import told
 
 _MASKS = 32
 _BATCH = 8_192
+_INDEX_AFTER = 3  # new filters on a column
 _SMALL_KINDS = {"int", "float", "bool", "date", "timestamp"}
 
 
@@ -55,6 +56,8 @@ class Snapshot:
             known = set(self.fragments)
             self._pieces = {key: piece for key, piece in previous._pieces.items() if key[0] in known}
         self._columns: dict[str, pa.Array] = {}
+        self._indexes: dict[str, postings.ColumnIndex | None] = {}
+        self._asked: dict[str, int] = {}
         self._masks: OrderedDict[filters.Filter, NDArray[np.int64]] = OrderedDict()
         self._lock = threading.RLock()
         self._order: NDArray[np.int64] | None = None
@@ -109,12 +112,22 @@ class Snapshot:
             if tree in self._masks:
                 self._masks.move_to_end(tree)
                 return self._masks[tree]
-        rows = np.flatnonzero(filters.mask(tree, self.column))
+        self._index(tree)
+        found = postings.resolve(tree, self.rows, self._indexes.get, self.column)
+        rows = np.flatnonzero(filters.mask(tree, self.column)) if found is None else found
         with self._lock:
             self._masks[tree] = rows
             if len(self._masks) > _MASKS:
                 self._masks.popitem(last=False)
         return rows
+
+    def _index(self, tree: filters.Filter) -> None:
+        """Count what the filter reads; make an index of each column that was asked for often enough to pay for it."""
+        with self._lock:
+            for name in filters.columns_used(tree):
+                self._asked[name] = self._asked.get(name, 0) + 1
+                if name not in self._indexes and self._asked[name] > _INDEX_AFTER:
+                    self._indexes[name] = postings.index_of(self.column(name), self.schema.columns[name])
 
     def rows_of(self, ids: pa.Array) -> NDArray[np.int64]:
         """The row of each id, -1 where there is none: int64 [len(ids)]."""
