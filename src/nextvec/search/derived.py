@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import Timeout
 from numpy.typing import NDArray
 
+from nextvec.search.indexes.approximate import Approximate, ApproximateFiles, Progress
 from nextvec.search.indexes.exact import ExactIndex
 from nextvec.search.indexes.rows import RowFiles, Rows, in_memory
+from nextvec.search.planner import Planner, Watch
 from nextvec.search.schema import Schema
 from nextvec.search.snapshot import Snapshot
 
 _GARBAGE_SHARE = 0.5  # of dead rows, above which the files are made anew
 _GARBAGE_ROWS = 10_000
+_FILTERS = 32
 
 
 class Placed:
@@ -29,12 +34,21 @@ class Placed:
         sequence = index.rows.sequence
         if not np.array_equal(sequence, snapshot.sequence):
             self.places = np.searchsorted(sequence, snapshot.sequence)
+        self._moved: OrderedDict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = OrderedDict()
 
     def to_index(self, rows: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
-        """Row numbers of the snapshot (None: all) as row numbers of the index."""
-        if self.places is None:
-            return rows
-        return self.places if rows is None else self.places[rows]
+        """Row numbers of the snapshot (None: all) as row numbers of the index. The same array gives the same array,
+        by which the planner knows a filter again."""
+        if self.places is None or rows is None:
+            return rows if self.places is None else self.places
+        kept = self._moved.get(id(rows))
+        if kept is None or kept[0] is not rows:
+            kept = (rows, self.places[rows])
+            self._moved[id(rows)] = kept
+            if len(self._moved) > _FILTERS:
+                with contextlib.suppress(KeyError):  # another thread was as quick
+                    self._moved.popitem(last=False)
+        return kept[1]
 
     def to_snapshot(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The way back."""
@@ -53,6 +67,11 @@ class Derived:
         self._shared = shared
         self._lock = threading.Lock()
         self._last: Placed | None = None
+        self._near_files = ApproximateFiles(path / "derived", schema.dim)
+        self._metric = schema.metric
+        self._planner: Planner | None = None
+        self._stamp: tuple[int, int] | None = None
+        self.watch = Watch()
 
     def index(self, snapshot: Snapshot) -> Placed:
         """The exact index of ``snapshot``."""
@@ -63,6 +82,40 @@ class Derived:
                 index = before if before and rows is before.rows else ExactIndex(rows, before)
                 self._last = Placed(index, snapshot)
             return self._last
+
+    def planner(self, placed: Placed) -> Planner:
+        """What answers searches over this index, with the approximate ways that were built for it."""
+        with self._lock:
+            stamp = self._near_files.stamp()
+            if self._planner is None or self._planner.exact is not placed.index or stamp != self._stamp:
+                known = self._planner.approximate if self._planner else None
+                near: Approximate | None = None
+                if stamp is not None:
+                    near = self._near_files.open(placed.index.rows, known)
+                self._planner, self._stamp = Planner(placed.index, near, self.watch), stamp
+            return self._planner
+
+    def build(self, snapshot: Snapshot, *, graph: bool, progress: Progress | None) -> Approximate:
+        """Cells and graph over the rows of the snapshot's exact index; see ``ApproximateFiles.build``."""
+        index = self.index(snapshot).index
+        return self._near_files.build(index, metric=self._metric, graph=graph, progress=progress)
+
+    def told(self, snapshot: Snapshot) -> dict[str, Any] | None:
+        """For ``info``: rows in the approximate index, its calibration and the recall measured; None without one."""
+        if snapshot.rows == 0:
+            return None
+        planner = self.planner(self.index(snapshot))
+        near = planner.approximate
+        if near is None:
+            return None
+        return {
+            "rows": len(near.cells),
+            "rows_added_since": len(planner.exact.rows) - len(near.cells),
+            "cells": len(near.cells.means),
+            "graph": near.graph is not None,
+            "widths": {str(target): width for target, width in near.calibration.widths.items()},
+            "recall": self.watch.told(),
+        }
 
     def remake(self, snapshot: Snapshot) -> Placed:
         """Do without the present files, for they are damaged: make new ones from the table."""

@@ -265,3 +265,12 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {
 def _show(value: Any) -> str:
     text = repr(value)
     return f"{text[:60]}..." if len(text) > 60 else text
+
+
+def check_recall(recall: Any) -> float | None:
+    """The recall that is enough; None where only the best rows there are will do. Raises InputError."""
+    if recall == "exact":
+        return None
+    if isinstance(recall, bool) or not isinstance(recall, (int, float)) or not 0 < recall <= 1:
+        raise InputError(f"recall is {recall!r}: expected 'exact' or a share above 0 and up to 1, such as 0.95")
+    return None if recall == 1 else float(recall)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from nextvec.search import filters, postings
+from nextvec.search import column_index, filters
 from nextvec.search.schema import SEQUENCE, Schema
 from nextvec.search.store import told
 
@@ -56,7 +56,7 @@ class Snapshot:
             known = set(self.fragments)
             self._pieces = {key: piece for key, piece in previous._pieces.items() if key[0] in known}
         self._columns: dict[str, pa.Array] = {}
-        self._indexes: dict[str, postings.ColumnIndex | None] = {}
+        self._indexes: dict[str, column_index.ColumnIndex | None] = {}
         self._asked: dict[str, int] = {}
         self._masks: OrderedDict[filters.Filter, NDArray[np.int64]] = OrderedDict()
         self._lock = threading.RLock()
@@ -113,7 +113,7 @@ class Snapshot:
                 self._masks.move_to_end(tree)
                 return self._masks[tree]
         self._index(tree)
-        found = postings.resolve(tree, self.rows, self._indexes.get, self.column)
+        found = column_index.resolve(tree, self.rows, self._indexes.get, self.column)
         rows = np.flatnonzero(filters.mask(tree, self.column)) if found is None else found
         with self._lock:
             self._masks[tree] = rows
@@ -127,7 +127,7 @@ class Snapshot:
             for name in filters.columns_used(tree):
                 self._asked[name] = self._asked.get(name, 0) + 1
                 if name not in self._indexes and self._asked[name] > _INDEX_AFTER:
-                    self._indexes[name] = postings.index_of(self.column(name), self.schema.columns[name])
+                    self._indexes[name] = column_index.index_of(self.column(name), self.schema.columns[name])
 
     def rows_of(self, ids: pa.Array) -> NDArray[np.int64]:
         """The row of each id, -1 where there is none: int64 [len(ids)]."""

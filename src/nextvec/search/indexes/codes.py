@@ -62,6 +62,9 @@ def available() -> bool:
 
 def dots(queries: Int8, codes: Int8) -> NDArray[np.float32] | NDArray[np.int32]:
     """Integer dot products [Q, N] of C-contiguous int8 [Q, D] and [N, D]. Releases the GIL."""
+    if numkong is None:
+        # Sums of 24 bits or fewer are whole in float32; the approximate ways, who alone come here, bear the rest.
+        return np.asarray(np.matmul(queries.astype(np.float32), codes.astype(np.float32).T))
     if len(queries) < PACK_FROM:
         # Summed as integers, told as float32; asking for int32 takes a kernel that is 13 times slower.
         return np.asarray(numkong.cdist(_view(queries), _view(codes), metric="dot", out_dtype="float32"))

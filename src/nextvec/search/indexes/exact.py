@@ -81,7 +81,7 @@ class ExactIndex:
         matches = len(self.rows) if allowed is None else len(allowed)
         if matches <= DIRECT or k * 4 >= matches:
             every = np.arange(len(self.rows)) if allowed is None else allowed
-            return [self._score(query, every, k, "direct") for query in queries]
+            return [self.score(query, every, k, "direct") for query in queries]
         found: list[Found] = []
         for start in range(0, len(queries), _QUERIES):
             found += self._pruned(queries[start : start + _QUERIES], k, allowed, matches)
@@ -98,14 +98,14 @@ class ExactIndex:
         if allowed is not None and matches < GATHER_SHARE * len(self.rows):
             plan = f"gather {scorer.name}"
             pieces = [allowed[start : start + BLOCK // 2] for start in range(0, matches, BLOCK // 2)]
-            parts = _spread(survey.gather, pieces)
+            parts = spread(survey.gather, pieces)
         else:
             plan = f"scan {scorer.name}"
             bitmap = None
             if allowed is not None and matches < len(self.rows):
                 bitmap = np.zeros(len(self.rows), np.bool_)
                 bitmap[allowed] = True
-            parts = _spread(functools.partial(survey.scan, bitmap), range(0, len(self.rows), BLOCK))
+            parts = spread(functools.partial(survey.scan, bitmap), range(0, len(self.rows), BLOCK))
         left = survey.left(parts)
         return [self._finish(query, k, plan, rows) for query, rows in zip(queries, left, strict=True)]
 
@@ -115,9 +115,9 @@ class ExactIndex:
             parts = [survey.gather(left[start : start + _CHUNK]) for start in range(0, len(left), _CHUNK)]
             left = survey.left(parts)[0]
             plan += ", near ties in float32"
-        return self._score(query, left, k, plan)
+        return self.score(query, left, k, plan)
 
-    def _score(self, query: Float32, rows: Int64, k: int, plan: str) -> Found:
+    def score(self, query: Float32, rows: Int64, k: int, plan: str) -> Found:
         """The k best of these rows, by float64 scores rounded to float32, ties in row order."""
         wide = query.astype(np.float64)
         scores = np.empty(len(rows), np.float32)
@@ -281,16 +281,16 @@ def _times(whole: NDArray[Any], scale: Float32) -> Float32:
     return result
 
 
-def _workers() -> int:
+def workers() -> int:
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
 
 
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max(_workers() - 1, 1), thread_name_prefix="nextvec-scan")
+    return ThreadPoolExecutor(max(workers() - 1, 1), thread_name_prefix="nextvec-scan")
 
 
-def _spread(task: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+def spread(task: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """``task`` of every item, by this thread and by helpers that are free; in any order.
 
     This thread does not wait for a helper that has not begun, so that a busy machine costs no more than one thread.
@@ -306,7 +306,7 @@ def _spread(task: Callable[[Item], Result], items: Sequence[Item]) -> list[Resul
                 return
             results.append(task(item))
 
-    helpers = [_pool().submit(work) for _ in range(min(_workers(), len(items)) - 1)]
+    helpers = [_pool().submit(work) for _ in range(min(workers(), len(items)) - 1)]
     try:
         work()
     finally:

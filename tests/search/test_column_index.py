@@ -11,7 +11,7 @@ from filter_cases import SCHEMA, Row, filters, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nextvec.search import postings
+from nextvec.search import column_index
 from nextvec.search.collection import Collection
 from nextvec.search.filters import columns_used, mask
 from nextvec.search.inputs import attribute_table
@@ -31,9 +31,9 @@ def columns_of(records: list[Row]) -> dict[str, pa.Array]:
 def test_the_same_rows_as_a_pass_over_the_columns(records: list[Row], case: tuple[str, Truth]) -> None:
     where, truth = case
     columns, tree = columns_of(records), parse(where, COLUMNS)
-    indexes = {name: postings.index_of(columns[name], SCHEMA[name]) for name in columns_used(tree)}
+    indexes = {name: column_index.index_of(columns[name], SCHEMA[name]) for name in columns_used(tree)}
     # With ten times as many rows told, every filter counts as one of few matches.
-    found = postings.resolve(tree, 1000 * len(records), indexes.get, columns.__getitem__)
+    found = column_index.resolve(tree, 1000 * len(records), indexes.get, columns.__getitem__)
     expected = [i for i, record in enumerate(records) if truth(record) is True]
     assert np.flatnonzero(mask(tree, columns.__getitem__)).tolist() == expected
     if found is not None:
@@ -67,14 +67,14 @@ def test_filters_that_the_indexes_answer(where: str) -> None:
         for i in range(2000)
     ]
     columns, tree = columns_of(records), parse(where, COLUMNS)
-    indexes = {name: postings.index_of(columns[name], SCHEMA[name]) for name in columns_used(tree)}
+    indexes = {name: column_index.index_of(columns[name], SCHEMA[name]) for name in columns_used(tree)}
     looked: list[int] = []
 
     def column(name: str) -> pa.Array:
         looked.append(1)
         return columns[name]
 
-    found = postings.resolve(tree, len(records), indexes.get, column)
+    found = column_index.resolve(tree, len(records), indexes.get, column)
     assert found is not None
     assert found.tolist() == np.flatnonzero(mask(tree, columns.__getitem__)).tolist()
     assert bool(looked) == (" AND " in where and "BETWEEN" not in where)  # only what an index cannot tell
@@ -82,15 +82,17 @@ def test_filters_that_the_indexes_answer(where: str) -> None:
 
 def test_wide_filters_unique_texts_and_large_numbers_are_left_to_the_pass() -> None:
     column = pa.array(range(2000), pa.int64())
-    index = postings.index_of(column, "int")
+    index = column_index.index_of(column, "int")
     assert index is not None
     for where in ("year > 10", "NOT year = 3", "year != 3", "year > 3.5"):
-        assert postings.resolve(parse(where, COLUMNS), 2000, {"year": index}.get, {"year": column}.__getitem__) is None
-    assert postings.index_of(pa.array([f"text {i}" for i in range(2000)]), "string") is None
+        assert (
+            column_index.resolve(parse(where, COLUMNS), 2000, {"year": index}.get, {"year": column}.__getitem__) is None
+        )
+    assert column_index.index_of(pa.array([f"text {i}" for i in range(2000)]), "string") is None
     huge = pa.array([2**53, 2**53 + 1, -(2**63), 2**63 - 1], pa.int64())
-    sorted_ = postings.index_of(huge, "int")
+    sorted_ = column_index.index_of(huge, "int")
     tree = parse(f"year = {2**53 + 1}", COLUMNS)
-    found = postings.resolve(tree, 1000, {"year": sorted_}.get, {"year": huge}.__getitem__)
+    found = column_index.resolve(tree, 1000, {"year": sorted_}.get, {"year": huge}.__getitem__)
     assert found is not None and found.tolist() == [1]
 
 

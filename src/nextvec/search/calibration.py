@@ -1,0 +1,236 @@
+"""What approximate ways need for a recall, and what each way costs, measured on one collection and machine.
+
+The queries are rows of the collection with noise (cosine 0.6 to the row they come from): about as hard as short
+questions are for the documents that answer them, and harder than the rows themselves.
+Shapes: N rows, C cells, D dimensions, M matching rows, S calibration queries.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextvec.search.indexes.cells import Cells, prepare, search_cells, view
+from nextvec.search.indexes.exact import GATHER_SHARE, ExactIndex
+from nextvec.search.indexes.graph import search_graph
+
+Int64 = NDArray[np.int64]
+Float32 = NDArray[np.float32]
+
+TARGETS = (0.9, 0.95, 0.99)
+SHARES = (1.0, 0.3, 0.1, 0.03, 0.01)
+DEPTHS = (10, 100)  # k
+WIDTHS = (12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+QUERIES = 192
+_SIGNAL = 0.6
+_REPEATS = 15
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """rows: target -> k -> matching rows to see at each of ``SHARES``; widths: target -> efSearch at k=10, None where
+    the graph did not reach it; costs: name -> (milliseconds, milliseconds per unit)."""
+
+    total: int
+    rows: dict[float, dict[int, list[float]]]
+    widths: dict[float, int | None]
+    costs: dict[str, tuple[float, float]]
+
+    def target(self, recall: float) -> float | None:
+        """The lowest measured target that is at least ``recall``; None where only the exact index will do."""
+        return next((target for target in TARGETS if target >= recall and target in self.rows), None)
+
+    def rows_needed(self, target: float, k: int, share: float) -> float:
+        """Matching rows that the cells must give, for a share of rows that match near the query."""
+        few, many = (self._at(self.rows[target][depth], share) for depth in DEPTHS)
+        if k <= DEPTHS[0]:
+            return few
+        if k >= DEPTHS[1]:
+            return many * k / DEPTHS[1]
+        part = math.log(k / DEPTHS[0]) / math.log(DEPTHS[1] / DEPTHS[0])
+        return math.exp((1 - part) * math.log(few) + part * math.log(many))
+
+    @staticmethod
+    def _at(values: list[float], share: float) -> float:
+        places, logs = np.log(SHARES[::-1]), np.log(values[::-1])
+        return float(np.exp(np.interp(math.log(max(share, SHARES[-1])), places, logs)))
+
+    def exact(self, matches: int, total: int, alone: bool) -> float:
+        """Predicted milliseconds per query of the exact index; ``alone``: one query at a time."""
+        kind = "" if alone else "batch "
+        if matches < GATHER_SHARE * total:
+            return self.line(f"{kind}gather", matches)
+        return self.line(f"{kind}scan", total)
+
+    def line(self, name: str, amount: float) -> float:
+        """Predicted milliseconds."""
+        start, slope = self.costs[name]
+        return start + slope * amount
+
+    def to_json(self) -> dict[str, Any]:
+        """For a JSON file."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Calibration:
+        """From what ``to_json`` gave, through JSON. Raises KeyError, TypeError, ValueError where it is not that."""
+        rows = {
+            float(target): {int(k): [float(value) for value in values] for k, values in depths.items()}
+            for target, depths in document["rows"].items()
+        }
+        if any(
+            len(values) != len(SHARES) or min(values) <= 0 for depths in rows.values() for values in depths.values()
+        ):
+            raise ValueError("rows of another shape")
+        widths = {float(target): None if width is None else int(width) for target, width in document["widths"].items()}
+        costs = {str(name): (float(pair[0]), float(pair[1])) for name, pair in document["costs"].items()}
+        return cls(int(document["total"]), rows, widths, costs)
+
+
+def calibrate(
+    exact: ExactIndex, cells: Cells, graph: Any | None, *, seed: int = 0, progress: Callable[[str], None] | None = None
+) -> Calibration:
+    """Measure all of it: some seconds for 100,000 rows."""
+    say = progress or (lambda _: None)
+    rng = np.random.default_rng(seed)
+    queries = calibration_queries(exact.rows.vectors, rng)
+    say("how many rows the cells must give")
+    needed = {k: [] for k in DEPTHS}  # type: dict[int, list[Int64]]
+    for share in SHARES:
+        allowed = _random(len(exact.rows), share, rng)
+        for k in DEPTHS:
+            needed[k].append(_needed(exact, cells, queries, k, allowed))
+    rows = {
+        target: {k: [_enough(seen, target) for seen in needed[k]] for k in DEPTHS}
+        for target in TARGETS
+        if len(exact.rows) >= 4 * DEPTHS[1]
+    }
+    say("how wide the walk through the graph must be")
+    widths = _widths(exact, graph, queries)
+    say("what each way takes")
+    return Calibration(len(exact.rows), rows, widths, _costs(exact, cells, graph, queries, rng))
+
+
+def calibration_queries(vectors: Float32, rng: np.random.Generator) -> Float32:
+    """float32 [S, D]: rows with noise, of the rows' lengths."""
+    chosen = vectors[np.sort(rng.choice(len(vectors), min(QUERIES, len(vectors)), replace=False))]
+    lengths = np.linalg.norm(chosen, axis=1, keepdims=True)
+    noise = rng.standard_normal(chosen.shape).astype(np.float32)
+    noise *= lengths / np.linalg.norm(noise, axis=1, keepdims=True)
+    mixed = _SIGNAL * chosen + math.sqrt(1 - _SIGNAL**2) * noise
+    scaled: Float32 = (mixed / np.maximum(np.linalg.norm(mixed, axis=1, keepdims=True), 1e-12) * lengths).astype(
+        np.float32
+    )
+    return scaled
+
+
+def _random(total: int, share: float, rng: np.random.Generator) -> Int64 | None:
+    return None if share == 1 else np.flatnonzero(rng.random(total) < share)
+
+
+def _needed(exact: ExactIndex, cells: Cells, queries: Float32, k: int, allowed: Int64 | None) -> Int64:
+    """For each query and each of its true k best: how many matching rows the cells give until it is among them."""
+    filter_ = prepare(cells, allowed, len(exact.rows))
+    cell_of = np.searchsorted(cells.starts, cells.places, side="right") - 1
+    found = []
+    for query, best in zip(queries, exact.search(queries, k, allowed), strict=True):
+        seen = view(cells, query, filter_)
+        rank = np.empty(len(seen.order), np.int64)
+        rank[seen.order] = np.arange(len(rank))
+        inside = best.rows[best.rows < len(cells)]
+        found.append(seen.seen[rank[cell_of[inside]]])
+    return np.concatenate(found)
+
+
+def _enough(seen: Int64, target: float) -> float:
+    """Rows that give the target and a tenth of what it leaves open besides."""
+    return float(max(np.quantile(seen, target + 0.1 * (1 - target)), 1)) if len(seen) else 1.0
+
+
+def _widths(exact: ExactIndex, graph: Any | None, queries: Float32) -> dict[float, int | None]:
+    widths: dict[float, int | None] = dict.fromkeys(TARGETS)
+    if graph is None:
+        return widths
+    best = exact.search(queries, DEPTHS[0])
+    nothing = np.zeros(0, np.int64)
+    for width in WIDTHS:
+        reached = []
+        for query, truth in zip(queries, best, strict=True):
+            found = search_graph(graph, exact, query, DEPTHS[0], None, nothing, width=width)
+            reached.append(np.mean(found.scores >= truth.scores[-1]) if len(found.scores) else 0.0)
+        for target in TARGETS:
+            if widths[target] is None and np.mean(reached) >= target + 0.1 * (1 - target):
+                widths[target] = width
+        if None not in widths.values():
+            break
+    return widths
+
+
+def _costs(
+    exact: ExactIndex, cells: Cells, graph: Any | None, queries: Float32, rng: np.random.Generator
+) -> dict[str, tuple[float, float]]:
+    total, k = len(exact.rows), DEPTHS[0]
+    everything = prepare(cells, None, total)
+    nothing = np.zeros(0, np.int64)
+
+    def line(run: Callable[[Float32, float], object], low: float, high: float, batch: int = 1) -> tuple[float, float]:
+        turns = len(queries) - batch + 1
+
+        def at_amount(amount: float) -> float:
+            def once(turn: int) -> object:
+                return run(queries[turn % turns : turn % turns + batch], amount)
+
+            return timed(once, _REPEATS) / batch
+
+        at = at_amount(low), at_amount(high)
+        slope = max((at[1] - at[0]) / (high - low), 0.0)
+        return max(at[0] - slope * low, 0.0), slope
+
+    parts = {size: np.sort(rng.choice(total, size, replace=False)) for size in (total // 100, total // 10)}
+
+    def gather(query: Float32, amount: float) -> object:
+        return exact.search(query, k, parts[int(amount)])
+
+    batch = min(_BATCH, len(queries))
+    costs = {
+        "gather": line(gather, total // 100, total // 10),
+        "batch gather": line(gather, total // 100, total // 10, batch),
+    }
+    for name, size in (("scan", 1), ("batch scan", batch)):
+        some = queries[:size]
+        costs[name] = (0.0, timed(functools.partial(_scan, exact, some, k), _REPEATS // 2) / size / total)
+
+    def look(query: Float32, amount: float) -> object:
+        return search_cells(cells, exact, query[0], k, everything, view(cells, query[0], everything), rows=amount)
+
+    costs["cells"] = line(look, total // 100, total // 10)
+    if graph is not None:
+
+        def walk(query: Float32, amount: float) -> object:
+            return search_graph(graph, exact, query[0], k, None, nothing, width=int(amount))
+
+        costs["graph"] = line(walk, 16, 256)
+    return costs
+
+
+def _scan(exact: ExactIndex, queries: Float32, k: int, _: int) -> object:
+    return exact.search(queries, k)
+
+
+def timed(run: Callable[[int], object], times: int) -> float:
+    """The median of ``times`` runs in milliseconds, after one that does not count."""
+    run(0)
+    taken = []
+    for number in range(times):
+        began = time.perf_counter()
+        run(number)
+        taken.append((time.perf_counter() - began) * 1000)
+    return float(np.median(taken))

@@ -1,0 +1,246 @@
+"""Cells and graph of a collection as files beside the exact index: built, checked, opened by memory-mapping.
+
+``derived/approximate.json`` names one generation of files with their sizes and checksums, and is replaced atomically
+when they are whole, so that a reader finds the old ones or the new ones. While they are being built, what is done lies
+in ``derived/building/``: a build that was interrupted goes on there. All of it can be deleted at any time.
+
+Row numbers are those of one generation of the exact index's files; rows that came later are scanned beside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import secrets
+import shutil
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from nextvec.extras import available, require
+from nextvec.files import atomic_write, storage_error
+from nextvec.search.calibration import Calibration, calibrate
+from nextvec.search.indexes.cells import Cells, Prepared, build_cells, prepare
+from nextvec.search.indexes.exact import ExactIndex
+from nextvec.search.indexes.graph import extend_graph, start_graph
+from nextvec.search.indexes.rows import Rows
+from nextvec.types import ConflictError, InputError
+
+FORMAT = 1
+MIN_ROWS = 4_096  # fewer are scanned exactly in less time than anything else takes
+_HEADER = "approximate.json"
+_ARRAYS = ("means", "order", "starts", "places", "codes", "scale")
+_SAVE_EVERY = 60.0  # seconds of building the graph between two savings
+_BLOCK = 1 << 24
+
+Progress = Callable[[str, int, int], None]
+"""(what is being done, units done, units in all)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Approximate:
+    """What was built over the first ``len(cells)`` rows of the generation ``rows`` of the exact index."""
+
+    rows: str
+    name: str
+    cells: Cells
+    graph: Any | None
+    calibration: Calibration
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019 - few objects of this kind, and they live as long as their reader
+    def everything(self, total: int) -> Prepared:
+        """No filter, with ``total`` rows in the exact index."""
+        return prepare(self.cells, None, total)
+
+
+class ApproximateFiles:
+    """The files in ``folder`` (``derived``) for D dimensions."""
+
+    def __init__(self, folder: Path, dim: int) -> None:
+        self.folder = folder
+        self.dim = dim
+
+    def stamp(self) -> tuple[int, int] | None:
+        """Changes when another index is published; None where there is none."""
+        try:
+            state = (self.folder / _HEADER).stat()
+        except OSError:
+            return None
+        return state.st_mtime_ns, state.st_ino
+
+    def open(self, rows: Rows, known: Approximate | None = None) -> Approximate | None:
+        """What was built over these rows; None where nothing was, or where it is damaged or of another generation.
+
+        ``known`` is handed back where it is still the newest."""
+        try:
+            header = json.loads((self.folder / _HEADER).read_bytes())
+            name, files = str(header["name"]), dict(header["files"])
+            if header["format"] != FORMAT or header["rows"] != rows.name or header["count"] > len(rows):
+                return None
+            if known is not None and known.name == name:
+                return known
+            calibration = Calibration.from_json(header["calibration"])
+            arrays = {part: self._array(name, part, files) for part in _ARRAYS}
+            cells = Cells(**arrays)
+            count, dim = cells.codes.shape
+            if dim != self.dim or not count == header["count"] == len(cells.order) == len(cells.places):
+                return None
+            graph = self._graph(name, files)
+            return Approximate(rows.name, name, cells, graph, calibration)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+            return None
+
+    def _array(self, name: str, part: str, files: dict[str, Any]) -> Any:
+        path = self._path(f"{name}.{part}.npy")
+        _check(path, files[part])
+        # A plain array over the map: np.memmap's own bookkeeping costs microseconds at every slice.
+        return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+
+    def _graph(self, name: str, files: dict[str, Any]) -> Any | None:
+        if "graph" not in files or not available("faiss"):
+            return None
+        faiss = require("faiss", why="an approximate index")
+
+        path = self._path(f"{name}.graph")
+        _check(path, files["graph"])
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+
+    def build(self, exact: ExactIndex, *, metric: str, graph: bool, progress: Progress | None = None) -> Approximate:
+        """Make and publish files for all rows of ``exact``, or go on with what an interrupted build has left.
+
+        Raises InputError (too few rows, rows that no file holds), ConflictError (another process is building),
+        MissingExtraError (faiss), StorageError.
+        """
+        rows, say = exact.rows, progress or (lambda *_: None)
+        if len(rows) < MIN_ROWS:
+            raise InputError(
+                f"{len(rows)} rows: an index pays from {MIN_ROWS} rows, fewer are searched exactly in less time"
+            )
+        if not rows.name.startswith("exact-"):
+            raise InputError("the collection's folder cannot be written, so that an index cannot be kept there")
+        require("faiss", why="building an index")
+        try:
+            with FileLock(self.folder / "approximate.lock", timeout=0):
+                return self._build(exact, metric, graph, say)
+        except Timeout as error:
+            raise ConflictError(
+                f"another process is building the index in {str(self.folder)!r}: wait for it"
+            ) from error
+        except OSError as error:
+            raise storage_error(error, self.folder) from error
+
+    def _build(self, exact: ExactIndex, metric: str, graph: bool, say: Progress) -> Approximate:
+        rows = exact.rows
+        work = self._work(rows, graph)
+        cells = self._cells(work, rows, metric, say)
+        built = self._grown(work, rows, say) if graph else None
+        say("calibrating", 0, 1)
+        calibration = calibrate(exact, cells, built)
+        say("calibrating", 1, 1)
+        name = f"approximate-{secrets.token_hex(4)}"
+        files = {}
+        for part in [*(f"{part}.npy" for part in _ARRAYS), *(["graph"] if graph else [])]:
+            path = self._path(f"{name}.{part}")
+            (work / part).replace(path)
+            files[part.removesuffix(".npy")] = {"bytes": path.stat().st_size, "crc": _crc(path)}
+        header = {
+            "format": FORMAT,
+            "rows": rows.name,
+            "count": len(rows),
+            "name": name,
+            "files": files,
+            "calibration": calibration.to_json(),
+        }
+        with atomic_write(self.folder / _HEADER, "w") as stream:
+            json.dump(header, stream)
+        shutil.rmtree(work, ignore_errors=True)
+        for path in self.folder.glob("approximate-*.*"):
+            if not path.name.startswith(f"{name}."):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        opened = self.open(rows)
+        if opened is None:
+            raise OSError(f"the index in {str(self.folder)!r} could not be read back")
+        return opened
+
+    def _work(self, rows: Rows, graph: bool) -> Path:
+        """The folder of the build; emptied where it holds parts for other rows."""
+        work = self.folder / "building"
+        wanted = {"format": FORMAT, "rows": rows.name, "count": len(rows), "graph": graph}
+        try:
+            same = json.loads((work / "build.json").read_bytes()) == wanted
+        except (OSError, ValueError):
+            same = False
+        if not same:
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(parents=True)
+            with atomic_write(work / "build.json", "w") as stream:
+                json.dump(wanted, stream)
+        return work
+
+    def _cells(self, work: Path, rows: Rows, metric: str, say: Progress) -> Cells:
+        try:
+            arrays = {part: np.load(work / f"{part}.npy", allow_pickle=False) for part in _ARRAYS}
+            return Cells(**arrays)
+        except (OSError, ValueError):
+            made = build_cells(rows, metric=metric, progress=functools.partial(say, "cells"))
+        for part in _ARRAYS:
+            with atomic_write(work / f"{part}.npy") as stream:
+                np.save(stream, getattr(made, part), allow_pickle=False)
+        return made
+
+    def _grown(self, work: Path, rows: Rows, say: Progress) -> Any:
+        faiss = require("faiss", why="an approximate index")
+
+        path = work / "graph"
+        try:
+            graph = faiss.read_index(str(path))
+        except RuntimeError:
+            graph = start_graph(rows)
+        saved = time.monotonic()
+
+        def after(done: int) -> None:
+            nonlocal saved
+            say("graph", done, len(rows))
+            if time.monotonic() - saved > _SAVE_EVERY:
+                _save(graph, path)
+                saved = time.monotonic()
+
+        try:
+            extend_graph(graph, rows, after)
+        finally:
+            _save(graph, path)  # what an interruption leaves is kept
+        return graph
+
+    def _path(self, name: str) -> Path:
+        if Path(name).name != name:
+            raise ValueError(f"unsafe name {name!r}")
+        return self.folder / name
+
+
+def _save(graph: Any, path: Path) -> None:
+    faiss = require("faiss", why="an approximate index")
+
+    part = path.with_suffix(".part")
+    faiss.write_index(graph, str(part))
+    part.replace(path)
+
+
+def _check(path: Path, told: dict[str, Any]) -> None:
+    if path.stat().st_size != told["bytes"] or _crc(path) != told["crc"]:
+        raise ValueError(f"{path.name} is not what was written")
+
+
+def _crc(path: Path) -> int:
+    crc = 0
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            crc = zlib.crc32(block, crc)
+    return crc

@@ -1,0 +1,245 @@
+"""Which way to answer a search: the exact index, cells or the graph, for the recall that was asked for.
+
+Calibration, once per collection and machine, measures on queries of the collection's own kind
+- how many matching rows the cells must give for a recall, by the share of rows that match (``Calibration.rows``),
+- how wide the walk through the graph must be (``Calibration.widths``),
+- what each way takes, as a line in rows or width (``Calibration.costs``).
+For a query the share that counts is the one in its neighbourhood: where it is well under the filter's share of all
+rows, the matches lie far from the query, approximate ways are neither good nor fast, and the exact index answers.
+A sample of the answers is checked against the exact index in the background; where recall falls short, the next
+searches look further (``Watch``).
+
+Shapes: N rows, M rows allowed by the filter, Q queries, D dimensions.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextvec.search.indexes.approximate import Approximate
+from nextvec.search.indexes.cells import Prepared, View, prepare, search_cells, view
+from nextvec.search.indexes.exact import DIRECT, ExactIndex, Found, spread, workers
+from nextvec.search.indexes.graph import bitmap, search_graph
+
+Int64 = NDArray[np.int64]
+Float32 = NDArray[np.float32]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+ADVERSE = 0.67  # of the filter's share of all rows; a neighbourhood with less of it is left to the exact index
+WIDEST = 2_048  # of a walk through the graph
+_FILTERS = 32  # prepared ones kept
+_BATCH = 8  # queries from which the exact index scans them together and the others share the threads
+_SAMPLE_EVERY = 64  # searches per one that is checked
+_ENOUGH = 32  # checked answers before a correction
+_LEAST, _MOST = 0.5, 64.0  # of the corrections
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to answer a query. amount: rows to see (cells) or width (graph); cost: predicted milliseconds."""
+
+    name: str
+    amount: float
+    cost: float
+
+
+@dataclass
+class Watch:
+    """Recall that was really reached, by target and way, and how much further to look because of it (1: as measured
+    by the calibration)."""
+
+    boost: dict[tuple[float, str], float] = field(default_factory=dict)
+    _recent: dict[tuple[float, str], list[float]] = field(default_factory=dict)
+    _total: dict[tuple[float, str], tuple[int, float]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def note(self, target: float, way: str, recall: float) -> None:
+        """One checked answer. Looks further at once where recall is short; less far only where it is surely above."""
+        key = target, way
+        with self._lock:
+            count, summed = self._total.get(key, (0, 0.0))
+            self._total[key] = (count + 1, summed + recall)
+            recent = self._recent.setdefault(key, [])
+            recent.append(recall)
+            if len(recent) < _ENOUGH:
+                return
+            mean, error = float(np.mean(recent)), float(np.std(recent)) / math.sqrt(len(recent))
+            now = self.boost.get(key, 1.0)
+            if mean < target:
+                self.boost[key] = min(now * 1.5, _MOST)
+            elif mean - 2 * error > target + 0.2 * (1 - target):
+                self.boost[key] = max(now * 0.9, _LEAST)
+            recent.clear()
+
+    def told(self) -> dict[str, dict[str, dict[str, float]]]:
+        """For ``info``: target, then way, to answers checked, their mean recall, and the factor."""
+        told: dict[str, dict[str, dict[str, float]]] = {}
+        with self._lock:
+            for (target, way), (count, summed) in sorted(self._total.items()):
+                boost = round(self.boost.get((target, way), 1.0), 3)
+                told.setdefault(str(target), {})[way] = {
+                    "checked": count,
+                    "recall": round(summed / count, 4),
+                    "looks_further": boost,
+                }
+        return told
+
+
+class Planner:
+    """Answers searches over one exact index and what was built beside it. Safe to share between threads."""
+
+    def __init__(self, exact: ExactIndex, approximate: Approximate | None, watch: Watch | None = None) -> None:
+        self.exact = exact
+        self.approximate = approximate
+        self.watch = watch or Watch()
+        self._filters: OrderedDict[int, tuple[Int64, Prepared, NDArray[np.uint8]]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._searches = 0
+
+    def search(
+        self, queries: Float32, k: int, allowed: Int64 | None, recall: float | None
+    ) -> tuple[list[Found], list[dict[str, Any]]]:
+        """For each of float32 [Q, D] the best rows found and what was considered. recall None: the best there are."""
+        near = self.approximate
+        matches = len(self.exact.rows) if allowed is None else len(allowed)
+        if recall is None or near is None or matches <= DIRECT or k * 4 >= matches:
+            told = {} if recall is None else {"considered": {}, "why": self._why(matches, k)}
+            return self.exact.search(queries, k, allowed), [dict(told) for _ in queries]
+        target = near.calibration.target(recall)
+        if target is None:
+            told = {"considered": {}, "why": f"no approximate way reached a recall of {recall} when it was calibrated"}
+            return self.exact.search(queries, k, allowed), [dict(told) for _ in queries]
+        filter_, bits = self._prepared(near, allowed)
+        alone = len(queries) < _BATCH
+        plan = functools.partial(self._plan, near, filter_, k, target, matches, alone)
+        plans = _each(plan, list(queries), alone)
+        found = self._run(near, queries, k, allowed, filter_, bits, plans, alone)
+        told_all = [
+            {"considered": {way.name: round(way.cost, 4) for way in ways}, "predicted_ms": round(ways[0].cost, 4)}
+            for ways, _ in plans
+        ]
+        self._sample(queries, k, allowed, target, found, plans[0][0][0].name)
+        return found, told_all
+
+    def _why(self, matches: int, k: int) -> str:
+        if self.approximate is None:
+            return "no approximate index: Collection.index() makes one"
+        return f"{matches} matches for k={k}: fewer than an approximate way pays for"
+
+    def _plan(
+        self,
+        near: Approximate,
+        filter_: Prepared,
+        k: int,
+        target: float,
+        matches: int,
+        alone: bool,
+        query: Float32,
+    ) -> tuple[list[Way], View | None]:
+        """The ways for one query, the cheapest first, and its view of the cells if one was taken."""
+        cost, share = near.calibration, matches / len(self.exact.rows)
+        ways = [Way("exact", matches, cost.exact(matches, len(self.exact.rows), alone))]
+        boost = self.watch.boost
+        seen = None
+        if filter_.places is not None or near.graph is None:
+            seen = view(near.cells, query, filter_)
+            if seen.share < ADVERSE * share:
+                return ways, seen
+            share = max(seen.share, share)
+        rows = cost.rows_needed(target, k, share) * boost.get((target, "cells"), 1.0)
+        threads = 1 if alone else workers()
+        ways.append(Way("cells", rows, cost.line("cells", min(rows, matches)) / threads))
+        width = cost.widths.get(target)
+        if width is not None and near.graph is not None:
+            wide = max(width * boost.get((target, "graph"), 1.0) * max(1.0, k / 10) / share, k)
+            if wide <= WIDEST:
+                ways.append(Way("graph", math.ceil(wide), cost.line("graph", wide) / threads))
+        return sorted(ways, key=lambda way: way.cost), seen
+
+    def _run(
+        self,
+        near: Approximate,
+        queries: Float32,
+        k: int,
+        allowed: Int64 | None,
+        filter_: Prepared,
+        bits: NDArray[np.uint8] | None,
+        plans: list[tuple[list[Way], View | None]],
+        alone: bool,
+    ) -> list[Found]:
+        want = min(k, filter_.matches)
+
+        def answer(number: int) -> Found | None:
+            (way, *_), seen = plans[number]
+            query = queries[number]
+            if way.name == "graph":
+                found = search_graph(near.graph, self.exact, query, k, bits, filter_.tail, width=int(way.amount))
+            elif way.name == "cells":
+                seen = seen or view(near.cells, query, filter_)
+                found = search_cells(near.cells, self.exact, query, k, filter_, seen, rows=way.amount)
+            else:
+                return None
+            return found if len(found.rows) >= want else None
+
+        answers = _each(answer, range(len(queries)), alone)
+        left = [number for number, found in enumerate(answers) if found is None]
+        if left:
+            # Planned so, or fewer hits than there are matches: the exact index is never wrong.
+            for number, found in zip(left, self.exact.search(queries[left], k, allowed), strict=True):
+                answers[number] = found
+        return [found for found in answers if found is not None]
+
+    def _prepared(self, near: Approximate, allowed: Int64 | None) -> tuple[Prepared, NDArray[np.uint8] | None]:
+        """The filter as cells and graph see it. Snapshots hand out one array per filter, which is what is kept."""
+        if allowed is None:
+            return near.everything(len(self.exact.rows)), None
+        with self._lock:
+            kept = self._filters.get(id(allowed))
+            if kept is not None and kept[0] is allowed:
+                self._filters.move_to_end(id(allowed))
+                return kept[1], kept[2]
+        made = prepare(near.cells, allowed, len(self.exact.rows))
+        bits = bitmap(len(near.cells), allowed)
+        with self._lock:
+            self._filters[id(allowed)] = (allowed, made, bits)
+            if len(self._filters) > _FILTERS:
+                self._filters.popitem(last=False)
+        return made, bits
+
+    def _sample(
+        self, queries: Float32, k: int, allowed: Int64 | None, target: float, found: list[Found], way: str
+    ) -> None:
+        """Hand the first answer of one search in a few dozen to the background check."""
+        with self._lock:
+            before, self._searches = self._searches, self._searches + len(queries)
+        if before // _SAMPLE_EVERY < self._searches // _SAMPLE_EVERY and found[0].plan.startswith(way):
+            _checker().submit(self._check, queries[:1].copy(), k, allowed, target, way, found[0])
+
+    def _check(self, query: Float32, k: int, allowed: Int64 | None, target: float, way: str, found: Found) -> None:
+        best = self.exact.search(query, k, allowed)[0]
+        # By score, so that rows that tie with the last hit count as found.
+        self.watch.note(target, way, float(np.mean(found.scores >= best.scores[-1])))
+
+
+def _each(task: Callable[[Item], Result], items: Sequence[Item], alone: bool) -> list[Result]:
+    """``task`` of every item, in order, by all threads unless ``alone``."""
+    if alone:
+        return [task(item) for item in items]
+    done = dict(spread(lambda place: (place, task(items[place])), range(len(items))))
+    return [done[place] for place in range(len(items))]
+
+
+@functools.cache
+def _checker() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="nextvec-recall")

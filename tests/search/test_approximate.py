@@ -1,0 +1,289 @@
+"""Approximate ways: recall as asked for, always min(k, matches) hits that match, and files that cannot mislead."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from nextvec.search.collection import Collection
+from nextvec.search.indexes import approximate, codes
+from nextvec.search.indexes.approximate import ApproximateFiles
+from nextvec.search.indexes.cells import build_cells, cell_count, prepare, search_cells, view
+from nextvec.search.indexes.exact import ExactIndex
+from nextvec.search.indexes.rows import in_memory
+from nextvec.search.planner import Watch
+from nextvec.types import ConflictError, InputError
+
+pytest.importorskip("faiss", reason="the extra 'ann' (faiss) is not installed")
+
+ROWS, DIM = 6_000, 24
+Float32 = NDArray[np.float32]
+
+
+def clustered(rows: int, seed: int, *, topics: int = 60) -> Float32:
+    """Unit vectors around a few dozen centres, as embeddings are."""
+    centres = np.random.default_rng(0).standard_normal((topics, DIM))
+    rng = np.random.default_rng(seed)
+    vectors = centres[rng.integers(0, topics, rows)] + 0.7 * rng.standard_normal((rows, DIM))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def attributes(rows: int) -> dict[str, list[object]]:
+    rng = np.random.default_rng(7)
+    return {"share": rng.random(rows).tolist(), "venue": [f"v{i % 20}" for i in range(rows)]}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("approximate") / "c"
+    with Collection.create(path, dim=DIM, schema={"share": "float", "venue": "string", "far": "float"}) as collection:
+        vectors = clustered(ROWS, 1)
+        # "far" grows as a row turns away from the first axis: filters on it work against queries along that axis.
+        columns = {**attributes(ROWS), "far": (-vectors[:, 0]).astype(float).tolist()}
+        collection.add([str(i) for i in range(ROWS)], vectors, columns)
+        seen: list[tuple[str, int, int]] = []
+        told = collection.index(progress=lambda *step: seen.append(step))
+        assert (
+            told["rows"] == ROWS and told["graph"] and {step[0] for step in seen} == {"cells", "graph", "calibrating"}
+        )
+    return path
+
+
+@pytest.fixture
+def copy(built: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(built, tmp_path / "c"))
+
+
+QUERIES = clustered(60, 2)
+
+
+def recall_of(collection: Collection, queries: Float32, k: int, where: str | None, recall: float) -> float:
+    best = collection.search(queries, k, where=where)
+    found = collection.search(queries, k, where=where, recall=recall)
+    matches = set(collection.ids(where))
+    shares = []
+    for one, truth in zip(found, best, strict=True):
+        assert len(one.ids) == len(truth.ids) == min(k, len(matches))
+        assert len(set(one.ids)) == len(one.ids) and set(one.ids) <= matches
+        assert np.all(np.diff(one.scores) <= 0)
+        shares.append(np.mean(one.scores >= truth.scores[-1]) if len(truth.ids) else 1.0)
+    return float(np.mean(shares))
+
+
+@pytest.mark.parametrize("k", [1, 10, 40])
+@pytest.mark.parametrize(
+    "where",
+    [None, "share < 0.5", "share < 0.2", "venue IN ('v1', 'v2')", "share < 0.01", "share < 0.0004", "share < 0"],
+)
+@pytest.mark.parametrize("recall", [0.9, 0.99])
+def test_recall_and_hits_at_every_selectivity(built: Path, where: str | None, k: int, recall: float) -> None:
+    with Collection.open(built) as collection:
+        assert recall_of(collection, QUERIES, k, where, recall) >= recall
+
+
+def test_one_query_at_a_time_gives_the_same_as_many(built: Path) -> None:
+    with Collection.open(built) as collection:
+        for where in (None, "share < 0.3"):
+            many = collection.search(QUERIES, 10, where=where, recall=0.95)
+            truth = collection.search(QUERIES, 10, where=where)
+            alone = [collection.search(query, 10, where=where, recall=0.95) for query in QUERIES]
+            for found in (many, alone):
+                shares = [np.mean(one.scores >= best.scores[-1]) for one, best in zip(found, truth, strict=True)]
+                assert np.mean(shares) >= 0.95
+
+
+def test_matches_that_lie_far_from_the_query_are_left_to_the_exact_index(built: Path) -> None:
+    query = np.zeros(DIM, np.float32)
+    query[0] = 1.0
+    with Collection.open(built) as collection:
+        where = "far > 0"  # about half of all rows, all on the other side
+        assert 0.3 * ROWS < collection.count(where) < 0.7 * ROWS
+        hits = collection.search(query, 10, where=where, recall=0.95, explain=True)
+        assert hits.ids == collection.search(query, 10, where=where).ids
+        assert hits.explain is not None and list(hits.explain["considered"]) == ["exact"]
+
+
+def test_explain_tells_what_was_considered(built: Path) -> None:
+    with Collection.open(built) as collection:
+        told = collection.search(QUERIES[0], 10, recall=0.95, explain=True).explain
+        assert told is not None
+        assert set(told["considered"]) == {"exact", "cells", "graph"}
+        assert told["predicted_ms"] == min(told["considered"].values())
+        assert told["plan"].split(",")[0] in ("cells", "graph", "scan int8", "scan float32")
+        few = collection.search(QUERIES[0], 10, where="share < 0.01", recall=0.95, explain=True).explain
+        assert few is not None and "matches for k=10" in few["why"]
+
+
+def test_without_an_index_the_answer_is_exact_and_explain_says_so(tmp_path: Path) -> None:
+    with Collection.create(tmp_path / "c", dim=DIM) as collection:
+        collection.add([str(i) for i in range(ROWS)], clustered(ROWS, 1))
+        hits = collection.search(QUERIES[0], 10, recall=0.9, explain=True)
+        assert hits.ids == collection.search(QUERIES[0], 10).ids
+        assert hits.explain is not None and "Collection.index()" in hits.explain["why"]
+
+
+@pytest.mark.parametrize("recall", [0, -1, 1.5, "most", True, float("nan"), None])
+def test_bad_recall(built: Path, recall: object) -> None:
+    with Collection.open(built) as collection, pytest.raises(InputError, match="recall is"):
+        collection.search(QUERIES[0], recall=recall)  # type: ignore[call-overload]
+
+
+def test_rows_added_replaced_and_deleted_since(copy: Path) -> None:
+    with Collection.open(copy) as collection:
+        new = clustered(500, 3)
+        collection.add([f"new{i}" for i in range(500)], new, {"share": [0.1] * 500, "venue": ["new"] * 500})
+        collection.delete([str(i) for i in range(0, ROWS, 7)])
+        collection.upsert(["1", "2"], clustered(2, 4), {"share": [0.05, 0.05], "venue": ["new", "new"]})
+        told = collection.info()["index"]
+        assert told["rows_added_since"] == 502
+        for where in (None, "share < 0.2", "venue = 'new'"):
+            assert recall_of(collection, np.concatenate([QUERIES, new[:20]]), 10, where, 0.95) >= 0.95
+        for i in range(5):  # a new row is its own best match
+            assert collection.search(new[i], 1, recall=0.9).ids == [f"new{i}"]
+        assert collection.index()["rows_added_since"] == 0
+        assert recall_of(collection, QUERIES, 10, None, 0.95) >= 0.95
+
+
+def test_another_handle_sees_the_index_when_it_is_published(tmp_path: Path) -> None:
+    with Collection.create(tmp_path / "c", dim=DIM) as writer, Collection.open(tmp_path / "c") as reader:
+        writer.add([str(i) for i in range(ROWS)], clustered(ROWS, 1))
+        reader.search(QUERIES[0], recall=0.9)
+        assert reader.info()["index"] is None
+        writer.index(graph=False)
+        told = reader.search(QUERIES[0], recall=0.9, explain=True).explain
+        assert told is not None and set(told["considered"]) == {"exact", "cells"}
+
+
+@pytest.mark.parametrize("part", ["means.npy", "order.npy", "codes.npy", "graph"])
+@pytest.mark.parametrize("harm", ["flip", "cut", "gone"])
+def test_a_damaged_file_is_noticed_and_made_anew(copy: Path, part: str, harm: str) -> None:
+    (path,) = (copy / "derived").glob(f"approximate-*.{part}")
+    data = bytearray(path.read_bytes())
+    if harm == "gone":
+        path.unlink()
+    else:
+        data[len(data) // 2] ^= 0x40
+        path.write_bytes(data if harm == "flip" else data[: len(data) // 2])
+    with Collection.open(copy) as collection:
+        assert collection.info()["index"] is None
+        assert recall_of(collection, QUERIES[:5], 10, None, 0.9) == 1.0
+        assert collection.index()["rows"] == ROWS
+        assert recall_of(collection, QUERIES, 10, None, 0.95) >= 0.95
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 1}', '{"format": 99, "rows": "x", "count": 1}'])
+def test_a_damaged_header_is_noticed(copy: Path, text: str) -> None:
+    (copy / "derived" / "approximate.json").write_text(text)
+    with Collection.open(copy) as collection:
+        assert collection.info()["index"] is None
+        assert len(collection.search(QUERIES[0], 10, recall=0.9)) == 10
+
+
+def test_a_header_that_names_files_elsewhere_is_refused(copy: Path) -> None:
+    header = copy / "derived" / "approximate.json"
+    document = json.loads(header.read_text())
+    document["name"] = "../" + document["name"]
+    header.write_text(json.dumps(document))
+    with Collection.open(copy) as collection:
+        assert collection.info()["index"] is None
+
+
+def test_an_interrupted_build_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(approximate, "extend_graph", _in_small_steps(stop_at=3_000))
+    with Collection.create(tmp_path / "c", dim=DIM) as collection:
+        collection.add([str(i) for i in range(ROWS)], clustered(ROWS, 1))
+        with pytest.raises(KeyboardInterrupt):
+            collection.index()
+        assert collection.info()["index"] is None  # nothing half-made is used
+        assert (tmp_path / "c" / "derived" / "building" / "graph").is_file()
+        started: list[int] = []
+        monkeypatch.setattr(approximate, "build_cells", lambda *_, **__: pytest.fail("the cells were there"))
+        monkeypatch.setattr(approximate, "extend_graph", _in_small_steps(started=started))
+        assert collection.index()["rows"] == ROWS
+        assert started == [3_000]
+        assert not (tmp_path / "c" / "derived" / "building").exists()
+        assert recall_of(collection, QUERIES, 10, None, 0.95) >= 0.95
+
+
+def _in_small_steps(stop_at: int | None = None, started: list[int] | None = None):  # type: ignore[no-untyped-def]
+    def extend(graph, rows, after):  # type: ignore[no-untyped-def]
+        if started is not None:
+            started.append(graph.ntotal)
+        while graph.ntotal < len(rows):
+            if graph.ntotal == stop_at:
+                raise KeyboardInterrupt
+            graph.add(np.ascontiguousarray(rows.vectors[graph.ntotal : graph.ntotal + 1_000]))
+            after(graph.ntotal)
+
+    return extend
+
+
+def test_what_cannot_be_indexed(tmp_path: Path, copy: Path) -> None:
+    with Collection.create(tmp_path / "few", dim=DIM) as collection:
+        collection.add(["a"], clustered(1, 1))
+        with pytest.raises(InputError, match="an index pays from"):
+            collection.index()
+    with Collection.open(copy) as collection:
+        from filelock import FileLock
+
+        with FileLock(copy / "derived" / "approximate.lock"), pytest.raises(ConflictError, match="another process"):
+            collection.index()
+        version = collection.version
+    with Collection.open(copy, version=version) as pinned, pytest.raises(InputError, match="read-only"):
+        pinned.index()
+
+
+def test_dot_products_of_vectors_of_many_lengths(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    vectors = clustered(ROWS, 1) * rng.lognormal(0, 0.5, (ROWS, 1)).astype(np.float32)
+    with Collection.create(tmp_path / "c", dim=DIM, metric="dot") as collection:
+        collection.add([str(i) for i in range(ROWS)], vectors)
+        collection.index()
+        assert recall_of(collection, QUERIES * 3, 10, None, 0.95) >= 0.95
+
+
+@pytest.mark.parametrize("integer_kernels", [True, False])
+def test_cells_that_give_every_row_give_the_exact_answer(
+    integer_kernels: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not integer_kernels:
+        monkeypatch.setattr(codes, "numkong", None)
+    vectors = clustered(2_000, 5)
+    rows = in_memory([(np.arange(2_000), vectors)], DIM)
+    exact, cells = ExactIndex(rows), build_cells(rows)
+    assert len(cells.means) == cell_count(2_000)
+    assert sorted(cells.order.tolist()) == list(range(2_000))
+    assert np.array_equal(cells.order[cells.places], np.arange(2_000))
+    for allowed in (None, np.arange(0, 2_000, 3), np.arange(0, 2_000, 300), np.zeros(0, np.int64)):
+        filter_ = prepare(cells, allowed, 2_000)
+        for query in QUERIES[:5]:
+            truth = exact.search(query[None], 10, allowed)[0]
+            found = search_cells(cells, exact, query, 10, filter_, view(cells, query, filter_), rows=2_000)
+            assert found.rows.tolist() == truth.rows.tolist() and found.scores.tolist() == truth.scores.tolist()
+
+
+def test_the_watch_looks_further_when_recall_is_short_and_less_far_when_it_is_ample() -> None:
+    watch = Watch()
+    for _ in range(64):
+        watch.note(0.95, "graph", 0.8)
+        watch.note(0.95, "cells", 1.0)
+        watch.note(0.9, "cells", 0.91)
+    assert watch.boost[0.95, "graph"] > 2 and watch.boost[0.95, "cells"] < 1 and (0.9, "cells") not in watch.boost
+    told = watch.told()
+    assert told["0.95"]["graph"] == {"checked": 64, "recall": 0.8, "looks_further": 2.25}
+
+
+def test_files_of_another_generation_are_not_used(copy: Path, built: Path) -> None:
+    with Collection.open(copy) as collection:
+        collection.delete(where="share < 0.9")  # most rows are dead now: the exact index is made anew
+        collection.compact()
+        shutil.rmtree(copy / "derived" / "none", ignore_errors=True)
+        files = ApproximateFiles(copy / "derived", DIM)
+        other = in_memory([(np.arange(ROWS), clustered(ROWS, 1))], DIM)
+        assert files.open(other) is None
+        assert recall_of(collection, QUERIES, 10, None, 0.95) >= 0.95
