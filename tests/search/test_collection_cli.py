@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nextvec.cli.collection import app
+from nextvec.search.collection import Collection
 from nextvec.types import ConflictError, InputError, NextvecError, NotFoundError
 
 RUNNER = CliRunner()
@@ -156,3 +157,18 @@ def test_text_with_a_model(made: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert json.loads(found)["hits"][0]["id"] == "y"
     (tmp_path / "t.jsonl").write_text('{"id": "z"}\n')
     run("add", made, tmp_path / "t.jsonl", "--model", "letters", "--text", "title", fails=InputError, said="no text")
+
+
+def test_index_and_recall(tmp_path: Path) -> None:
+    pytest.importorskip("faiss", reason="the extra 'ann' (faiss) is not installed")
+    path, file = tmp_path / "c", tmp_path / "q.npy"
+    vectors = np.random.default_rng(0).standard_normal((5_000, 16)).astype(np.float32)
+    with Collection.create(path, dim=16) as collection:
+        collection.add([str(i) for i in range(5_000)], vectors)
+    np.save(file, vectors[0])
+    assert "nextvec collection index" in run("info", path)
+    assert json.loads(run("index", path, "--json"))["rows"] == 5_000
+    answer = json.loads(run("search", path, "--vector", file, "--recall", "0.9", "--explain", "--json"))
+    assert answer["hits"][0]["id"] == "0" and "considered" in answer["explain"]
+    run("search", path, "--vector", file, "--recall", "much", fails=InputError, said="recall is 'much'")
+    assert "and a graph" in run("info", path)

@@ -215,6 +215,9 @@ def search(
     columns: Annotated[
         str | None, typer.Option("--columns", help="Attributes to show, separated by commas; all by default.")
     ] = None,
+    recall: Annotated[
+        str, typer.Option("--recall", help="'exact', or the share of the best rows that is enough, such as 0.95.")
+    ] = "exact",
     explain: Annotated[bool, typer.Option("--explain", help="Say how the answer was found.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -228,11 +231,18 @@ def search(
     with Collection.open(path) as collection:
         names = list(collection.schema) if columns is None else [name.strip() for name in columns.split(",")]
         query = _load_vector(vector) if vector is not None else _embed_query(str(model), str(text), collection)
-        found: Any = collection.search(query, k, where=where, columns=names, explain=explain)
+        found: Any = collection.search(query, k, where=where, columns=names, recall=_recall(recall), explain=explain)
     several = [found] if isinstance(found, Hits) else found
     documents = [_document(hits) for hits in several]
     shown = "\n\n".join(_show(hits, names) for hits in several)
     emit(documents[0] if isinstance(found, Hits) else documents, as_json=as_json, text=shown)
+
+
+def _recall(text: str) -> Any:
+    try:
+        return "exact" if text == "exact" else float(text)
+    except ValueError:
+        return text  # the search says what it expects
 
 
 def _load_vector(file: Path) -> Any:
@@ -280,6 +290,23 @@ def _crop(value: Any) -> str:
 
 
 @app.command()
+def index(
+    path: PathArgument,
+    graph: Annotated[
+        bool, typer.Option("--graph/--no-graph", help="Without: built in seconds, slower where most rows match.")
+    ] = True,
+    as_json: JsonFlag = False,
+) -> None:
+    """Build what searches with --recall below 1 use. Goes on where it was when interrupted."""
+    from nextvec.search.collection import Collection
+
+    with Collection.open(path) as collection, progress("indexing", quiet=as_json) as report:
+        facts = collection.index(graph=graph, progress=lambda what, done, total: report(done, total, what))
+    shown = f"{facts['rows']:,} rows in {facts['cells']:,} cells" + (" and a graph" if facts["graph"] else "")
+    emit(facts, as_json=as_json, text=f"indexed {path}: {shown}")
+
+
+@app.command()
 def info(path: PathArgument, as_json: JsonFlag = False) -> None:
     """What a collection holds."""
     from nextvec.search.collection import Collection
@@ -287,5 +314,19 @@ def info(path: PathArgument, as_json: JsonFlag = False) -> None:
     with Collection.open(path) as collection:
         facts = collection.info()
     schema = ", ".join(f"{name}:{kind}" for name, kind in facts["schema"].items()) or "no attributes"
-    rows = [[name, schema if name == "schema" else str(value)] for name, value in facts.items()]
+    built = facts["index"]
+    near = "none; nextvec collection index makes one" if built is None else _index_words(built)
+    words = {"schema": schema, "index": near}
+    rows = [[name, words.get(name, str(value))] for name, value in facts.items()]
     emit(facts, as_json=as_json, text=table(["", ""], rows).split("\n", 2)[2])
+
+
+def _index_words(facts: dict[str, Any]) -> str:
+    """One line about the approximate index."""
+    said = f"{facts['rows']:,} rows in {facts['cells']:,} cells" + (" and a graph" if facts["graph"] else "")
+    if facts["rows_added_since"]:
+        said += f", {facts['rows_added_since']:,} added since"
+    for target, ways in facts["recall"].items():
+        for way, seen in ways.items():
+            said += f"; {way} for {target}: {seen['recall']} in {seen['checked']} answers checked"
+    return said
