@@ -120,17 +120,17 @@ class Planner:
         if target is None:
             told = {"considered": {}, "why": f"no approximate way reached a recall of {recall} when it was calibrated"}
             return self.exact.search(queries, k, allowed), [dict(told) for _ in queries]
-        filter_, bits = self._prepared(near, allowed)
         alone = len(queries) < _BATCH
+        ways = self._ways(near, k, target, matches, matches / len(self.exact.rows), alone)
+        if ways[0].name == "exact":
+            # The matches are at best spread evenly: a denser neighbourhood needs more rows yet, a thinner one is exact.
+            return self.exact.search(queries, k, allowed), [_told(ways) for _ in queries]
+        filter_, bits = self._prepared(near, allowed)
         plan = functools.partial(self._plan, near, filter_, k, target, matches, alone)
         plans = _each(plan, list(queries), alone)
         found = self._run(near, queries, k, allowed, filter_, bits, plans, alone)
-        told_all = [
-            {"considered": {way.name: round(way.cost, 4) for way in ways}, "predicted_ms": round(ways[0].cost, 4)}
-            for ways, _ in plans
-        ]
         self._sample(queries, k, allowed, target, found, plans[0][0][0].name)
-        return found, told_all
+        return found, [_told(ways) for ways, _ in plans]
 
     def _why(self, matches: int, k: int) -> str:
         if self.approximate is None:
@@ -148,24 +148,30 @@ class Planner:
         query: Float32,
     ) -> tuple[list[Way], View | None]:
         """The ways for one query, the cheapest first, and its view of the cells if one was taken."""
-        cost, share = near.calibration, matches / len(self.exact.rows)
-        ways = [Way("exact", matches, cost.exact(matches, len(self.exact.rows), alone))]
-        boost = self.watch.boost
-        seen = None
-        if filter_.places is not None or near.graph is None:
-            seen = view(near.cells, query, filter_)
-            if seen.share < ADVERSE * share:
-                return ways, seen
-            share = max(seen.share, share)
-        rows = cost.rows_needed(target, k, share) * boost.get((target, "cells"), 1.0)
+        share = matches / len(self.exact.rows)
+        if filter_.places is None and near.graph is not None:
+            return self._ways(near, k, target, matches, share, alone), None
+        seen = view(near.cells, query, filter_)
+        if seen.share < ADVERSE * share:
+            cost = near.calibration.exact(matches, len(self.exact.rows), alone)
+            return [Way("exact", matches, cost)], seen
+        return self._ways(near, k, target, matches, max(seen.share, share), alone), seen
+
+    def _ways(self, near: Approximate, k: int, target: float, matches: int, share: float, alone: bool) -> list[Way]:
+        """The ways where ``share`` of the rows near the query match, the cheapest first."""
+        cost, boost = near.calibration, self.watch.boost
         threads = 1 if alone else workers()
-        ways.append(Way("cells", rows, cost.line("cells", min(rows, matches)) / threads))
+        rows = cost.rows_needed(target, k, share) * boost.get((target, "cells"), 1.0)
+        ways = [
+            Way("exact", matches, cost.exact(matches, len(self.exact.rows), alone)),
+            Way("cells", rows, cost.line("cells", min(rows, matches)) / threads),
+        ]
         width = cost.widths.get(target)
         if width is not None and near.graph is not None:
             wide = max(width * boost.get((target, "graph"), 1.0) * max(1.0, k / 10) / share, k)
             if wide <= WIDEST:
                 ways.append(Way("graph", math.ceil(wide), cost.line("graph", wide) / threads))
-        return sorted(ways, key=lambda way: way.cost), seen
+        return sorted(ways, key=lambda way: way.cost)
 
     def _run(
         self,
@@ -230,6 +236,14 @@ class Planner:
         best = self.exact.search(query, k, allowed)[0]
         # By score, so that rows that tie with the last hit count as found.
         self.watch.note(target, way, float(np.mean(found.scores >= best.scores[-1])))
+
+
+def _told(ways: list[Way]) -> dict[str, Any]:
+    """For ``explain``."""
+    return {
+        "considered": {way.name: round(way.cost, 4) for way in ways},
+        "predicted_ms": round(ways[0].cost, 4),
+    }
 
 
 def _each(task: Callable[[Item], Result], items: Sequence[Item], alone: bool) -> list[Result]:
