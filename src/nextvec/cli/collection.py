@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -304,6 +305,24 @@ def index(
         facts = collection.index(graph=graph, progress=lambda what, done, total: report(done, total, what))
     shown = f"{facts['rows']:,} rows in {facts['cells']:,} cells" + (" and a graph" if facts["graph"] else "")
     emit(facts, as_json=as_json, text=f"indexed {path}: {shown}")
+
+
+@app.command()
+def check(
+    path: PathArgument,
+    repair: Annotated[bool, typer.Option("--repair", help="Put right what can be.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Read all of a collection and compare it with its checksums. Exit code 1 where something is left to do."""
+    from nextvec.search.checkup import check_collection
+
+    with progress("checking", quiet=as_json) as report:
+        found = check_collection(path, repair=repair, progress=lambda what, done, total: report(done, total, what))
+    rows = [[one.part, one.problem, "repaired" if one.repaired else one.remedy] for one in found]
+    shown = table(["part", "problem", "remedy"], rows) if rows else f"{path}: nothing is wrong"
+    emit({"findings": [asdict(one) for one in found]}, as_json=as_json, text=shown)
+    if any(not one.repaired for one in found):
+        raise typer.Exit(1)
 
 
 @app.command()
