@@ -7,12 +7,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nextvec.papers import lexical
 from nextvec.papers.db import Filters
-from nextvec.papers.lexical import LexicalIndex, highlighter, matched_terms, snippet, tokenize
+from nextvec.papers.lexical import LexicalIndex, highlighter, matched_terms, snippet
 from nextvec.papers.records import Paper
 from nextvec.papers.search import MODES, RRF_K, loosened, search
 from nextvec.papers.site import Site
+from nextvec.search.words import tokenize, tokens_of
 from nextvec.types import InputError
 
 
@@ -204,6 +204,6 @@ def test_similar_papers_are_others_and_sorted(whole: Site) -> None:
 
 
 def test_the_token_cache_does_not_change_results() -> None:
-    lexical._tokens.cache_clear()
+    tokens_of.cache_clear()
     first = tokenize("Large-scale models")
     assert tokenize("Large-scale models") == first

@@ -11,57 +11,36 @@ Shapes: N rows, D dimensions, Q queries.
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, overload
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
+from nextvec.files import folder_bytes
 from nextvec.search import filters
-from nextvec.search import where as grammar
-from nextvec.search.derived import Derived, Placed
+from nextvec.search.answer import Source, respond
+from nextvec.search.derived import Placed
+from nextvec.search.handle import Handle
 from nextvec.search.indexes.exact import Found
 from nextvec.search.indexes.rows import Damaged
-from nextvec.search.inputs import (
-    Attributes,
-    attribute_table,
-    check_ids,
-    check_lengths,
-    check_unique,
-    check_vectors,
-    normalise,
-)
-from nextvec.search.schema import HEADER, Schema, check_schema
+from nextvec.search.inputs import Attributes, check_ids, check_rows
+from nextvec.search.requests import Options, Request, check_request, text_weights
+from nextvec.search.schema import check_schema
 from nextvec.search.snapshot import Snapshot
 from nextvec.search.store import Store
-from nextvec.types import ConflictError, Hits, InputError, NotFoundError, did_you_mean
+from nextvec.types import ConflictError, Hits, InputError, NotFoundError, StorageError
 
 __all__ = ["Collection"]
 
 
-class Collection:
+class Collection(Handle):
     """See the module. A handle may be shared between threads."""
-
-    def __init__(self, path: Path, *, version: int | None = None) -> None:
-        """Use ``Collection.open`` or ``Collection.create``."""
-        self.path = path
-        self._schema = Schema.read(path)
-        self._store = Store(path, self._schema)
-        self._pinned = version is not None
-        self._derived = Derived(path, self._schema, shared=not self._pinned)
-        self._remembered = functools.lru_cache(maxsize=256)(
-            functools.partial(grammar.parse, columns=self._schema.columns)
-        )
-        self._lock = threading.Lock()
-        self._closed = False
-        self._snapshot: Snapshot | None = Snapshot(self._store.dataset(version), self._schema, path)
 
     @classmethod
     def create(
@@ -91,57 +70,15 @@ class Collection:
             )
         return collection
 
-    @classmethod
-    def open(cls, path: str | Path, *, version: int | None = None) -> Collection:
-        """Open a collection; with ``version``, a read-only view of that version, else it follows the newest one.
-
-        Raises NotFoundError, StorageError (damaged), InputError.
-        """
-        folder = Path(path).expanduser()
-        if version is not None and (isinstance(version, bool) or not isinstance(version, int) or version < 1):
-            raise InputError(f"version is {version!r}: expected a whole number from 1")
-        if not (folder / HEADER).is_file():
-            what = f"no {HEADER} in it" if folder.is_dir() else "no such folder"
-            raise NotFoundError(f"{str(folder)!r} is not a collection ({what}): create it first")
-        return cls(folder, version=version)
-
-    @property
-    def dim(self) -> int:
-        """Dimensions of every vector."""
-        return self._schema.dim
-
-    @property
-    def metric(self) -> Literal["cosine", "dot"]:
-        """What scores are."""
-        return self._schema.metric
-
-    @property
-    def schema(self) -> dict[str, str]:
-        """Attribute to type."""
-        return dict(self._schema.attributes)
-
-    @property
-    def version(self) -> int:
-        """The version that the next call would read."""
-        return self._current().version
-
     def __len__(self) -> int:
         return self.count()
 
-    def __enter__(self) -> Collection:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Let go of memory and files. Every write was durable before this."""
-        with self._lock:
-            self._closed = True
-            self._snapshot = None
-            self._derived = Derived(self.path, self._schema, shared=not self._pinned)
+        super().close()
+        self._older = None
+
+    _older: Collection | None = None
 
     # Writing
 
@@ -152,7 +89,7 @@ class Collection:
         Raises ConflictError that names the first id that exists or comes twice, InputError, StorageError; nothing
         is written then.
         """
-        columns, rows = self._checked(ids, vectors, attributes)
+        columns, rows = check_rows(ids, vectors, attributes, self._schema)
         self._refuse_pinned()
         if len(rows) == 0:
             return
@@ -170,7 +107,7 @@ class Collection:
         """Add rows, and replace those whose id exists (whole rows: an attribute left out becomes NULL), in one
         commit. A replaced row counts as inserted now. Arguments and errors as for ``add``.
         """
-        columns, rows = self._checked(ids, vectors, attributes)
+        columns, rows = check_rows(ids, vectors, attributes, self._schema)
         self._refuse_pinned()
         if len(rows) == 0:
             return
@@ -241,68 +178,87 @@ class Collection:
         snapshot = self._current()
         return snapshot.rows if tree is None else len(snapshot.matching(tree))
 
+    def index_text(self, columns: Sequence[str]) -> None:
+        """Make ready to search these string attributes by words. The first such search does it as well."""
+        snapshot = self._current()
+        for name in text_weights(columns, self._schema):
+            self._words.index(snapshot, name)
+
     @overload
     def search(
         self,
-        vector: Sequence[float] | NDArray[Any],
-        k: int = 10,
+        vector: Sequence[float] | NDArray[Any] | None = None,
+        k: int | None = 10,
         *,
-        where: str | None = None,
-        columns: Sequence[str] | None = None,
-        explain: bool = False,
+        text: str | None = None,
+        cursor: str | None = None,
+        **options: Unpack[Options],
     ) -> Hits: ...
     @overload
     def search(
         self,
-        vector: Sequence[Sequence[float]],
-        k: int = 10,
+        vector: Sequence[Sequence[float]] | NDArray[Any] | None = None,
+        k: int | None = 10,
         *,
-        where: str | None = None,
-        columns: Sequence[str] | None = None,
-        explain: bool = False,
+        text: Sequence[str] | None = None,
+        cursor: Sequence[str] | None = None,
+        **options: Unpack[Options],
     ) -> list[Hits]: ...
     def search(
         self,
-        vector: Any,
-        k: int = 10,
+        vector: Any = None,
+        k: int | None = 10,
         *,
+        text: Any = None,
+        text_columns: Sequence[str] | Mapping[str, float] | None = None,
         where: str | None = None,
         columns: Sequence[str] | None = None,
+        fusion: Literal["rrf", "weighted"] = "rrf",
+        alpha: float | None = None,
+        group_by: str | None = None,
+        group_size: int | None = None,
+        diversity: float | None = None,
+        min_score: float | None = None,
+        cursor: Any = None,
         explain: bool = False,
     ) -> Any:
         """The k best rows among those that satisfy ``where``: exactly min(k, matches), best first.
 
-        vector [D] gives Hits, [Q, D] a list of Q Hits. Scores are float32 cosines or dot products, equal ones in
-        insertion order. ``columns``: the attributes to return (None: none, which is fastest). ``explain`` fills
-        ``Hits.explain``. Raises InputError.
+        vector [D] or text gives Hits, vectors [Q, D] or Q texts a list of Q Hits. Equal scores are in insertion order.
+
+        - vector alone: scores are float32 cosines or dot products;
+        - text alone: BM25 over the string attributes ``text_columns`` (names, or names with weights); only rows that
+          share a word with it match;
+        - both: the 500 best of either side, joined by reciprocal rank fusion, or with ``fusion="weighted"`` by
+          alpha * vector + (1 - alpha) * text of scores between 0 and 1 (alpha 0.5 unless given).
+
+        columns: the attributes to return (None: none, which is fastest). min_score: only hits of at least this score;
+        with k=None all of them. diversity (0 to 1): the 256 best in the order of maximal marginal relevance.
+        group_by: the k best values of an attribute, each with its ``group_size`` (1) best hits. cursor: go on after
+        the page whose ``Hits.cursor`` this is, in the version that it came from. explain fills ``Hits.explain``.
+
+        Raises InputError, NotFoundError where a cursor's version is no longer kept.
         """
         began = time.perf_counter()
-        queries, single = self._queries(vector)
-        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-            raise InputError(f"k is {k!r}: expected a whole number from 1")
-        names = self._names(columns)
-        tree = None if where is None else self._parsed(where)
-        snapshot = self._current()
-        allowed = None if tree is None else snapshot.matching(tree)
-        filtered = time.perf_counter()
-        matches = snapshot.rows if allowed is None else len(allowed)
-        found, placed = self._found(snapshot, queries, min(int(k), max(matches, 1)), allowed)
-        searched = time.perf_counter()
-        results = []
-        for one in found:
-            rows = placed.to_snapshot(one.rows) if placed else one.rows
-            ids = snapshot.column("id").take(pa.array(rows)).to_pylist()
-            results.append(Hits(ids, one.scores, snapshot.values(rows, names)))
-        if explain:
-            times = {"filter_ms": filtered - began, "search_ms": searched - filtered}
-            times["total_ms"] = time.perf_counter() - began
-            told: dict[str, Any] = {"version": snapshot.version, "rows": snapshot.rows, "matches": matches}
-            told |= {name: round(seconds * 1000, 3) for name, seconds in times.items()}
-            results = [
-                Hits(hits.ids, hits.scores, hits.attributes, {**told, "plan": one.plan, "reranked": one.reranked})
-                for hits, one in zip(results, found, strict=True)
-            ]
-        return results[0] if single else results
+        request = check_request(
+            self._schema,
+            vector=vector,
+            k=k,
+            text=text,
+            text_columns=text_columns,
+            where=where,
+            columns=columns,
+            fusion=fusion,
+            alpha=alpha,
+            group_by=group_by,
+            group_size=group_size,
+            diversity=diversity,
+            min_score=min_score,
+            cursor=cursor,
+            explain=explain,
+        )
+        results = self._answered(request, None if where is None else self._parsed(where), began)
+        return results[0] if request.single else results
 
     def info(self) -> dict[str, Any]:
         """Path, dim, metric, schema, rows, version, fragments and bytes on disk."""
@@ -315,64 +271,45 @@ class Collection:
             "rows": snapshot.rows,
             "version": snapshot.version,
             "fragments": len(snapshot.fragments),
-            "bytes": _size(self.path / "data.lance"),
-            "derived_bytes": _size(self.path / "derived"),
+            "bytes": folder_bytes(self.path / "data.lance"),
+            "derived_bytes": folder_bytes(self.path / "derived"),
         }
 
     # Parts
 
-    def _current(self) -> Snapshot:
-        """The snapshot to answer from: the pinned one, or the newest."""
-        with self._lock:
-            if self._closed or self._snapshot is None:
-                raise InputError(f"collection {str(self.path)!r} is closed: open it again")
-            if not self._pinned and self._store.newest_version() != self._snapshot.version:
-                self._snapshot = Snapshot(self._store.dataset(), self._schema, self.path, self._snapshot)
-            return self._snapshot
+    def _answered(self, request: Request, tree: filters.Filter | None, began: float) -> list[Hits]:
+        snapshot = self._current()
+        if request.cursors and request.cursors[0].version != snapshot.version:
+            return self._continued(request.cursors[0].version, request, tree, began)
+        allowed = None if tree is None else snapshot.matching(tree)
+        find, words = partial(self._located, snapshot, allowed), partial(self._words.index, snapshot)
+        return respond(request, Source(snapshot, allowed, find, words), self._paged, began)
 
-    def _refuse_pinned(self) -> None:
+    def _continued(self, version: int, request: Request, tree: filters.Filter | None, began: float) -> list[Hits]:
+        """The answer from the version that a cursor came from, which is not the present one."""
         if self._pinned:
-            raise InputError(
-                f"this handle is pinned to version {self.version} and read-only: open the collection without version"
-            )
-
-    def _parsed(self, where: Any) -> filters.Filter:
-        return self._remembered(where) if isinstance(where, str) else grammar.parse(where, self._schema.columns)
-
-    def _checked(
-        self, ids: Any, vectors: Any, attributes: Attributes | None
-    ) -> tuple[dict[str, pa.Array], NDArray[np.float32]]:
-        array = check_ids(ids)
-        check_unique(array)
-        rows = check_vectors(vectors, self.dim, rows=len(array))
-        columns = {"id": array, **attribute_table(attributes, self._schema, len(array))}
-        return columns, self._scaled(rows, "vector")
-
-    def _scaled(self, vectors: NDArray[np.float32], what: str) -> NDArray[np.float32]:
-        if self.metric == "cosine":
-            return normalise(vectors, what)
-        check_lengths(vectors, what)
-        return vectors
-
-    def _queries(self, vector: Any) -> tuple[NDArray[np.float32], bool]:
+            raise InputError(f"the cursor comes from version {version}, this handle is pinned to {self.version}")
         try:
-            array = np.asarray(vector)
-        except ValueError as error:
-            raise InputError(f"the query vectors do not form one array: {error}") from error
-        single = array.ndim == 1
-        queries = check_vectors(array[None] if single else array, self.dim)
-        return self._scaled(queries, "query vector"), single
+            return self._at(version)._answered(request, tree, began)
+        except (NotFoundError, StorageError) as error:
+            raise NotFoundError(
+                f"the cursor continues a search in version {version}, which is no longer kept (the newest is "
+                f"{self.version}): search again without cursor"
+            ) from error
 
-    def _names(self, columns: Sequence[str] | None) -> list[str]:
-        if isinstance(columns, str):
-            raise InputError(f"columns is the text {columns!r}: expected a list of attributes")
-        names = list(columns or ())
-        for name in names:
-            if name not in self._schema.attributes:
-                known = ", ".join(self._schema.attributes) or "none"
-                hint = did_you_mean(str(name), self._schema.attributes)
-                raise InputError(f"columns names {name!r}, which is not an attribute (known: {known}){hint}")
-        return names
+    def _at(self, version: int) -> Collection:
+        """This collection at an earlier version; the last one asked for is kept open."""
+        older = self._older
+        if older is None or older.version != version:
+            self._older = older = Collection(self.path, version=version)
+        return older
+
+    def _located(
+        self, snapshot: Snapshot, allowed: NDArray[np.int64] | None, queries: NDArray[np.float32], k: int
+    ) -> list[Found]:
+        """``_found``, in row numbers of the snapshot."""
+        found, placed = self._found(snapshot, queries, k, allowed)
+        return [replace(one, rows=placed.to_snapshot(one.rows)) if placed else one for one in found]
 
     def _found(
         self, snapshot: Snapshot, queries: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None
@@ -386,11 +323,3 @@ class Collection:
         except Damaged:
             placed = self._derived.remake(snapshot)
             return placed.index.search(queries, k, placed.to_index(allowed)), placed
-
-
-def _size(folder: Path) -> int:
-    size = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # another process may be tidying up
-            size += path.stat().st_size if path.is_file() else 0
-    return size
