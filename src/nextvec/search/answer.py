@@ -35,12 +35,14 @@ _RANGE = 1_024  # rows that a search for all above a score looks at first
 @dataclass(frozen=True, slots=True)
 class Source:
     """What is searched. ``allowed``: the rows that satisfy the filter, ascending (None: all); ``find(queries, n)``:
-    the n best of them by vector, in row numbers of the snapshot; ``words(column)``: the index of an attribute."""
+    the n best of them by vector, in row numbers of the snapshot; ``words(column)``: the index of an attribute;
+    ``vectors(rows)``: float32 [n, D]."""
 
     snapshot: Snapshot
     allowed: NDArray[np.int64] | None
     find: Callable[[NDArray[np.float32], int], Sequence[Found]]
     words: Callable[[str], Bm25]
+    vectors: Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
     @property
     def matches(self) -> int:
@@ -203,14 +205,14 @@ def _shaped(request: Request, source: Source, ranking: Ranking) -> Ranking:
     if request.min_score is not None:
         ranking = Above(ranking, request.min_score)
     if request.diversity:
-        ranking = Diverse(ranking, request.diversity, lambda rows: _directions(source.snapshot, rows))
+        ranking = Diverse(ranking, request.diversity, lambda rows: _directions(source, rows))
     return ranking
 
 
-def _directions(snapshot: Snapshot, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+def _directions(source: Source, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """The vectors of these rows at length 1, float32 [n, D]; a vector of zeros stays one."""
     if not len(rows):
-        return np.zeros((0, snapshot.schema.dim), np.float32)
-    vectors = snapshot.take_vectors(rows)
+        return np.zeros((0, source.snapshot.schema.dim), np.float32)
+    vectors = source.vectors(rows)
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
     return (vectors / np.where(lengths > 0, lengths, 1.0)[:, None]).astype(np.float32)

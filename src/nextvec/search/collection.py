@@ -28,7 +28,7 @@ from nextvec.search.answer import Source, respond
 from nextvec.search.derived import Placed
 from nextvec.search.handle import Handle
 from nextvec.search.indexes.exact import Found
-from nextvec.search.indexes.rows import Damaged
+from nextvec.search.indexes.rows import Damaged, row_check
 from nextvec.search.inputs import Attributes, check_ids, check_rows
 from nextvec.search.requests import Options, Request, check_request, text_weights
 from nextvec.search.schema import check_schema
@@ -282,8 +282,14 @@ class Collection(Handle):
         if request.cursors and request.cursors[0].version != snapshot.version:
             return self._continued(request.cursors[0].version, request, tree, began)
         allowed = None if tree is None else snapshot.matching(tree)
-        find, words = partial(self._located, snapshot, allowed), partial(self._words.index, snapshot)
-        return respond(request, Source(snapshot, allowed, find, words), self._paged, began)
+        source = Source(
+            snapshot,
+            allowed,
+            find=partial(self._located, snapshot, allowed),
+            words=partial(self._words.index, snapshot),
+            vectors=partial(self._vectors, snapshot),
+        )
+        return respond(request, source, self._paged, began)
 
     def _continued(self, version: int, request: Request, tree: filters.Filter | None, began: float) -> list[Hits]:
         """The answer from the version that a cursor came from, which is not the present one."""
@@ -310,6 +316,14 @@ class Collection(Handle):
         """``_found``, in row numbers of the snapshot."""
         found, placed = self._found(snapshot, queries, k, allowed)
         return [replace(one, rows=placed.to_snapshot(one.rows)) if placed else one for one in found]
+
+    def _vectors(self, snapshot: Snapshot, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """float32 [len(rows), D] from the index, in a tenth of the time that the table takes, if they are whole."""
+        placed = self._derived.index(snapshot)
+        held, at = placed.index.rows, placed.to_index(rows)
+        vectors: NDArray[np.float32] = held.vectors[at]
+        whole = np.array_equal(row_check(vectors), held.check[at])
+        return vectors if whole else snapshot.take_vectors(rows)
 
     def _found(
         self, snapshot: Snapshot, queries: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None
