@@ -146,7 +146,9 @@ def text_weights(columns: Any, schema: Schema) -> dict[str, float]:
     weights = {}
     for name in _names(columns, schema, what="text_columns"):
         if schema.attributes[name] != "string":
-            raise InputError(f"text_columns names {name!r} of type {schema.attributes[name]}: expected string attributes")
+            raise InputError(
+                f"text_columns names {name!r} of type {schema.attributes[name]}: expected string attributes"
+            )
         weight = columns[name] if isinstance(columns, Mapping) else 1.0
         weights[name] = _number(weight, f"the weight of {name!r}", 1e-6, 1e6)
     return weights
@@ -220,7 +222,9 @@ def _group_by(name: Any, schema: Schema) -> str | None:
         return None
     _names([name], schema, what="group_by")
     if schema.attributes[name] == "list[string]":
-        raise InputError(f"group_by names {name!r} of type list[string]: expected an attribute with one value for each row")
+        raise InputError(
+            f"group_by names {name!r} of type list[string]: expected an attribute with one value for each row"
+        )
     return str(name)
 
 
