@@ -4,7 +4,8 @@
         papers.add(["a", "b"], vectors, [{"year": 2024}, {"year": 2025, "venue": "ACL"}])
         hits = papers.search(query, k=10, where="year >= 2024 AND venue IN ('ACL', 'EMNLP')")
 
-``search`` returns exactly min(k, matches) hits, all satisfying the filter, the truly best ones. A write that returned
+``search`` returns exactly min(k, matches) hits, all satisfying the filter, the truly best ones; by vector, by words,
+or by both; in groups, ranges and pages if asked. A write that returned
 is there after the process is killed. Readers in other processes see whole versions only.
 Shapes: N rows, D dimensions, Q queries.
 """

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from nextvec.search.words import Numbering
 
-__all__ = ["SEGMENT_ROWS", "Bm25", "Builder", "Segment", "Shape", "segments"]
+__all__ = ["SEGMENT_ROWS", "Bm25", "Builder", "Segment", "Shape", "places", "segments"]
 
 K1 = 1.2
 B = 0.75
@@ -160,23 +160,33 @@ def segments(texts: Iterable[tuple[int, str | None]]) -> Iterator[Segment]:
         yield last
 
 
+def places(sequence: Int64, wanted: Int64) -> Int64:
+    """Where each of the ascending numbers ``wanted`` [n] is in the ascending ``sequence``, -1 where it is not."""
+    if not len(wanted):
+        return np.zeros(0, np.int64)
+    first = int(np.searchsorted(sequence, wanted[0]))
+    if np.array_equal(sequence[first : first + len(wanted)], wanted):  # as a rule nothing was deleted between
+        return np.arange(first, first + len(wanted))
+    place = np.searchsorted(sequence, wanted)
+    there = place < len(sequence)
+    there[there] = sequence[place[there]] == wanted[there]
+    return np.where(there, place, -1)
+
+
 class Bm25:
     """BM25 of the rows with the ascending numbers ``sequence`` (int64 [N]), which the segments hold among others."""
 
     def __init__(self, parts: Sequence[Segment], sequence: Int64) -> None:
         self.segments = list(parts)
         self.rows = len(sequence)
-        self._places: list[tuple[Int64, bool]] = []
+        self._places: list[tuple[Int64, bool]] = []  # of each segment's rows in this view; whether all are there
         texts = tokens = 0
         for segment in self.segments:
-            place = np.searchsorted(sequence, segment.sequence)
-            inside = place < self.rows
-            live = inside.copy()
-            live[inside] = sequence[place[inside]] == segment.sequence[inside]
-            place[~live] = -1
-            self._places.append((place, bool(live.all())))
-            texts += int(np.count_nonzero(segment.lengths[live]))
-            tokens += int(segment.lengths[live].sum(dtype=np.int64))
+            place = places(sequence, segment.sequence)
+            lengths = segment.lengths[place >= 0]
+            self._places.append((place, len(lengths) == len(place)))
+            texts += int(np.count_nonzero(lengths))
+            tokens += int(lengths.sum(dtype=np.int64))
         self.texts = texts
         average = tokens / texts if texts else 1.0
         self._norms = [K1 * (1 - B + B * segment.lengths / average) for segment in self.segments]

@@ -151,7 +151,7 @@ def text_weights(columns: Any, schema: Schema) -> dict[str, float]:
             )
         weight = columns[name] if isinstance(columns, Mapping) else 1.0
         weights[name] = _number(weight, f"the weight of {name!r}", 1e-6, 1e6)
-    return weights
+    return dict(sorted(weights.items()))  # sums do not depend on the order asked
 
 
 def _queries(vector: ArrayLike, schema: Schema) -> tuple[NDArray[np.float32], bool]:

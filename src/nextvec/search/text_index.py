@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from nextvec.files import atomic_write
 from nextvec.search import postings
-from nextvec.search.postings import Bm25, Segment
+from nextvec.search.postings import Bm25, Segment, places
 from nextvec.search.snapshot import Snapshot
 from nextvec.search.words import RULES
 
@@ -178,7 +178,10 @@ def _texts(snapshot: Snapshot, column: str, last: int) -> Iterator[tuple[int, st
 def _missing(segments: list[Segment], snapshot: Snapshot) -> NDArray[np.int64]:
     """The snapshot's sequence numbers that no segment holds, ascending."""
     held = np.concatenate([np.zeros(0, np.int64), *(segment.sequence for segment in segments)])
-    return snapshot.sequence[~np.isin(snapshot.sequence, held, assume_unique=True)]
+    wanted = snapshot.sequence
+    if np.array_equal(held, wanted[: len(held)]):
+        return wanted[len(held) :]
+    return wanted[places(held, wanted) < 0]
 
 
 def _serves(segments: list[Segment], snapshot: Snapshot, *, strict: bool) -> bool:
