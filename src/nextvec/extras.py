@@ -10,7 +10,7 @@ from nextvec.types import MissingExtraError
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "hf": ("torch", "transformers"),
-    "papers": ("fastapi", "uvicorn", "jinja2", "sqlalchemy", "bm25s"),
+    "papers": ("fastapi", "uvicorn", "jinja2", "sqlalchemy"),
     "evaluate": ("sklearn", "bm25s"),
     "ann": ("faiss",),
     "peers": ("sentence_transformers", "faiss", "accelerate"),

@@ -104,6 +104,15 @@ def inside(folder: Path, name: str) -> Path:
     return target
 
 
+def folder_bytes(folder: Path) -> int:
+    """The sizes of all files in a folder, added up."""
+    size = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # another process may be tidying up
+            size += path.stat().st_size if path.is_file() else 0
+    return size
+
+
 def human_bytes(size: float) -> str:
     """``83_506_384 -> '83.5 MB'`` (decimal units)."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -93,13 +93,16 @@ class Hits:
     """The results of one query, best first; ties are broken by insertion order.
 
     ids: list of n; scores: float32 [n]; attributes: n mappings (empty where none were asked for);
-    explain: how the answer was found (only with ``explain=True``).
+    explain: how the answer was found (only with ``explain=True``); cursor: where the next page begins, None after the
+    last one; groups: the n values that hits were grouped by (empty where they were not).
     """
 
     ids: list[str]
     scores: NDArray[np.float32]
     attributes: list[Mapping[str, Any]] = field(default_factory=list)
     explain: Mapping[str, Any] | None = None
+    cursor: str | None = None
+    groups: list[Any] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -15,7 +15,6 @@ import pytest
 
 pytest.importorskip("fastapi")
 pytest.importorskip("sqlalchemy")
-pytest.importorskip("bm25s")
 
 sys.path.insert(0, str(Path(__file__).parent))
 

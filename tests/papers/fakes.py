@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.papers.lexical import tokenize
+from nextvec.search.words import tokenize
 
 
 class HashEncoder:

@@ -250,8 +250,8 @@ def test_a_site_with_a_damaged_word_index_searches_on(tmp_path: Path) -> None:
     site, _ = open_site(tmp_path)
     ingest(site, make(12))
     site.close()
-    for path in (tmp_path / "words").rglob("*.npy"):
-        path.write_bytes(b"not an array")
+    for path in (tmp_path / "words").rglob("*.postings"):
+        path.write_bytes(b"not what was written")
     again, _ = open_site(tmp_path)
     assert search(again, "topic3").matches[0].terms == ["topic3"]
     assert not is_ready(again), "the next ingest writes it anew"

@@ -7,40 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nextvec.papers import lexical
 from nextvec.papers.db import Filters
-from nextvec.papers.lexical import LexicalIndex, highlighter, matched_terms, snippet, tokenize
+from nextvec.papers.lexical import LexicalIndex, highlighter, matched_terms, snippet
 from nextvec.papers.records import Paper
 from nextvec.papers.search import MODES, RRF_K, loosened, search
 from nextvec.papers.site import Site
+from nextvec.search.words import tokenize
 from nextvec.types import InputError
-
-
-@pytest.mark.parametrize(
-    ("text", "tokens"),
-    [
-        ("GPT-4o", ["gpt", "4o", "gpt4o"]),
-        ("gpt4o", ["gpt4o"]),
-        ("chain-of-thought", ["chain", "thought", "chainofthought"]),
-        ("Models, classes, queries; status is analysis", ["model", "class", "query", "status", "analysis"]),
-        ("v1.5 and github.com", ["v1.5", "github", "com"]),
-        ("the model's users' DINOv2", ["model", "user", "dinov2"]),
-        ("Schölkopf naïve Gödel", ["scholkopf", "naive", "godel"]),
-        ("C++ R²", ["c++", "r2"]),
-        ("... !!! ___", []),
-        ("the of and", []),
-        ("视频 生成", ["视频", "生成"]),
-    ],
-)
-def test_tokenizer(text: str, tokens: list[str]) -> None:
-    assert tokenize(text) == tokens
-
-
-@settings(max_examples=200)
-@given(st.text(max_size=80))
-def test_tokenizer_never_fails_and_is_stable_under_case(text: str) -> None:
-    assert all(tokenize(text))
-    assert tokenize(text.upper().lower()) == tokenize(text.upper().lower().lower())
 
 
 def test_highlighting_marks_words_and_escapes_the_rest() -> None:
@@ -201,9 +174,3 @@ def test_similar_papers_are_others_and_sorted(whole: Site) -> None:
     scores = [score for _, score in similar]
     assert len(similar) == 8 and scores == sorted(scores, reverse=True) and scores[0] > 0.5
     assert "2412.06769" not in {stored.paper.id for stored, _ in similar}
-
-
-def test_the_token_cache_does_not_change_results() -> None:
-    lexical._tokens.cache_clear()
-    first = tokenize("Large-scale models")
-    assert tokenize("Large-scale models") == first

@@ -172,3 +172,81 @@ def test_index_and_recall(tmp_path: Path) -> None:
     assert answer["hits"][0]["id"] == "0" and "considered" in answer["explain"]
     run("search", path, "--vector", file, "--recall", "much", fails=InputError, said="recall is 'much'")
     assert "and a graph" in run("info", path)
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    path = tmp_path / "t"
+    run("create", path, "--dim", 3, "--schema", "title:string,venue:string,year:int")
+    titles = ["sparse attention", "dense attention", "sparse coding", "graphs", "sparse graphs"]
+    rows = [
+        {"id": f"r{i}", "vector": [1, i, 0], "title": title, "venue": [None, "ACL"][i % 2], "year": i}
+        for i, title in enumerate(titles)
+    ]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run("add", path, tmp_path / "t.jsonl")
+    np.save(tmp_path / "q.npy", np.array([1, 0, 0], np.float32))
+    return path
+
+
+def test_words_hybrid_and_pages(texts: Path, tmp_path: Path) -> None:
+    vector = tmp_path / "q.npy"
+    words = json.loads(run("search", texts, "-q", "sparse", "--text-columns", "title", "--json"))
+    assert [hit["id"] for hit in words["hits"]] == ["r0", "r2", "r4"] and words["cursor"] is None
+    both = json.loads(run("search", texts, "-q", "sparse", "--vector", vector, "--hybrid", "--json", "--explain"))
+    assert [hit["id"] for hit in both["hits"]] == ["r0", "r2", "r4", "r1", "r3"]
+    assert both["explain"]["plan"].startswith("rrf of")
+    mixed = run("search", texts, "-q", "graphs", "--vector", vector, "--text-columns", "title", "--alpha", 0, "-k", 1)
+    assert mixed.split("\n")[2].split()[1] == "r3"
+    found, cursor = [], []
+    while True:
+        page = json.loads(run("search", texts, "--vector", vector, "-k", 2, "--json", *cursor))
+        found += [hit["id"] for hit in page["hits"]]
+        if page["cursor"] is None:
+            break
+        cursor = ["--cursor", page["cursor"]]
+    assert found == ["r0", "r1", "r2", "r3", "r4"]
+    shown = run("search", texts, "--vector", vector, "-k", 2)
+    assert shown.split("\n")[4].startswith("more: --cursor ")
+    assert "more" not in run("search", texts, "--vector", vector)
+    small = run("search", texts, "-q", "sparse", "--vector", vector, "--hybrid", "-k", 1)
+    assert small.split("\n")[2].split()[0] == "0.032787"  # four digits would not tell ranks apart
+
+
+def test_shapes_of_an_answer(texts: Path, tmp_path: Path) -> None:
+    vector = tmp_path / "q.npy"
+
+    def ids(*options: object) -> list[str]:
+        document = json.loads(run("search", texts, "--vector", vector, "--json", *options))
+        return [hit["id"] for hit in document["hits"]]
+
+    assert ids("--group-by", "venue") == ["r0", "r1"]
+    assert ids("--group-by", "venue", "--group-size", 2, "-k", 1) == ["r0", "r2"]
+    assert ids("--min-score", 0.4) == ["r0", "r1", "r2"]
+    assert ids("--min-score", 0.4, "-k", 1) == ["r0"]
+    assert ids("--min-score", -1, "-k", 1, "--all") == ["r0", "r1", "r2", "r3", "r4"]
+    assert ids("--diversity", 0.9, "-k", 2) == ["r0", "r4"]
+
+
+def test_bad_options_of_search(texts: Path, tmp_path: Path) -> None:
+    vector = tmp_path / "q.npy"
+    run("search", texts, "-q", "a", "--hybrid", fails=InputError, said="--hybrid needs --model or --vector")
+    run("search", texts, "--vector", vector, "--hybrid", fails=InputError, said="need --text")
+    run("search", texts, "--vector", vector, "-q", "a", fails=InputError, said="needs --hybrid")
+    run("search", texts, "--vector", vector, "-q", "a", "-m", "m", fails=InputError, said="exclude each other")
+    run("search", texts, "-q", "a", "--text-columns", "year", fails=InputError, said="expected string attributes")
+    run("search", texts, "--vector", vector, "--cursor", "zzz", fails=InputError, said="not one that a search gave")
+    run("search", texts, "--vector", vector, "--all", fails=InputError, said="only with min_score")
+    run("search", texts, "--vector", vector, "--alpha", 0.5, fails=InputError, said="need a vector and a text")
+    run("create", tmp_path / "n", "--dim", 3)
+    run(
+        "search",
+        tmp_path / "n",
+        "--vector",
+        vector,
+        "-q",
+        "a",
+        "--hybrid",
+        fails=InputError,
+        said="no string attribute",
+    )

@@ -244,11 +244,12 @@ def read_only(folder: Path) -> Iterator[None]:
 
 def test_read_only_folder(tmp_path: Path) -> None:
     path = tmp_path / "c"
-    with Collection.create(path, dim=DIM) as collection:
-        collection.add(["a", "b"], vectors(2))
+    with Collection.create(path, dim=DIM, schema={"title": "string"}) as collection:
+        collection.add(["a", "b"], vectors(2), {"title": ["one", "two"]})
     with read_only(path):
         collection = Collection.open(path)
         assert collection.search(vectors(1)[0], 1).ids == ["a"]
+        assert collection.search(text="two", text_columns=["title"]).ids == ["b"]
         for write in (
             lambda: collection.add(["c"], vectors(1)),
             lambda: collection.delete(["a"]),

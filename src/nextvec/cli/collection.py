@@ -204,15 +204,36 @@ def _cell(kind: str, value: Any) -> Any:
 @app.command()
 def search(
     path: PathArgument,
-    text: Annotated[str | None, typer.Option("--text", "-q", help="What to look for; embedded with --model.")] = None,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", "-q", help="What to look for: by meaning with --model, by words with --text-columns."),
+    ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Name or folder of the model.")] = None,
     vector: Annotated[
         Path | None, typer.Option("--vector", help="A .npy file with one vector, or several as rows.")
     ] = None,
+    text_columns: Annotated[
+        str | None, typer.Option("--text-columns", help="String attributes to look for the words in, by commas.")
+    ] = None,
+    hybrid: Annotated[
+        bool, typer.Option("--hybrid", help="By meaning and by words, in all string attributes or --text-columns.")
+    ] = False,
+    alpha: Annotated[
+        float | None,
+        typer.Option("--alpha", help="Join the two by alpha * meaning + (1 - alpha) * words, not by rank."),
+    ] = None,
     where: Annotated[
         str | None, typer.Option("--where", "-w", help="Filter, as in \"year >= 2024 AND 'cs.CL' IN categories\".")
     ] = None,
-    k: Annotated[int, typer.Option("-k", help="Hits for each query.")] = 10,
+    k: Annotated[int, typer.Option("-k", help="Hits for each query, or groups with --group-by.")] = 10,
+    min_score: Annotated[float | None, typer.Option("--min-score", help="Only hits of at least this score.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All hits of at least --min-score, however many.")] = False,
+    group_by: Annotated[str | None, typer.Option("--group-by", help="The best hits of each value of this.")] = None,
+    group_size: Annotated[int | None, typer.Option("--group-size", help="Hits of each value (1).")] = None,
+    diversity: Annotated[
+        float | None, typer.Option("--diversity", help="0 to 1: prefer hits that are unlike those before them.")
+    ] = None,
+    cursor: Annotated[str | None, typer.Option("--cursor", help="Go on after the page that gave it.")] = None,
     columns: Annotated[
         str | None, typer.Option("--columns", help="Attributes to show, separated by commas; all by default.")
     ] = None,
@@ -222,21 +243,74 @@ def search(
     explain: Annotated[bool, typer.Option("--explain", help="Say how the answer was found.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """The k best rows that satisfy the filter, best first."""
+    """The k best rows that satisfy the filter, best first: by vector, by words, or by both."""
     from nextvec.search.collection import Collection
 
-    if (vector is None) == (text is None):
-        raise InputError("what to look for is missing: pass either --vector FILE.npy or --text with --model")
-    if text is not None and model is None:
-        raise InputError("--text needs --model: the model that the collection was embedded with")
+    _check_query(text, model, vector, text_columns, hybrid)
     with Collection.open(path) as collection:
-        names = list(collection.schema) if columns is None else [name.strip() for name in columns.split(",")]
-        query = _load_vector(vector) if vector is not None else _embed_query(str(model), str(text), collection)
-        found: Any = collection.search(query, k, where=where, columns=names, recall=_recall(recall), explain=explain)
+        query: dict[str, Any] = {}
+        if vector is not None:
+            query["vector"] = _load_vector(vector)
+        elif model is not None:
+            query["vector"] = _embed_query(model, str(text), collection)
+        if hybrid or text_columns is not None:
+            query |= {"text": text, "text_columns": _text_columns(text_columns, collection)}
+        if alpha is not None:
+            query |= {"fusion": "weighted", "alpha": alpha}
+        names = list(collection.schema) if columns is None else _split(columns)
+        found: Any = collection.search(
+            **query,
+            k=None if every else k,
+            where=where,
+            columns=names,
+            group_by=group_by,
+            group_size=group_size,
+            diversity=diversity,
+            min_score=min_score,
+            cursor=cursor,
+            recall=_recall(recall),
+            explain=explain,
+        )
     several = [found] if isinstance(found, Hits) else found
     documents = [_document(hits) for hits in several]
     shown = "\n\n".join(_show(hits, names) for hits in several)
+    if isinstance(found, Hits) and found.cursor is not None:
+        shown += f"\nmore: --cursor {found.cursor}"
     emit(documents[0] if isinstance(found, Hits) else documents, as_json=as_json, text=shown)
+
+
+def _check_query(
+    text: str | None, model: str | None, vector: Path | None, text_columns: str | None, hybrid: bool
+) -> None:
+    """Which of the options that say what to look for go together. Raises InputError."""
+    words = hybrid or text_columns is not None
+    if vector is None and text is None:
+        raise InputError(
+            "what to look for is missing: pass --vector FILE.npy or --text (with --model, --text-columns or both)"
+        )
+    if words and text is None:
+        raise InputError("--text-columns and --hybrid need --text: the words to look for")
+    if vector is not None and (model is not None or (text is not None and not words)):
+        raise InputError("--vector and --text with --model exclude each other: --text beside a vector needs --hybrid")
+    if text is not None and model is None and not words:
+        raise InputError(
+            "--text needs --model, the model that the collection was embedded with, or --text-columns to look for words"
+        )
+    if hybrid and model is None and vector is None:
+        raise InputError("--hybrid needs --model or --vector beside --text; for words alone pass --text-columns")
+
+
+def _text_columns(names: str | None, collection: Collection) -> list[str]:
+    if names is not None:
+        return _split(names)
+    texts = [name for name, kind in collection.schema.items() if kind == "string"]
+    if not texts:
+        raise InputError("--hybrid finds no string attribute in the collection to look for words in")
+    return texts
+
+
+def _split(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",")]
 
 
 def _recall(text: str) -> Any:
@@ -273,11 +347,13 @@ def _embed_query(model: str, text: str, collection: Collection) -> Any:
 
 def _document(hits: Hits) -> dict[str, Any]:
     found = [{"id": hit.id, "score": round(hit.score, 6), **hit.attributes} for hit in hits]
-    return {"hits": found} if hits.explain is None else {"hits": found, "explain": dict(hits.explain)}
+    document: dict[str, Any] = {"hits": found, "cursor": hits.cursor}
+    return document if hits.explain is None else {**document, "explain": dict(hits.explain)}
 
 
 def _show(hits: Hits, names: list[str]) -> str:
-    rows = [[f"{hit.score:.4f}", hit.id, *(_crop(hit.attributes.get(name)) for name in names)] for hit in hits]
+    digits = 4 if max(abs(hits.scores), default=1.0) >= 0.1 else 6  # fused by rank, scores are small
+    rows = [[f"{hit.score:.{digits}f}", hit.id, *(_crop(hit.attributes.get(name)) for name in names)] for hit in hits]
     lines = [table(["score", "id", *names], rows, right=(0,)) if rows else "no hits"]
     if hits.explain is not None:
         lines.append(", ".join(f"{name} {value}" for name, value in hits.explain.items()))

@@ -126,7 +126,7 @@ def opened(home: Path | None, encoder: str, *, must_exist: bool = False) -> Iter
     """The site under ``home``, closed at the end. MissingExtraError without the papers extra."""
     from nextvec.extras import require
 
-    for module in ("sqlalchemy", "bm25s", "jinja2"):
+    for module in ("sqlalchemy", "jinja2"):
         require(module, why="the paper-discovery site")
     from nextvec.papers.site import Site
 

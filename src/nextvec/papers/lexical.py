@@ -1,9 +1,4 @@
-"""Search by words: a tokenizer in a few documented rules, and BM25 over title, abstract and names.
-
-Tokenizer: Unicode is folded (NFKD, accents dropped, lower case); a word is a run of letters and digits that may hold
-inner hyphens, dots or apostrophes. ``GPT-4o`` gives ``gpt``, ``4o`` and ``gpt4o``, so that GPT-4o, GPT 4o and gpt4o
-find each other; ``v1.5`` stays whole, ``github.com`` is split; ``model's`` and ``models`` give ``model``
-(plural endings only, no other stemming: meaning is the other half's work). Frequent function words are dropped.
+"""Search by words: BM25 over title, abstract and names, and the words to show people.
 
 Shapes: N papers, T query tokens.
 """
@@ -14,73 +9,24 @@ import json
 import re
 import shutil
 import tempfile
-import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
-from functools import lru_cache
-from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from nextvec.extras import require
 from nextvec.files import storage_error
+from nextvec.search.postings import Bm25, Builder, Segment, Shape
+from nextvec.search.words import RULES, WORD, tokenize, tokens_of
 from nextvec.types import Progress, StorageError
 
-__all__ = ["LexicalIndex", "highlighter", "snippet", "tokenize"]
+__all__ = ["LexicalIndex", "highlighter", "matched_terms", "snippet"]
 
 FIELDS = {"title": 2.0, "summary": 1.0, "names": 1.0}
 """Weights: a word in the title counts twice. Each field has its own BM25, with its own lengths."""
 
-_STOP = """
-a about also an and are as at be been but by can do does for from had has have how however i if in into
-is it its many may more most no not of on only or other our over same such than that the their them then
-there these they this those through to under until up use used using very via was we were what when where
-which while who why will with within without would you your
-"""
-STOP_WORDS = frozenset(_STOP.split())
-
-_WORD = re.compile(r"[^\W_]+(?:[-.'’][^\W_]+)*\+*")
-_FORMAT = "1"
-
-
-def tokenize(text: str) -> list[str]:
-    """The tokens of ``text``, in order, by the rules above."""
-    return [token for word in _WORD.findall(text) for token in _tokens(word)]
-
-
-@lru_cache(maxsize=200_000)
-def _tokens(word: str) -> tuple[str, ...]:
-    folded = word.lower()
-    if not folded.isascii():
-        folded = unicodedata.normalize("NFKD", folded).replace("’", "'")
-        folded = "".join(char for char in folded if not unicodedata.combining(char))
-    if "'" in folded:
-        folded = folded.removesuffix("'s").replace("'", "")
-    if not folded or folded in STOP_WORDS:
-        return ()
-    if folded.isalpha():
-        return (_singular(folded),)
-    parts = []
-    for piece in folded.split("-"):
-        dotted = "." in piece and not any(char.isdigit() for char in piece)
-        parts += piece.split(".") if dotted else [piece]
-    tokens = [_singular(part) for part in parts if part and part not in STOP_WORDS]
-    if "-" in folded:
-        tokens.append(_singular(folded.replace("-", "")))
-    return tuple(dict.fromkeys(tokens))
-
-
-def _singular(word: str) -> str:
-    if len(word) <= 3 or not word.endswith("s") or word.endswith(("ss", "us", "is")) or not word.isalpha():
-        return word
-    if word.endswith("ies") and len(word) > 4:
-        return word[:-3] + "y"
-    if word.endswith(("xes", "ches", "shes", "sses", "zzes")):
-        return word[:-2]
-    return word[:-1]
+_FORMAT = "2"
 
 
 def highlighter(query: str) -> Callable[[str], Markup] | None:
@@ -91,8 +37,8 @@ def highlighter(query: str) -> Callable[[str], Markup] | None:
 
     def mark(text: str) -> Markup:
         out, at = [], 0
-        for match in _WORD.finditer(text):
-            if not wanted.isdisjoint(_tokens(match.group())):
+        for match in WORD.finditer(text):
+            if not wanted.isdisjoint(tokens_of(match.group())):
                 out += [escape(text[at : match.start()]), Markup("<mark>{}</mark>").format(match.group())]
                 at = match.end()
         return Markup("").join([*out, escape(text[at:])])
@@ -103,7 +49,7 @@ def highlighter(query: str) -> Callable[[str], Markup] | None:
 def matched_terms(query: str, text: str) -> list[str]:
     """The query's words that occur in ``text``, as the query spells them."""
     present = set(tokenize(text))
-    return list(dict.fromkeys(word for word in _WORD.findall(query) if not present.isdisjoint(_tokens(word))))
+    return list(dict.fromkeys(word for word in WORD.findall(query) if not present.isdisjoint(tokens_of(word))))
 
 
 def snippet(query: str, text: str, *, length: int = 320) -> tuple[str, bool]:
@@ -129,26 +75,13 @@ def snippet(query: str, text: str, *, length: int = 320) -> tuple[str, bool]:
     return " ".join(sentences[best:]), best == 0
 
 
-class _Numbering(dict[str, list[int]]):
-    """word -> token numbers, worked out at the first sight of a word: most words of a corpus are repeats."""
-
-    def __init__(self) -> None:
-        self.vocabulary: dict[str, int] = {}
-
-    def __missing__(self, word: str) -> list[int]:
-        vocabulary = self.vocabulary
-        numbers = [vocabulary.setdefault(token, len(vocabulary)) for token in _tokens(word)]
-        self[word] = numbers
-        return numbers
-
-
 class LexicalIndex:
-    """BM25 (Lucene's variant, k1 1.2, b 0.75) of N papers; ids in the order of its scores."""
+    """BM25 of N papers; ids in the order of its scores. ``fields``: the segments of each field."""
 
-    def __init__(self, ids: Sequence[str], engines: dict[str, Any], stamp: str) -> None:
+    def __init__(self, ids: Sequence[str], fields: dict[str, list[Segment]], stamp: str) -> None:
         self.ids = list(ids)
         self.stamp = stamp
-        self._engines = engines
+        self._fields = {field: Bm25(parts, np.arange(len(self.ids))) for field, parts in fields.items()}
         self._place = {identifier: i for i, identifier in enumerate(self.ids)}
 
     @classmethod
@@ -162,37 +95,29 @@ class LexicalIndex:
     ) -> LexicalIndex:
         """From rows (id, title, summary, authors, organisation). ``stamp`` says which state of the data this is."""
         ids: list[str] = []
-        tokens: dict[str, list[list[int]]] = {field: [] for field in FIELDS}
-        numberings = {field: _Numbering() for field in FIELDS}
+        builders = {field: Builder() for field in FIELDS}
+        made: dict[str, list[Segment | None]] = {field: [] for field in FIELDS}
         for identifier, title, summary, authors, organization in rows:
-            ids.append(identifier)
             texts = {"title": title, "summary": summary, "names": " ".join([*authors, organization or ""])}
             for field, text in texts.items():
-                number = numberings[field].__getitem__
-                tokens[field].append(list(chain.from_iterable(map(number, _WORD.findall(text)))))
+                made[field].append(builders[field].add(len(ids), text))
+            ids.append(identifier)
             if progress and len(ids) % 500 == 0:
                 progress(len(ids), total)
-        bm25s = require("bm25s", why="the paper-discovery site")
-        engines = {}
-        for field in FIELDS:
-            if not any(tokens[field]):
-                continue
-            engine = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
-            engine.index((tokens[field], numberings[field].vocabulary), show_progress=False)
-            engines[field] = engine
+        fields = {
+            field: [part for part in [*made[field], builders[field].rest()] if part is not None] for field in FIELDS
+        }
         if progress:
             progress(len(ids), total)
-        return cls(ids, engines, stamp)
+        return cls(ids, fields, stamp)
 
     def scores(self, query: str) -> NDArray[np.float32]:
         """float32 [N]: the weighted sum over the fields; 0 for papers without any query word."""
-        total = np.zeros(len(self.ids), np.float32)
-        tokens = list(dict.fromkeys(tokenize(query)))
-        for field, engine in self._engines.items():
-            known = [token for token in tokens if token in engine.vocab_dict]
-            if known:
-                total += FIELDS[field] * engine.get_scores(known)
-        return total
+        total = np.zeros(len(self.ids))
+        tokens = tokenize(query)
+        for field, words in self._fields.items():
+            words.add_scores(tokens, FIELDS[field], total)
+        return total.astype(np.float32)
 
     def search(
         self, query: str, k: int, *, allowed: Collection[str] | None = None
@@ -217,9 +142,13 @@ class LexicalIndex:
             folder.parent.mkdir(parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
             try:
-                for field, engine in self._engines.items():
-                    engine.save(temporary / field, show_progress=False)
-                header = {"format": _FORMAT, "stamp": self.stamp, "ids": self.ids, "fields": list(self._engines)}
+                parts: dict[str, list[tuple[Shape, int]]] = {}
+                for field, words in self._fields.items():
+                    parts[field] = []
+                    for i, segment in enumerate(words.segments):
+                        with (temporary / f"{field}-{i}.postings").open("wb") as stream:
+                            parts[field].append((segment.shape, segment.write(stream)))
+                header = {"format": _FORMAT, "rules": RULES, "stamp": self.stamp, "ids": self.ids, "fields": parts}
                 (temporary / "index.json").write_text(json.dumps(header), encoding="utf-8")
                 temporary.chmod(0o755)
                 old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
@@ -235,16 +164,19 @@ class LexicalIndex:
     @classmethod
     def load(cls, folder: Path) -> LexicalIndex:
         """Read what ``save`` wrote; StorageError where it is missing or damaged (build it again then)."""
-        bm25s = require("bm25s", why="the paper-discovery site")
         try:
             header = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-            if header["format"] != _FORMAT:
+            if (header["format"], header["rules"]) != (_FORMAT, RULES):
                 raise ValueError("another format")
-            names = [field for field in FIELDS if field in header["fields"]]
-            engines = {field: bm25s.BM25.load(folder / field, show_progress=False) for field in names}
-            for engine in engines.values():
-                if engine.scores["num_docs"] != len(header["ids"]):
-                    raise ValueError("parts of different size")
-            return cls(header["ids"], engines, header["stamp"])
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            fields = {
+                field: [
+                    Segment.open(folder / f"{field}-{i}.postings", shape, crc)
+                    for i, (shape, crc) in enumerate(header["fields"][field])
+                ]
+                for field in FIELDS
+            }
+            if any(sum(map(len, parts)) != len(header["ids"]) for parts in fields.values()):
+                raise ValueError("parts of different size")
+            return cls(header["ids"], fields, header["stamp"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise StorageError(f"the word index at {str(folder)!r} is missing or damaged: {error}") from error

@@ -15,10 +15,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from nextvec.papers.db import Filters, Stored
-from nextvec.papers.lexical import matched_terms, tokenize
+from nextvec.papers.lexical import matched_terms
 from nextvec.papers.markup import plain
 from nextvec.papers.records import check_text, clean, is_arxiv_id
 from nextvec.papers.site import Site
+from nextvec.search.fusion import RRF_K
+from nextvec.search.words import tokenize
 from nextvec.types import InputError
 
 __all__ = [
@@ -38,7 +40,6 @@ __all__ = [
 Mode = Literal["hybrid", "semantic", "keyword"]
 MODES: tuple[Mode, ...] = ("hybrid", "semantic", "keyword")
 MAX_QUERY = 250
-RRF_K = 60
 DEPTH = 200
 
 

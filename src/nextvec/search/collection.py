@@ -4,66 +4,45 @@
         papers.add(["a", "b"], vectors, [{"year": 2024}, {"year": 2025, "venue": "ACL"}])
         hits = papers.search(query, k=10, where="year >= 2024 AND venue IN ('ACL', 'EMNLP')")
 
-``search`` returns exactly min(k, matches) hits, all satisfying the filter, the truly best ones. A write that returned
+``search`` returns exactly min(k, matches) hits, all satisfying the filter, the truly best ones; by vector, by words,
+or by both; in groups, ranges and pages if asked. A write that returned
 is there after the process is killed. Readers in other processes see whole versions only.
 Shapes: N rows, D dimensions, Q queries.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, overload
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
+from nextvec.files import folder_bytes
 from nextvec.search import filters
-from nextvec.search import where as grammar
-from nextvec.search.derived import Derived, Placed
+from nextvec.search.answer import Source, respond
+from nextvec.search.derived import Placed
+from nextvec.search.handle import Handle
 from nextvec.search.indexes.approximate import Progress
 from nextvec.search.indexes.exact import Found
-from nextvec.search.indexes.rows import Damaged
-from nextvec.search.inputs import (
-    Attributes,
-    attribute_table,
-    check_ids,
-    check_lengths,
-    check_recall,
-    check_unique,
-    check_vectors,
-    normalise,
-)
-from nextvec.search.schema import HEADER, Schema, check_schema
+from nextvec.search.indexes.rows import Damaged, row_check
+from nextvec.search.inputs import Attributes, check_ids, check_rows
+from nextvec.search.requests import Options, Request, check_request, text_weights
+from nextvec.search.schema import check_schema
 from nextvec.search.snapshot import Snapshot
 from nextvec.search.store import Store
-from nextvec.types import ConflictError, Hits, InputError, NotFoundError, did_you_mean
+from nextvec.types import ConflictError, Hits, InputError, NotFoundError, StorageError
 
 __all__ = ["Collection"]
 
 
-class Collection:
+class Collection(Handle):
     """See the module. A handle may be shared between threads."""
-
-    def __init__(self, path: Path, *, version: int | None = None) -> None:
-        """Use ``Collection.open`` or ``Collection.create``."""
-        self.path = path
-        self._schema = Schema.read(path)
-        self._store = Store(path, self._schema)
-        self._pinned = version is not None
-        self._derived = Derived(path, self._schema, shared=not self._pinned)
-        self._remembered = functools.lru_cache(maxsize=256)(
-            functools.partial(grammar.parse, columns=self._schema.columns)
-        )
-        self._lock = threading.Lock()
-        self._closed = False
-        self._snapshot: Snapshot | None = Snapshot(self._store.dataset(version), self._schema, path)
 
     @classmethod
     def create(
@@ -93,57 +72,15 @@ class Collection:
             )
         return collection
 
-    @classmethod
-    def open(cls, path: str | Path, *, version: int | None = None) -> Collection:
-        """Open a collection; with ``version``, a read-only view of that version, else it follows the newest one.
-
-        Raises NotFoundError, StorageError (damaged), InputError.
-        """
-        folder = Path(path).expanduser()
-        if version is not None and (isinstance(version, bool) or not isinstance(version, int) or version < 1):
-            raise InputError(f"version is {version!r}: expected a whole number from 1")
-        if not (folder / HEADER).is_file():
-            what = f"no {HEADER} in it" if folder.is_dir() else "no such folder"
-            raise NotFoundError(f"{str(folder)!r} is not a collection ({what}): create it first")
-        return cls(folder, version=version)
-
-    @property
-    def dim(self) -> int:
-        """Dimensions of every vector."""
-        return self._schema.dim
-
-    @property
-    def metric(self) -> Literal["cosine", "dot"]:
-        """What scores are."""
-        return self._schema.metric
-
-    @property
-    def schema(self) -> dict[str, str]:
-        """Attribute to type."""
-        return dict(self._schema.attributes)
-
-    @property
-    def version(self) -> int:
-        """The version that the next call would read."""
-        return self._current().version
-
     def __len__(self) -> int:
         return self.count()
 
-    def __enter__(self) -> Collection:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Let go of memory and files. Every write was durable before this."""
-        with self._lock:
-            self._closed = True
-            self._snapshot = None
-            self._derived = Derived(self.path, self._schema, shared=not self._pinned)
+        super().close()
+        self._older = None
+
+    _older: Collection | None = None
 
     # Writing
 
@@ -154,7 +91,7 @@ class Collection:
         Raises ConflictError that names the first id that exists or comes twice, InputError, StorageError; nothing
         is written then.
         """
-        columns, rows = self._checked(ids, vectors, attributes)
+        columns, rows = check_rows(ids, vectors, attributes, self._schema)
         self._refuse_pinned()
         if len(rows) == 0:
             return
@@ -172,7 +109,7 @@ class Collection:
         """Add rows, and replace those whose id exists (whole rows: an attribute left out becomes NULL), in one
         commit. A replaced row counts as inserted now. Arguments and errors as for ``add``.
         """
-        columns, rows = self._checked(ids, vectors, attributes)
+        columns, rows = check_rows(ids, vectors, attributes, self._schema)
         self._refuse_pinned()
         if len(rows) == 0:
             return
@@ -200,20 +137,6 @@ class Collection:
                 self._store.delete(snapshot.sequence[rows])
                 self._store.tidy()
         return len(rows)
-
-    def index(self, *, graph: bool = True, progress: Progress | None = None) -> dict[str, Any]:
-        """Build what searches with a ``recall`` below 1 use: cells, and a graph unless ``graph`` is False.
-
-        Takes about a minute per 200,000 rows with the graph, seconds without; writes and searches go on meanwhile.
-        An interrupted call goes on where it was. Rows that come later are found as well, by a scan that slows searches
-        down as they become many: call again then. progress: (what is done, units done, units in all). Gives
-        ``info()["index"]``. Raises InputError (fewer than 4,096 rows), ConflictError, MissingExtraError, StorageError.
-        """
-        self._refuse_pinned()
-        snapshot = self._current()
-        self._derived.build(snapshot, graph=graph, progress=progress)
-        told: dict[str, Any] = self.info()["index"]
-        return told
 
     def compact(self) -> None:
         """Merge small pieces and drop deleted rows and versions older than an hour. Done by itself when needed."""
@@ -257,74 +180,105 @@ class Collection:
         snapshot = self._current()
         return snapshot.rows if tree is None else len(snapshot.matching(tree))
 
+    def index(self, *, graph: bool = True, progress: Progress | None = None) -> dict[str, Any]:
+        """Build what searches with a ``recall`` below 1 use: cells, and a graph unless ``graph`` is False.
+
+        Takes about a minute per 200,000 rows with the graph, seconds without; writes and searches go on meanwhile.
+        An interrupted call goes on where it was. Rows that come later are found as well, by a scan that slows searches
+        down as they become many: call again then. progress: (what is done, units done, units in all). Gives
+        ``info()["index"]``. Raises InputError (fewer than 4,096 rows), ConflictError, MissingExtraError, StorageError.
+        """
+        self._refuse_pinned()
+        snapshot = self._current()
+        self._derived.build(snapshot, graph=graph, progress=progress)
+        told: dict[str, Any] = self.info()["index"]
+        return told
+
+    def index_text(self, columns: Sequence[str]) -> None:
+        """Make ready to search these string attributes by words. The first such search does it as well."""
+        snapshot = self._current()
+        for name in text_weights(columns, self._schema):
+            self._words.index(snapshot, name)
+
     @overload
     def search(
         self,
-        vector: Sequence[float] | NDArray[Any],
-        k: int = 10,
+        vector: Sequence[float] | NDArray[Any] | None = None,
+        k: int | None = 10,
         *,
-        where: str | None = None,
-        columns: Sequence[str] | None = None,
-        recall: float | Literal["exact"] = "exact",
-        explain: bool = False,
+        text: str | None = None,
+        cursor: str | None = None,
+        **options: Unpack[Options],
     ) -> Hits: ...
     @overload
     def search(
         self,
-        vector: Sequence[Sequence[float]],
-        k: int = 10,
+        vector: Sequence[Sequence[float]] | NDArray[Any] | None = None,
+        k: int | None = 10,
         *,
-        where: str | None = None,
-        columns: Sequence[str] | None = None,
-        recall: float | Literal["exact"] = "exact",
-        explain: bool = False,
+        text: Sequence[str] | None = None,
+        cursor: Sequence[str] | None = None,
+        **options: Unpack[Options],
     ) -> list[Hits]: ...
     def search(
         self,
-        vector: Any,
-        k: int = 10,
+        vector: Any = None,
+        k: int | None = 10,
         *,
+        text: Any = None,
+        text_columns: Sequence[str] | Mapping[str, float] | None = None,
         where: str | None = None,
         columns: Sequence[str] | None = None,
+        fusion: Literal["rrf", "weighted"] = "rrf",
+        alpha: float | None = None,
+        group_by: str | None = None,
+        group_size: int | None = None,
+        diversity: float | None = None,
+        min_score: float | None = None,
+        cursor: Any = None,
         recall: float | Literal["exact"] = "exact",
         explain: bool = False,
     ) -> Any:
         """The k best rows among those that satisfy ``where``: exactly min(k, matches), best first.
 
-        vector [D] gives Hits, [Q, D] a list of Q Hits. Scores are float32 cosines or dot products, equal ones in
-        insertion order. ``columns``: the attributes to return (None: none, which is fastest). ``recall``: the share
-        of the true k best that is enough on average, such as 0.95; faster in collections that ``index`` was called
-        for, and still min(k, matches) hits that match. ``explain`` fills ``Hits.explain``. Raises InputError.
+        vector [D] or text gives Hits, vectors [Q, D] or Q texts a list of Q Hits. Equal scores are in insertion order.
+
+        - vector alone: scores are float32 cosines or dot products;
+        - text alone: BM25 over the string attributes ``text_columns`` (names, or names with weights); only rows that
+          share a word with it match;
+        - both: the 500 best of either side, joined by reciprocal rank fusion, or with ``fusion="weighted"`` by
+          alpha * vector + (1 - alpha) * text of scores between 0 and 1 (alpha 0.5 unless given).
+
+        columns: the attributes to return (None: none, which is fastest). min_score: only hits of at least this score;
+        with k=None all of them. diversity (0 to 1): the 256 best in the order of maximal marginal relevance.
+        group_by: the k best values of an attribute, each with its ``group_size`` (1) best hits. cursor: go on after
+        the page whose ``Hits.cursor`` this is, in the version that it came from. recall: the share of the true k best
+        by vector that is enough on average, such as 0.95: faster where ``index`` was called; still min(k, matches)
+        hits that match. explain fills ``Hits.explain``.
+
+        Raises InputError, NotFoundError where a cursor's version is no longer kept.
         """
         began = time.perf_counter()
-        queries, single = self._queries(vector)
-        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-            raise InputError(f"k is {k!r}: expected a whole number from 1")
-        names, share = self._names(columns), check_recall(recall)
-        tree = None if where is None else self._parsed(where)
-        snapshot = self._current()
-        allowed = None if tree is None else snapshot.matching(tree)
-        filtered = time.perf_counter()
-        matches = snapshot.rows if allowed is None else len(allowed)
-        found, told, placed = self._found(snapshot, queries, min(int(k), max(matches, 1)), allowed, share)
-        searched = time.perf_counter()
-        results = []
-        for one in found:
-            rows = placed.to_snapshot(one.rows) if placed else one.rows
-            ids = snapshot.column("id").take(pa.array(rows)).to_pylist()
-            results.append(Hits(ids, one.scores, snapshot.values(rows, names)))
-        if explain:
-            times = {"filter_ms": filtered - began, "search_ms": searched - filtered}
-            times["total_ms"] = time.perf_counter() - began
-            shared: dict[str, Any] = {"version": snapshot.version, "rows": snapshot.rows, "matches": matches}
-            shared |= {name: round(seconds * 1000, 3) for name, seconds in times.items()}
-            results = [
-                Hits(
-                    hits.ids, hits.scores, hits.attributes, shared | {"plan": one.plan, "reranked": one.reranked} | plan
-                )
-                for hits, one, plan in zip(results, found, told, strict=True)
-            ]
-        return results[0] if single else results
+        request = check_request(
+            self._schema,
+            vector=vector,
+            k=k,
+            text=text,
+            text_columns=text_columns,
+            where=where,
+            columns=columns,
+            fusion=fusion,
+            alpha=alpha,
+            group_by=group_by,
+            group_size=group_size,
+            diversity=diversity,
+            min_score=min_score,
+            cursor=cursor,
+            recall=recall,
+            explain=explain,
+        )
+        results = self._answered(request, None if where is None else self._parsed(where), began)
+        return results[0] if request.single else results
 
     def info(self) -> dict[str, Any]:
         """Path, dim, metric, schema, rows, version, fragments and bytes on disk."""
@@ -337,65 +291,65 @@ class Collection:
             "rows": snapshot.rows,
             "version": snapshot.version,
             "fragments": len(snapshot.fragments),
-            "bytes": _size(self.path / "data.lance"),
-            "derived_bytes": _size(self.path / "derived"),
+            "bytes": folder_bytes(self.path / "data.lance"),
+            "derived_bytes": folder_bytes(self.path / "derived"),
             "index": self._derived.told(snapshot),
         }
 
     # Parts
 
-    def _current(self) -> Snapshot:
-        """The snapshot to answer from: the pinned one, or the newest."""
-        with self._lock:
-            if self._closed or self._snapshot is None:
-                raise InputError(f"collection {str(self.path)!r} is closed: open it again")
-            if not self._pinned and self._store.newest_version() != self._snapshot.version:
-                self._snapshot = Snapshot(self._store.dataset(), self._schema, self.path, self._snapshot)
-            return self._snapshot
+    def _answered(self, request: Request, tree: filters.Filter | None, began: float) -> list[Hits]:
+        snapshot = self._current()
+        if request.cursors and request.cursors[0].version != snapshot.version:
+            return self._continued(request.cursors[0].version, request, tree, began)
+        allowed = None if tree is None else snapshot.matching(tree)
+        source = Source(
+            snapshot,
+            allowed,
+            find=partial(self._located, snapshot, allowed, request.recall),
+            words=partial(self._words.index, snapshot),
+            vectors=partial(self._vectors, snapshot),
+        )
+        return respond(request, source, self._paged, began)
 
-    def _refuse_pinned(self) -> None:
+    def _continued(self, version: int, request: Request, tree: filters.Filter | None, began: float) -> list[Hits]:
+        """The answer from the version that a cursor came from, which is not the present one."""
         if self._pinned:
-            raise InputError(
-                f"this handle is pinned to version {self.version} and read-only: open the collection without version"
-            )
-
-    def _parsed(self, where: Any) -> filters.Filter:
-        return self._remembered(where) if isinstance(where, str) else grammar.parse(where, self._schema.columns)
-
-    def _checked(
-        self, ids: Any, vectors: Any, attributes: Attributes | None
-    ) -> tuple[dict[str, pa.Array], NDArray[np.float32]]:
-        array = check_ids(ids)
-        check_unique(array)
-        rows = check_vectors(vectors, self.dim, rows=len(array))
-        columns = {"id": array, **attribute_table(attributes, self._schema, len(array))}
-        return columns, self._scaled(rows, "vector")
-
-    def _scaled(self, vectors: NDArray[np.float32], what: str) -> NDArray[np.float32]:
-        if self.metric == "cosine":
-            return normalise(vectors, what)
-        check_lengths(vectors, what)
-        return vectors
-
-    def _queries(self, vector: Any) -> tuple[NDArray[np.float32], bool]:
+            raise InputError(f"the cursor comes from version {version}, this handle is pinned to {self.version}")
         try:
-            array = np.asarray(vector)
-        except ValueError as error:
-            raise InputError(f"the query vectors do not form one array: {error}") from error
-        single = array.ndim == 1
-        queries = check_vectors(array[None] if single else array, self.dim)
-        return self._scaled(queries, "query vector"), single
+            return self._at(version)._answered(request, tree, began)
+        except (NotFoundError, StorageError) as error:
+            raise NotFoundError(
+                f"the cursor continues a search in version {version}, which is no longer kept (the newest is "
+                f"{self.version}): search again without cursor"
+            ) from error
 
-    def _names(self, columns: Sequence[str] | None) -> list[str]:
-        if isinstance(columns, str):
-            raise InputError(f"columns is the text {columns!r}: expected a list of attributes")
-        names = list(columns or ())
-        for name in names:
-            if name not in self._schema.attributes:
-                known = ", ".join(self._schema.attributes) or "none"
-                hint = did_you_mean(str(name), self._schema.attributes)
-                raise InputError(f"columns names {name!r}, which is not an attribute (known: {known}){hint}")
-        return names
+    def _at(self, version: int) -> Collection:
+        """This collection at an earlier version; the last one asked for is kept open."""
+        older = self._older
+        if older is None or older.version != version:
+            self._older = older = Collection(self.path, version=version)
+        return older
+
+    def _located(
+        self,
+        snapshot: Snapshot,
+        allowed: NDArray[np.int64] | None,
+        recall: float | None,
+        queries: NDArray[np.float32],
+        k: int,
+    ) -> list[Found]:
+        """``_found``, in row numbers of the snapshot."""
+        found, placed = self._found(snapshot, queries, k, allowed, recall)
+        return [replace(one, rows=placed.to_snapshot(one.rows)) for one in found] if placed else found
+
+    def _vectors(self, snapshot: Snapshot, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """float32 [len(rows), D] from the index, in a tenth of the time that the table takes, if they are whole."""
+        placed = self._derived.index(snapshot)
+        held, at = placed.index.rows, placed.to_index(rows)
+        vectors: NDArray[np.float32] = held.vectors[at]
+        whole = np.array_equal(row_check(vectors), held.check[at])
+        return vectors if whole else snapshot.take_vectors(rows)
 
     def _found(
         self,
@@ -404,23 +358,13 @@ class Collection:
         k: int,
         allowed: NDArray[np.int64] | None,
         recall: float | None,
-    ) -> tuple[list[Found], list[dict[str, Any]], Placed | None]:
-        """What was found for each query, what ``explain`` says of it beside the plan, and where the rows lie."""
+    ) -> tuple[list[Found], Placed | None]:
         if snapshot.rows == 0 or (allowed is not None and len(allowed) == 0):
             nothing = Found(np.zeros(0, np.int64), np.zeros(0, np.float32), "no matches", 0)
-            return [nothing] * len(queries), [{}] * len(queries), None
+            return [nothing] * len(queries), None
         placed = self._derived.index(snapshot)
         try:
-            found, told = self._derived.planner(placed).search(queries, k, placed.to_index(allowed), recall)
+            return self._derived.planner(placed).search(queries, k, placed.to_index(allowed), recall), placed
         except Damaged:
             placed = self._derived.remake(snapshot)
-            found, told = self._derived.planner(placed).search(queries, k, placed.to_index(allowed), recall)
-        return found, told, placed
-
-
-def _size(folder: Path) -> int:
-    size = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # another process may be tidying up
-            size += path.stat().st_size if path.is_file() else 0
-    return size
+            return self._derived.planner(placed).search(queries, k, placed.to_index(allowed), recall), placed

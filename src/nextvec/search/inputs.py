@@ -112,6 +112,25 @@ def normalise(vectors: NDArray[np.float32], what: str = "vector") -> NDArray[np.
     return np.ascontiguousarray((vectors / lengths[:, None]).astype(np.float32))
 
 
+def scaled(vectors: NDArray[np.float32], schema: Schema, what: str) -> NDArray[np.float32]:
+    """float32 [N, D] as the metric wants them: of length 1, or of any usable length. Raises InputError."""
+    if schema.metric == "cosine":
+        return normalise(vectors, what)
+    check_lengths(vectors, what)
+    return vectors
+
+
+def check_rows(
+    ids: Any, vectors: Any, attributes: Attributes | None, schema: Schema
+) -> tuple[dict[str, pa.Array], NDArray[np.float32]]:
+    """What a write is given, checked: id and attributes as columns of N values, and vectors [N, D], scaled."""
+    array = check_ids(ids)
+    check_unique(array)
+    rows = check_vectors(vectors, schema.dim, rows=len(array))
+    columns = {"id": array, **attribute_table(attributes, schema, len(array))}
+    return columns, scaled(rows, schema, "vector")
+
+
 def attribute_table(attributes: Attributes | None, schema: Schema, rows: int) -> dict[str, pa.Array]:
     """One typed array of ``rows`` values for each attribute of the schema (missing ones are NULL)."""
     kinds = schema.attributes

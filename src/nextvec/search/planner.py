@@ -20,7 +20,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -107,30 +107,28 @@ class Planner:
         self._lock = threading.Lock()
         self._searches = 0
 
-    def search(
-        self, queries: Float32, k: int, allowed: Int64 | None, recall: float | None
-    ) -> tuple[list[Found], list[dict[str, Any]]]:
-        """For each of float32 [Q, D] the best rows found and what was considered. recall None: the best there are."""
+    def search(self, queries: Float32, k: int, allowed: Int64 | None, recall: float | None) -> list[Found]:
+        """For each of float32 [Q, D] the best rows found, told what was considered. recall None: the best there are."""
         near = self.approximate
         matches = len(self.exact.rows) if allowed is None else len(allowed)
         if recall is None or near is None or matches <= DIRECT or k * 4 >= matches:
-            told = {} if recall is None else {"considered": {}, "why": self._why(matches, k)}
-            return self.exact.search(queries, k, allowed), [dict(told) for _ in queries]
+            found = self.exact.search(queries, k, allowed)
+            return found if recall is None else [replace(one, told={"why": self._why(matches, k)}) for one in found]
         target = near.calibration.target(recall)
         if target is None:
-            told = {"considered": {}, "why": f"no approximate way reached a recall of {recall} when it was calibrated"}
-            return self.exact.search(queries, k, allowed), [dict(told) for _ in queries]
+            why = {"why": f"no approximate way reached a recall of {recall} when it was calibrated"}
+            return [replace(one, told=why) for one in self.exact.search(queries, k, allowed)]
         alone = len(queries) < _BATCH
         ways = self._ways(near, k, target, matches, matches / len(self.exact.rows), alone)
         if ways[0].name == "exact":
             # The matches are at best spread evenly: a denser neighbourhood needs more rows yet, a thinner one is exact.
-            return self.exact.search(queries, k, allowed), [_told(ways) for _ in queries]
+            return [replace(one, told=_told(ways)) for one in self.exact.search(queries, k, allowed)]
         filter_, bits = self._prepared(near, allowed)
         plan = functools.partial(self._plan, near, filter_, k, target, matches, alone)
         plans = _each(plan, list(queries), alone)
         found = self._run(near, queries, k, allowed, filter_, bits, plans, alone)
         self._sample(queries, k, allowed, target, found, plans[0][0][0].name)
-        return found, [_told(ways) for ways, _ in plans]
+        return [replace(one, told=_told(ways)) for one, (ways, _) in zip(found, plans, strict=True)]
 
     def _why(self, matches: int, k: int) -> str:
         if self.approximate is None:

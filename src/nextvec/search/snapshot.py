@@ -170,11 +170,17 @@ class Snapshot:
 
     def vectors_after(self, last: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """(sequence numbers [n], vectors [n, D]) of the rows with a number above ``last``, in insertion order."""
+        for sequence, values in self.values_after(last, "vector"):
+            yield sequence, _matrix(values)
+
+    def values_after(self, last: int, name: str) -> Iterator[tuple[NDArray[np.int64], pa.Array]]:
+        """(sequence numbers [n], values [n] of one column) of the rows with a number above ``last``, in insertion
+        order. Read piece by piece and not kept."""
         if self._disk_order() is not None:
             rows = np.flatnonzero(self.sequence > last)
             for start in range(0, len(rows), _BATCH):
                 part = rows[start : start + _BATCH]
-                yield self.sequence[part], self.take_vectors(part)
+                yield self.sequence[part], self.take(part, [name]).column(0).combine_chunks()
             return
         starts = np.cumsum([0, *(fragment.rows for fragment in self.fragments)])
         first = int(np.searchsorted(self.sequence, last, side="right"))
@@ -183,11 +189,11 @@ class Snapshot:
             return
         with told(self.path):
             chosen = [part for part in self.dataset.get_fragments() if part.fragment_id in numbers]
-            scanner = self.dataset.scanner(columns=[SEQUENCE, "vector"], fragments=chosen, batch_size=_BATCH)
+            scanner = self.dataset.scanner(columns=[SEQUENCE, name], fragments=chosen, batch_size=_BATCH)
             for batch in scanner.to_batches():
                 sequence = batch.column(0).to_numpy()
                 new = int(np.searchsorted(sequence, last, side="right"))
-                yield sequence[new:], _matrix(batch.column(1))[new:]
+                yield sequence[new:], batch.column(1)[new:]
 
 
 def _matrix(column: Any) -> NDArray[np.float32]:

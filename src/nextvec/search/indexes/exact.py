@@ -14,7 +14,7 @@ import functools
 import itertools
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -41,12 +41,14 @@ _UNIT = 2.0**-24  # float32 rounding
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The best rows of one query, best first; ``reranked`` rows were scored in float64."""
+    """The best rows of one query, best first; ``reranked`` rows were scored in float64; ``told``: what else
+    ``explain`` says of the way it was found."""
 
     rows: Int64
     scores: Float32
     plan: str
     reranked: int
+    told: Mapping[str, Any] | None = None
 
 
 class Scorer(Protocol):
