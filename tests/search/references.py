@@ -75,7 +75,7 @@ def mmr(ranked: Ranked, vectors: dict[str, np.ndarray], diversity: float) -> Ran
         return (1 - diversity) * relevance[i] - diversity * near
 
     while left:
-        best = max(left, key=lambda i: (round(value(i), 5), -i))
+        best = max(left, key=lambda i: (round(value(i), 6), -i))
         left.remove(best)
         chosen.append(best)
     return [ranked[i] for i in chosen]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import references
 
-from nextvec.search import answer, fusion, postings, store, text_index
+from nextvec.search import answer, fusion, postings, store
 from nextvec.search.collection import Collection
 from nextvec.search.paging import Cursor
 from nextvec.search.postings import Bm25, segments
@@ -322,90 +321,6 @@ def test_cursors_of_many_queries_must_fit(small: Collection) -> None:
         small.search([V, V], 1, cursor=[str(first[0].cursor), str(later.cursor)])
 
 
-@pytest.mark.parametrize("damage", ["header", "path", "gone", "short", "bits", "rules"])
-def test_damaged_postings_are_made_again(small: Collection, damage: str) -> None:
-    small.index_text(["title"])
-    (header,) = small.path.glob("derived/text-*.json")
-    (file,) = small.path.glob("derived/text-*.postings")
-    expected = scored(small.search(text="sparse", text_columns=["title"]))
-    document = json.loads(header.read_text())
-    if damage == "header":
-        header.write_text(header.read_text()[:-5])
-    elif damage == "path":
-        document["segments"][0]["name"] = "../collection.json"
-        header.write_text(json.dumps(document))
-    elif damage == "rules":
-        header.write_text(json.dumps({**document, "rules": 0}))
-    elif damage == "gone":
-        file.unlink()
-    else:
-        raw = bytearray(file.read_bytes())
-        raw[len(raw) // 2] ^= 1
-        file.write_bytes(raw if damage == "bits" else raw[:-3])
-    for _ in range(2):  # made again, then found whole
-        assert scored(Collection.open(small.path).search(text="sparse", text_columns=["title"])) == expected
-        (again,) = small.path.glob("derived/text-*.postings")
-        assert again.name != file.name
-    assert (small.path / "collection.json").is_file()
-
-
-def test_a_writer_of_postings_that_was_cut_off_leaves_nothing(
-    small: Collection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    small.index_text(["title"])
-    kept = {path.name for path in small.path.glob("derived/text-*.postings")}
-    small.add(["new"], vectors(1), {"title": ["sparse zebra"]})
-
-    def cut(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(text_index, "atomic_write", cut)
-        with pytest.raises(KeyboardInterrupt):
-            small.search(text="zebra", text_columns=["title"])
-    assert {path.name for path in small.path.glob("derived/text-*.postings")} == kept
-    assert small.search(text="zebra", text_columns=["title"]).ids == ["new"]
-
-
-def test_postings_of_old_versions_and_full_disks_are_kept_in_memory(
-    small: Collection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pinned = Collection.open(small.path, version=small.version)
-    small.upsert(["p0"], vectors(1), {"title": ["zebra"]})
-    assert pinned.search(text="sparse", text_columns=["title"]).ids == ["p5", "p0", "p3"]
-    assert list(small.path.glob("derived/text-*")) == []
-    small.index_text(["title"])
-    again = Collection.open(small.path, version=pinned.version)
-    assert again.search(text="sparse", text_columns=["title"]).ids == ["p5", "p0", "p3"]
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(text_index, "atomic_write", full)
-    small.add(["new"], vectors(1), {"title": ["yak"]})
-    assert small.search(text="yak zebra", text_columns=["title"]).ids == ["p0", "new"]
-
-
-def test_mostly_dead_postings_are_made_anew(small: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_index, "_GARBAGE_ROWS", 2)
-    small.index_text(["title"])
-    (before,) = small.path.glob("derived/text-*.postings")
-    small.delete(["p1", "p2", "p3", "p4"])
-    assert small.search(text="sparse", text_columns=["title"]).ids == ["p5", "p0"]
-    (after,) = small.path.glob("derived/text-*.postings")
-    assert after.stat().st_size < before.stat().st_size if before.exists() else True
-    assert after.name != before.name
-
-
-def test_an_empty_collection_and_one_without_texts(tmp_path: Path) -> None:
-    collection = Collection.create(tmp_path / "c", dim=4, schema={"t": "string"})
-    for _ in range(2):
-        assert collection.search(text="a1", text_columns=["t"], group_by="t").ids == []
-        assert collection.search(V, text="a1", text_columns=["t"], diversity=0.5, k=3).ids == collection.ids()
-        assert collection.search(text=[], text_columns=["t"]) == []
-        collection.upsert(["a"], [V])
-
-
 def test_words_in_many_threads(small: Collection) -> None:
     faults: list[Exception] = []
 
@@ -434,3 +349,12 @@ def test_a_list_is_sorted_as_far_as_needed() -> None:
     for n in (1, 3, 4, 100, 499, 500, 501):
         assert listed.first(n)[0].tolist() == (order[:n] * 2).tolist()
     assert answer.DEPTH == fusion.DEPTH == 500
+
+
+def test_an_empty_collection_and_one_without_texts(tmp_path: Path) -> None:
+    collection = Collection.create(tmp_path / "c", dim=4, schema={"t": "string"})
+    for _ in range(2):
+        assert collection.search(text="a1", text_columns=["t"], group_by="t").ids == []
+        assert collection.search(V, text="a1", text_columns=["t"], diversity=0.5, k=3).ids == collection.ids()
+        assert collection.search(text=[], text_columns=["t"]) == []
+        collection.upsert(["a"], [V])

@@ -181,7 +181,8 @@ def mmr(scores: NDArray[np.float32], vectors: NDArray[np.float32], diversity: fl
         (1 - diversity) * relevance - diversity * largest cosine to a row chosen before
 
     Relevance is the score put between 0 (last row) and 1 (first row). scores: [N], falling; vectors: [N, D] of
-    length 1 or 0. The first n places, int64 [n]; ties go to the better score.
+    length 1 or 0. The first n places, int64 [n]; what is equal to six digits goes to the
+    better score, so that the order does not hang on how a processor sums.
     """
     relevance = scores.astype(np.float64)
     if len(relevance):
@@ -193,7 +194,7 @@ def mmr(scores: NDArray[np.float32], vectors: NDArray[np.float32], diversity: fl
     left = np.ones(len(relevance), bool)
     for i in range(n):
         value = gain if i == 0 else gain - diversity * nearest
-        order[i] = chosen = int(np.argmax(np.where(left, value, -np.inf)))
+        order[i] = chosen = int(np.argmax(np.where(left, np.round(value, 6), -np.inf)))
         left[chosen] = False
         np.maximum(nearest, vectors @ vectors[chosen], out=nearest)
     return order
