@@ -93,16 +93,24 @@ class Hits:
     """The results of one query, best first; ties are broken by insertion order.
 
     ids: list of n; scores: float32 [n]; attributes: n mappings (empty where none were asked for);
-    explain: how the answer was found (only with ``explain=True``); cursor: where the next page begins, None after the
-    last one; groups: the n values that hits were grouped by (empty where they were not).
+    explain: how the answer was found (only with ``explain=True``); next_page: the cursor, or what makes it when
+    somebody asks; groups: the n values that hits were grouped by (empty where they were not).
     """
 
     ids: list[str]
     scores: NDArray[np.float32]
     attributes: list[Mapping[str, Any]] = field(default_factory=list)
     explain: Mapping[str, Any] | None = None
-    cursor: str | None = None
+    next_page: str | Callable[[], str] | None = field(default=None, repr=False, compare=False)
     groups: list[Any] = field(default_factory=list)
+
+    @property
+    def cursor(self) -> str | None:
+        """Where the next page begins; None after the last one."""
+        return self.next_page() if callable(self.next_page) else self.next_page
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Hits, (self.ids, self.scores, self.attributes, self.explain, self.cursor, self.groups)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -199,9 +199,9 @@ def test_deep_pages_search_no_deeper_than_needed(tmp_path: Path, monkeypatch: py
     asked: list[int] = []
     found = Collection._located
 
-    def counted(self: Collection, snapshot: Any, allowed: Any, queries: Any, k: int) -> Any:
+    def counted(self: Collection, snapshot: Any, allowed: Any, recall: Any, queries: Any, k: int) -> Any:
         asked.append(k)
-        return found(self, snapshot, allowed, queries, k)
+        return found(self, snapshot, allowed, recall, queries, k)
 
     monkeypatch.setattr(Collection, "_located", counted)
     hits = collection.search(query, 10)

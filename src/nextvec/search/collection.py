@@ -362,9 +362,14 @@ class Collection(Handle):
         if snapshot.rows == 0 or (allowed is not None and len(allowed) == 0):
             nothing = Found(np.zeros(0, np.int64), np.zeros(0, np.float32), "no matches", 0)
             return [nothing] * len(queries), None
-        placed = self._derived.index(snapshot)
+
+        def search(placed: Placed) -> tuple[list[Found], Placed]:
+            rows = placed.to_index(allowed)
+            if recall is None:
+                return placed.index.search(queries, k, rows), placed
+            return self._derived.planner(placed).search(queries, k, rows, recall), placed
+
         try:
-            return self._derived.planner(placed).search(queries, k, placed.to_index(allowed), recall), placed
+            return search(self._derived.index(snapshot))
         except Damaged:
-            placed = self._derived.remake(snapshot)
-            return self._derived.planner(placed).search(queries, k, placed.to_index(allowed), recall), placed
+            return search(self._derived.remake(snapshot))

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,14 @@ class Snapshot:
         if not pieces:
             return pa.array([], self.schema.arrow().field(name).type)
         return pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
+
+    @cached_property
+    def identity(self) -> tuple[int | str, ...]:
+        """What tells this version from the same number in a collection that was made anew in its place."""
+        if self.rows == 0:
+            return (0,)
+        ids = self.column("id")
+        return self.rows, ids[0].as_py(), ids[-1].as_py()
 
     def matching(self, tree: filters.Filter) -> NDArray[np.int64]:
         """The rows that satisfy the filter, ascending: int64 [matches]. The last 32 answers are kept."""
