@@ -31,17 +31,17 @@ from nextvec.search.indexes.exact import Found
 from nextvec.search.indexes.rows import Damaged
 from nextvec.search.inputs import (
     Attributes,
-    attribute_table,
+    check_columns,
     check_ids,
-    check_lengths,
-    check_unique,
-    check_vectors,
-    normalise,
+    check_k,
+    check_queries,
+    check_rows,
+    refuse_existing,
 )
 from nextvec.search.schema import HEADER, Schema, check_schema
 from nextvec.search.snapshot import Snapshot
 from nextvec.search.store import Store
-from nextvec.types import ConflictError, Hits, InputError, NotFoundError, did_you_mean
+from nextvec.types import ConflictError, Hits, InputError, NotFoundError
 
 __all__ = ["Collection"]
 
@@ -152,17 +152,13 @@ class Collection:
         Raises ConflictError that names the first id that exists or comes twice, InputError, StorageError; nothing
         is written then.
         """
-        columns, rows = self._checked(ids, vectors, attributes)
+        columns, rows = check_rows(ids, vectors, attributes, self._schema)
         self._refuse_pinned()
         if len(rows) == 0:
             return
         with self._store.writing():
             taken = np.flatnonzero(self._current().rows_of(columns["id"]) >= 0)
-            if len(taken):
-                raise ConflictError(
-                    f"id {columns['id'][int(taken[0])].as_py()!r} exists already ({len(taken)} of {len(rows)} ids do): "
-                    "nothing was written; use upsert to replace rows"
-                )
+            refuse_existing(columns["id"].take(pa.array(taken)).to_pylist(), len(rows))
             self._store.append(columns, rows)
             self._store.tidy()
 
@@ -170,7 +166,7 @@ class Collection:
         """Add rows, and replace those whose id exists (whole rows: an attribute left out becomes NULL), in one
         commit. A replaced row counts as inserted now. Arguments and errors as for ``add``.
         """
-        columns, rows = self._checked(ids, vectors, attributes)
+        columns, rows = check_rows(ids, vectors, attributes, self._schema)
         self._refuse_pinned()
         if len(rows) == 0:
             return
@@ -277,16 +273,14 @@ class Collection:
         ``Hits.explain``. Raises InputError.
         """
         began = time.perf_counter()
-        queries, single = self._queries(vector)
-        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-            raise InputError(f"k is {k!r}: expected a whole number from 1")
-        names = self._names(columns)
+        queries, single = check_queries(vector, self._schema)
+        k, names = check_k(k), check_columns(columns, self._schema)
         tree = None if where is None else self._parsed(where)
         snapshot = self._current()
         allowed = None if tree is None else snapshot.matching(tree)
         filtered = time.perf_counter()
         matches = snapshot.rows if allowed is None else len(allowed)
-        found, placed = self._found(snapshot, queries, min(int(k), max(matches, 1)), allowed)
+        found, placed = self._found(snapshot, queries, min(k, max(matches, 1)), allowed)
         searched = time.perf_counter()
         results = []
         for one in found:
@@ -338,41 +332,6 @@ class Collection:
 
     def _parsed(self, where: Any) -> filters.Filter:
         return self._remembered(where) if isinstance(where, str) else grammar.parse(where, self._schema.columns)
-
-    def _checked(
-        self, ids: Any, vectors: Any, attributes: Attributes | None
-    ) -> tuple[dict[str, pa.Array], NDArray[np.float32]]:
-        array = check_ids(ids)
-        check_unique(array)
-        rows = check_vectors(vectors, self.dim, rows=len(array))
-        columns = {"id": array, **attribute_table(attributes, self._schema, len(array))}
-        return columns, self._scaled(rows, "vector")
-
-    def _scaled(self, vectors: NDArray[np.float32], what: str) -> NDArray[np.float32]:
-        if self.metric == "cosine":
-            return normalise(vectors, what)
-        check_lengths(vectors, what)
-        return vectors
-
-    def _queries(self, vector: Any) -> tuple[NDArray[np.float32], bool]:
-        try:
-            array = np.asarray(vector)
-        except ValueError as error:
-            raise InputError(f"the query vectors do not form one array: {error}") from error
-        single = array.ndim == 1
-        queries = check_vectors(array[None] if single else array, self.dim)
-        return self._scaled(queries, "query vector"), single
-
-    def _names(self, columns: Sequence[str] | None) -> list[str]:
-        if isinstance(columns, str):
-            raise InputError(f"columns is the text {columns!r}: expected a list of attributes")
-        names = list(columns or ())
-        for name in names:
-            if name not in self._schema.attributes:
-                known = ", ".join(self._schema.attributes) or "none"
-                hint = did_you_mean(str(name), self._schema.attributes)
-                raise InputError(f"columns names {name!r}, which is not an attribute (known: {known}){hint}")
-        return names
 
     def _found(
         self, snapshot: Snapshot, queries: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None
