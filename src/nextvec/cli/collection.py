@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,7 @@ from nextvec.cli.console import JsonFlag, emit, progress, table
 from nextvec.types import ConflictError, Hits, InputError, NextvecError, NotFoundError
 
 if TYPE_CHECKING:
-    from nextvec.search.collection import Collection
+    from nextvec.search.stores import AnyCollection
 
 app = typer.Typer(
     no_args_is_help=True, help="Store embeddings with attributes; search them under filters, exactly and durably."
@@ -21,7 +22,8 @@ app = typer.Typer(
 
 _BATCH = 1_000  # rows per commit: small enough to lose little time to Ctrl-C, large enough to be fast
 _SHOWN = 40  # characters of an attribute in a table
-PathArgument = Annotated[Path, typer.Argument(help="The collection's folder.")]
+_ADDRESS = "a folder, qdrant://HOST:PORT/NAME, or postgresql://USER@HOST/DATABASE?collection=NAME"
+PathArgument = Annotated[str, typer.Argument(help=f"The collection's address: {_ADDRESS}.")]
 
 
 @app.command()
@@ -39,10 +41,16 @@ def create(
     as_json: JsonFlag = False,
 ) -> None:
     """Make an empty collection in a new folder."""
-    from nextvec.search.collection import Collection
+    from nextvec.search.stores import create_collection
 
-    with Collection.create(path, dim=dim, schema=_schema(schema), metric=metric) as collection:  # type: ignore[arg-type]
-        emit(collection.info(), as_json=as_json, text=f"made {path} ({dim} dimensions, {metric})")
+    with create_collection(path, dim=dim, schema=_schema(schema), metric=metric) as collection:  # type: ignore[arg-type]
+        facts = collection.info()
+        emit(facts, as_json=as_json, text=f"made {_shown(facts)} ({dim} dimensions, {metric})")
+
+
+def _shown(facts: dict[str, Any]) -> str:
+    """The address as it may be shown: without a password."""
+    return str(facts.get("address") or facts["path"])
 
 
 def _schema(text: str) -> dict[str, str]:
@@ -73,14 +81,14 @@ def add(
 ) -> None:
     """Add the records of a file. Fields that are not in the schema are left out; missing ones are NULL."""
     from nextvec.data.readers import batched, read_located
-    from nextvec.search.collection import Collection
+    from nextvec.search.stores import open_collection
 
     if upsert and skip_existing:
         raise InputError("--upsert and --skip-existing exclude each other: choose one")
     if (model is None) != (text_field is None):
         raise InputError("--model and --text go together: the model to embed with, and the field to embed")
     added = skipped = 0
-    with Collection.open(path) as collection, progress(f"adding to {path}", quiet=as_json) as report:
+    with open_collection(path) as collection, progress("adding", quiet=as_json) as report:
         vectors = _embedder(model, str(text_field)) if model else _vector_reader(vector_field)
         known = set(collection.ids()) if skip_existing else set()
         write = collection.upsert if upsert else collection.add
@@ -104,8 +112,9 @@ def add(
             raise type(error)(f"{error} ({added} rows before it were added: correct it and {way})") from error
         if not added + skipped:
             raise InputError(f"{file}: no records to add")
-        document = {"path": str(path), "added": added, "skipped": skipped, "rows": collection.count()}
-    text = f"{added} rows added, {skipped} skipped; {document['rows']} in {path}"
+        shown = _shown(collection.info())
+        document = {"path": shown, "added": added, "skipped": skipped, "rows": collection.count()}
+    text = f"{added} rows added, {skipped} skipped; {document['rows']} in {shown}"
     emit(document, as_json=as_json, text=text)
 
 
@@ -219,13 +228,13 @@ def search(
     as_json: JsonFlag = False,
 ) -> None:
     """The k best rows that satisfy the filter, best first."""
-    from nextvec.search.collection import Collection
+    from nextvec.search.stores import open_collection
 
     if (vector is None) == (text is None):
         raise InputError("what to look for is missing: pass either --vector FILE.npy or --text with --model")
     if text is not None and model is None:
         raise InputError("--text needs --model: the model that the collection was embedded with")
-    with Collection.open(path) as collection:
+    with open_collection(path) as collection:
         names = list(collection.schema) if columns is None else [name.strip() for name in columns.split(",")]
         query = _load_vector(vector) if vector is not None else _embed_query(str(model), str(text), collection)
         found: Any = collection.search(query, k, where=where, columns=names, explain=explain)
@@ -248,7 +257,7 @@ def _load_vector(file: Path) -> Any:
         raise InputError(f"{str(file)!r} is not a .npy file of numbers ({error})") from error
 
 
-def _embed_query(model: str, text: str, collection: Collection) -> Any:
+def _embed_query(model: str, text: str, collection: AnyCollection) -> Any:
     from nextvec.encoder import Encoder
 
     query = Encoder.load(model).encode_query(text)
@@ -282,10 +291,38 @@ def _crop(value: Any) -> str:
 @app.command()
 def info(path: PathArgument, as_json: JsonFlag = False) -> None:
     """What a collection holds."""
-    from nextvec.search.collection import Collection
+    from nextvec.search.stores import open_collection
 
-    with Collection.open(path) as collection:
+    with open_collection(path) as collection:
         facts = collection.info()
     schema = ", ".join(f"{name}:{kind}" for name, kind in facts["schema"].items()) or "no attributes"
     rows = [[name, schema if name == "schema" else str(value)] for name, value in facts.items()]
     emit(facts, as_json=as_json, text=table(["", ""], rows).split("\n", 2)[2])
+
+
+@app.command("copy")
+def copy_collection(
+    source: Annotated[str, typer.Argument(help=f"What to copy: {_ADDRESS}.")],
+    target: Annotated[str, typer.Argument(help="Where to: the same; made where it does not exist.")],
+    batch: Annotated[int, typer.Option("--batch", help="Rows per commit.")] = _BATCH,
+    as_json: JsonFlag = False,
+) -> None:
+    """Copy all rows to another store and verify them. Run it again after an interruption: it goes on."""
+    from nextvec.search.stores import create_collection, open_collection
+    from nextvec.search.stores.moving import copy_rows
+
+    with open_collection(source) as origin:
+        try:
+            copy = open_collection(target)
+        except NotFoundError:
+            copy = create_collection(target, dim=origin.dim, schema=origin.schema, metric=origin.metric)
+        with copy, progress("copying and verifying", quiet=as_json) as report:
+            done = copy_rows(origin, copy, batch=batch, progress=report)
+            places = {"source": _shown(origin.info()), "target": _shown(copy.info())}
+    document = {**places, **dataclasses.asdict(done)}
+    equal = "bit by bit" if done.precision == "float32" else f"after rounding to {done.precision}"
+    text = (
+        f"{done.copied} rows copied, {done.skipped} were there; {done.rows} in {places['target']}\n"
+        f"verified: ids, attributes and vectors agree ({equal}), checksum {done.checksum}"
+    )
+    emit(document, as_json=as_json, text=text)
