@@ -82,9 +82,10 @@ class PostgresCollection(RemoteCollection):
             raise InputError(f"dim is {dim}: pgvector keeps at most {MAX_DIM} dimensions")
         link = place.connect()
         try:
-            if not _make(place, link, wanted, precision) and not exist_ok:
-                raise ConflictError(f"collection {place.shown!r} exists: open it, or pass exist_ok=True")
+            made = _make(place, link, wanted, precision)
             collection = cls(place, link, False)
+            if not made and not exist_ok:
+                raise ConflictError(f"collection {place.shown!r} exists: open it, or pass exist_ok=True")
             check_same(place.shown, collection._schema, wanted)
             if collection.precision != precision:
                 raise ConflictError(f"collection {place.shown!r} exists with precision {collection.precision}")

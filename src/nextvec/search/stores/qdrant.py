@@ -51,7 +51,7 @@ class QdrantCollection(RemoteCollection):
     def __init__(self, place: _Place, server: _Server) -> None:
         """Use ``QdrantCollection.open`` or ``QdrantCollection.create``."""
         super().__init__(place.address, _described(place, server))
-        self._name, self._server = place.name, server
+        self._place, self._name, self._server = place, place.name, server
         self._last = 0
 
     @classmethod
@@ -71,8 +71,6 @@ class QdrantCollection(RemoteCollection):
             models = require("qdrant_client", why=_WHY).models
             with server.told(place):
                 exists = server.client.collection_exists(place.name)
-                if exists and not exist_ok:
-                    raise ConflictError(f"collection {address!r} exists: open it, or pass exist_ok=True")
                 if not exists:
                     # Vectors are scaled here; Qdrant's own cosine would scale them again and change their bits.
                     server.client.create_collection(
@@ -81,6 +79,8 @@ class QdrantCollection(RemoteCollection):
                         metadata={METADATA: json.dumps(wanted.document(), ensure_ascii=False)},
                     )
             collection = cls(place, server)
+            if exists and not exist_ok:
+                raise ConflictError(f"collection {address!r} exists: open it, or pass exist_ok=True")
             check_same(address, collection._schema, wanted)
         except BaseException:
             server.release()
@@ -105,7 +105,7 @@ class QdrantCollection(RemoteCollection):
 
     @contextlib.contextmanager
     def _client(self) -> Iterator[Any]:
-        with self._server.told(_Place(self.address)):
+        with self._server.told(self._place):
             yield self._server.client
 
     def _write(self, columns: dict[str, pa.Array], rows: NDArray[np.float32], *, replace: bool) -> None:
@@ -255,6 +255,7 @@ class QdrantCollection(RemoteCollection):
         """At least the k best points that pass ``scope``, with all that tie with the last of them."""
         models = require("qdrant_client", why=_WHY).models
         limit = k + 1
+        exact = None if self._server.place.local else models.SearchParams(exact=True)  # local mode is always exact
         while k:
             with self._client() as client:
                 points = client.query_points(
@@ -262,7 +263,7 @@ class QdrantCollection(RemoteCollection):
                     query=query.tolist(),
                     query_filter=scope,
                     limit=limit,
-                    search_params=models.SearchParams(exact=True),
+                    search_params=exact,
                     with_payload=[path(name) for name in ["id", SEQUENCE, *names]],
                 ).points
             # Qdrant orders ties as it likes: take all of them, and insertion order decides.
@@ -285,7 +286,10 @@ class _Place:
         parts = urlsplit(address)
         folder, _, name = unquote(parts.path).rpartition("/")
         if parts.query or parts.fragment or "@" in parts.netloc:
-            raise InputError(f"{address.split('?')[0]!r}: expected no user and no options; the key is $QDRANT_API_KEY")
+            raise InputError(
+                f"the address of {name!r} has a user or options: expected qdrant://HOST:PORT/NAME; a key is taken from "
+                "$QDRANT_API_KEY"
+            )
         self.name = check_name(name, address)
         local = parts.scheme in ("qdrant+file", "qdrant+memory")
         fine = {"qdrant+file": folder, "qdrant+memory": not folder}.get(parts.scheme, parts.hostname and not folder)
