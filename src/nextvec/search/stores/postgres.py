@@ -15,7 +15,6 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
-from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +25,7 @@ from nextvec.extras import require
 from nextvec.search import filters
 from nextvec.search.inputs import refuse_existing
 from nextvec.search.schema import Schema, check_schema
+from nextvec.search.stores.postgres_place import LOCK_TIMEOUT, WHY, Place, register
 from nextvec.search.stores.postgres_sql import (
     COPY_TYPES,
     SEQUENCE,
@@ -34,16 +34,14 @@ from nextvec.search.stores.postgres_sql import (
     table_ddl,
     to_sql,
 )
-from nextvec.search.stores.remote import Precision, RemoteCollection, check_name, check_same
-from nextvec.types import ConflictError, Hits, InputError, NextvecError, NotFoundError, StorageError
+from nextvec.search.stores.remote import Precision, RemoteCollection, check_same
+from nextvec.types import ConflictError, Hits, InputError, NotFoundError, StorageError
 
-LOCK_TIMEOUT = 30  # seconds a writer waits for the other writers
 MAX_DIM = 16_000  # pgvector's limit for a column
 MAX_ID_BYTES = 2_600  # a row of an index of PostgreSQL holds no more
 _VECTOR_TYPES: dict[Precision, str] = {"float32": "vector", "float16": "halfvec"}
 _MAX_INDEXED = {"vector": 2_000, "halfvec": 4_000}  # dimensions that pgvector can index
 _MAX_EF = 1_000
-_WHY = "a collection on PostgreSQL"
 
 
 class PostgresCollection(RemoteCollection):
@@ -51,7 +49,7 @@ class PostgresCollection(RemoteCollection):
 
     engine: ClassVar[str] = "postgresql"
 
-    def __init__(self, place: _Place, link: Any, approximate: bool) -> None:
+    def __init__(self, place: Place, link: Any, approximate: bool) -> None:
         """Use ``PostgresCollection.open`` or ``PostgresCollection.create``."""
         schema, self.precision = _described(place, link)
         super().__init__(place.shown, schema)
@@ -75,7 +73,7 @@ class PostgresCollection(RemoteCollection):
         Makes pgvector's extension where the database lacks it, which needs the right to do so. Raises InputError,
         ConflictError, StorageError.
         """
-        place, wanted = _Place(address), check_schema(dim, metric, schema)
+        place, wanted = Place(address), check_schema(dim, metric, schema)
         if precision not in _VECTOR_TYPES:
             raise InputError(f"precision is {precision!r}: expected 'float32' or 'float16'")
         if dim > MAX_DIM:
@@ -100,7 +98,7 @@ class PostgresCollection(RemoteCollection):
 
         Raises NotFoundError, StorageError, InputError.
         """
-        place = _Place(address)
+        place = Place(address)
         link = place.connect()
         try:
             return cls(place, link, approximate)
@@ -190,7 +188,7 @@ class PostgresCollection(RemoteCollection):
 
     def _bound(self, vector: NDArray[np.float32]) -> Any:
         """A vector as psycopg takes it: the type that the column has."""
-        pgvector = require("pgvector", why=_WHY)
+        pgvector = require("pgvector", why=WHY)
         return pgvector.Vector(vector) if self.precision == "float32" else pgvector.HalfVector(vector)
 
     def _delete_ids(self, ids: list[str]) -> int:
@@ -291,76 +289,14 @@ class PostgresCollection(RemoteCollection):
             return {"bytes": size, "index": "hnsw" if _exists(cursor, self._index) else "none"}
 
 
-class _Place:
-    """An address, taken apart: what psycopg connects to, the collection's name, and what may be shown."""
-
-    def __init__(self, address: str) -> None:
-        parts = urlsplit(address)
-        options = parse_qsl(parts.query, keep_blank_values=True)
-        self.shown = _without_password(parts, options)
-        names = [value for name, value in options if name == "collection"]
-        if len(names) != 1:
-            raise InputError(f"{self.shown!r} names no collection: end it with ?collection=NAME (or &collection=NAME)")
-        self.name = check_name(names[0], self.shown)
-        others = [(name, value) for name, value in options if name != "collection"]
-        self._conninfo = parts._replace(query=urlencode(others, quote_via=quote)).geturl()
-        if not parts.netloc:  # urllib drops the empty host
-            self._conninfo = self._conninfo.replace(f"{parts.scheme}:/", f"{parts.scheme}:///", 1)
-
-    @contextlib.contextmanager
-    def told(self) -> Iterator[None]:
-        """Errors of the server and of the connection as one line."""
-        psycopg = require("psycopg", why=_WHY)
-        try:
-            yield
-        except NextvecError:
-            raise
-        except psycopg.errors.LockNotAvailable as error:
-            raise ConflictError(
-                f"another client has been writing to collection {self.shown!r} for over {LOCK_TIMEOUT} s: try again"
-            ) from error
-        except psycopg.errors.UndefinedTable as error:
-            raise NotFoundError(f"{self.shown!r} is not a collection (no such table): create it first") from error
-        except psycopg.errors.UniqueViolation as error:
-            raise ConflictError(f"another client wrote to {self.shown!r} at the same time: try again") from error
-        except psycopg.Error as error:
-            detail = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-            raise StorageError(f"PostgreSQL refused {self.shown!r}: {detail}") from error
-
-    def connect(self) -> Any:
-        """A connection in autocommit mode that speaks UTC, and pgvector's types where they exist."""
-        psycopg = require("psycopg", why=_WHY)
-        require("pgvector", why=_WHY)
-        with self.told():
-            link = psycopg.connect(self._conninfo, autocommit=True, application_name="nextvec")
-            link.execute("SET TIME ZONE 'UTC'")
-            register(link)
-        return link
-
-
-def register(link: Any) -> None:
-    """Teach the connection pgvector's types, where the database has them."""
-    if link.execute("SELECT to_regtype('vector') IS NOT NULL").fetchone()[0]:
-        require("pgvector.psycopg", why=_WHY).register_vector(link)
-
-
-def _without_password(parts: SplitResult, options: list[tuple[str, str]]) -> str:
-    user, at, host = parts.netloc.rpartition("@")
-    name, colon, password = user.partition(":")
-    netloc = f"{name}{':***' if colon and password else ''}{at}{host}"
-    shown = [(key, "***" if key in ("password", "sslpassword") else value) for key, value in options]
-    query = urlencode(shown, safe="/*", quote_via=quote)
-    return f"{parts.scheme}://{netloc}{parts.path}" + (f"?{query}" if query else "")
-
-
 def _exists(cursor: Any, name: str) -> bool:
     cursor.execute("SELECT to_regclass(%s::text) IS NOT NULL", [name])
     return bool(cursor.fetchone()[0])
 
 
-def _make(place: _Place, link: Any, schema: Schema, precision: Precision) -> bool:
+def _make(place: Place, link: Any, schema: Schema, precision: Precision) -> bool:
     """Make the extension and the table in one transaction; False where there is a table of that name."""
-    psycopg = require("psycopg", why=_WHY)
+    psycopg = require("psycopg", why=WHY)
     table = quoted(place.name)
     document = json.dumps({**schema.document(), "precision": precision}, ensure_ascii=False)
     with place.told():
@@ -382,7 +318,7 @@ def _make(place: _Place, link: Any, schema: Schema, precision: Precision) -> boo
     return True
 
 
-def _described(place: _Place, link: Any) -> tuple[Schema, Precision]:
+def _described(place: Place, link: Any) -> tuple[Schema, Precision]:
     """What the table's comment says."""
     with place.told():
         row = link.execute(

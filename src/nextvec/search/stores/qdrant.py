@@ -14,13 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import threading
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Literal
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -32,15 +28,15 @@ from nextvec.search import filters
 from nextvec.search.inputs import refuse_existing
 from nextvec.search.schema import ARROW_TYPES, Schema, check_schema
 from nextvec.search.stores.qdrant_filters import NULLS, from_payload, only, path, point_id, to_native, to_payload
-from nextvec.search.stores.remote import RemoteCollection, check_name, check_same
-from nextvec.types import ConflictError, Hits, InputError, NextvecError, NotFoundError, StorageError
+from nextvec.search.stores.qdrant_server import WHY, Place, Server, no_collection
+from nextvec.search.stores.remote import RemoteCollection, check_same
+from nextvec.types import ConflictError, Hits, InputError, NotFoundError
 
 SEQUENCE = "_seq"
 METADATA = "nextvec"
 PAGE = 1_000  # points asked for at once
 REQUEST = 2_000_000  # numbers sent in one request: about 20 MB of JSON, a server takes 32
 POINTS = 20_000  # point ids named in one filter
-_WHY = "a collection on Qdrant"
 
 
 class QdrantCollection(RemoteCollection):
@@ -48,7 +44,7 @@ class QdrantCollection(RemoteCollection):
 
     engine: ClassVar[str] = "qdrant"
 
-    def __init__(self, place: _Place, server: _Server) -> None:
+    def __init__(self, place: Place, server: Server) -> None:
         """Use ``QdrantCollection.open`` or ``QdrantCollection.create``."""
         super().__init__(place.address, _described(place, server))
         self._place, self._name, self._server = place, place.name, server
@@ -65,10 +61,10 @@ class QdrantCollection(RemoteCollection):
         exist_ok: bool = False,
     ) -> QdrantCollection:
         """Make an empty collection, and open it. Arguments and errors as for ``Collection.create``."""
-        place, wanted = _Place(address), check_schema(dim, metric, schema)
-        server = _Server.of(place)
+        place, wanted = Place(address), check_schema(dim, metric, schema)
+        server = Server.of(place)
         try:
-            models = require("qdrant_client", why=_WHY).models
+            models = require("qdrant_client", why=WHY).models
             with server.told(place):
                 exists = server.client.collection_exists(place.name)
                 if not exists:
@@ -90,8 +86,8 @@ class QdrantCollection(RemoteCollection):
     @classmethod
     def open(cls, address: str) -> QdrantCollection:
         """Open a collection. Raises NotFoundError, StorageError, InputError."""
-        place = _Place(address)
-        server = _Server.of(place)
+        place = Place(address)
+        server = Server.of(place)
         try:
             return cls(place, server)
         except BaseException:
@@ -110,7 +106,7 @@ class QdrantCollection(RemoteCollection):
 
     def _write(self, columns: dict[str, pa.Array], rows: NDArray[np.float32], *, replace: bool) -> None:
         _refuse_unstorable(columns)
-        models = require("qdrant_client", why=_WHY).models
+        models = require("qdrant_client", why=WHY).models
         ids = columns["id"].to_pylist()
         with self._lock, self._client() as client:
             if not replace:
@@ -147,7 +143,7 @@ class QdrantCollection(RemoteCollection):
             return self._delete_points([point for point, _ in self._matching(tree, ["id"])])
 
     def _delete_points(self, points: list[str]) -> int:
-        models = require("qdrant_client", why=_WHY).models
+        models = require("qdrant_client", why=WHY).models
         with self._client() as client:
             for start in range(0, len(points), POINTS):
                 some = models.PointIdsList(points=points[start : start + POINTS])
@@ -253,7 +249,7 @@ class QdrantCollection(RemoteCollection):
 
     def _ranked(self, query: NDArray[np.float32], k: int, scope: Any, names: list[str]) -> list[Any]:
         """At least the k best points that pass ``scope``, with all that tie with the last of them."""
-        models = require("qdrant_client", why=_WHY).models
+        models = require("qdrant_client", why=WHY).models
         limit = k + 1
         exact = None if self._server.place.local else models.SearchParams(exact=True)  # local mode is always exact
         while k:
@@ -278,120 +274,11 @@ class QdrantCollection(RemoteCollection):
         return {"status": str(getattr(found.status, "value", found.status)), "segments": found.segments_count}
 
 
-class _Place:
-    """An address, taken apart."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        parts = urlsplit(address)
-        folder, _, name = unquote(parts.path).rpartition("/")
-        if parts.query or parts.fragment or "@" in parts.netloc:
-            raise InputError(
-                f"the address of {name!r} has a user or options: expected qdrant://HOST:PORT/NAME; a key is taken from "
-                "$QDRANT_API_KEY"
-            )
-        self.name = check_name(name, address)
-        local = parts.scheme in ("qdrant+file", "qdrant+memory")
-        fine = {"qdrant+file": folder, "qdrant+memory": not folder}.get(parts.scheme, parts.hostname and not folder)
-        if not fine or (local and parts.netloc):
-            raise InputError(
-                f"{address!r} is not an address of Qdrant: expected qdrant://HOST:PORT/NAME, qdrant+https://HOST/NAME, "
-                "qdrant+file:///FOLDER/NAME or qdrant+memory:///NAME"
-            )
-        if parts.scheme == "qdrant+file":
-            self.key = str(Path(folder).resolve())
-        elif parts.scheme == "qdrant+memory":
-            self.key = ":memory:"
-        else:
-            try:
-                port = parts.port or 6333
-            except ValueError as error:
-                raise InputError(f"{address!r}: {error}") from error
-            host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
-            self.key = f"{'https' if parts.scheme == 'qdrant+https' else 'http'}://{host}:{port}"
-        self.local = local
-
-
-class _Server:
-    """A client and how many handles use it. Local mode allows one client per folder, so that handles share it."""
-
-    _shared: ClassVar[dict[str, _Server]] = {}
-    _sharing: ClassVar[threading.Lock] = threading.Lock()
-
-    def __init__(self, place: _Place) -> None:
-        qdrant = require("qdrant_client", why=_WHY)
-        self.place, self.handles = place, 0
-        # Local mode is not made for threads; a server is.
-        self._lock = threading.RLock() if place.local else contextlib.nullcontext()
-        with self.told(place):
-            if place.key == ":memory:":
-                self.client = qdrant.QdrantClient(":memory:")
-            elif place.local:
-                self.client = qdrant.QdrantClient(path=place.key)
-            else:
-                key = os.environ.get("QDRANT_API_KEY") or None
-                self.client = qdrant.QdrantClient(url=place.key, api_key=key, check_compatibility=False, timeout=60)
-
-    @classmethod
-    def of(cls, place: _Place) -> _Server:
-        """The client for this place, shared in local mode. ``release`` it once."""
-        with cls._sharing:
-            server = cls._shared.get(place.key) or cls(place)
-            if place.local:
-                cls._shared[place.key] = server
-            server.handles += 1
-            return server
-
-    def release(self) -> None:
-        """One handle less; the last one closes the client."""
-        with self._sharing:
-            self.handles -= 1
-            if not self.handles:
-                self._shared.pop(self.place.key, None)
-                self.client.close()
-
-    @contextlib.contextmanager
-    def told(self, place: _Place) -> Iterator[None]:
-        """One call at a time in local mode; errors of client and server as one line."""
-        errors = require("qdrant_client.http.exceptions", why=_WHY)
-        try:
-            with self._lock:
-                yield
-        except NextvecError:
-            raise
-        except errors.UnexpectedResponse as error:
-            if error.status_code == 404:
-                raise _no_collection(place) from error
-            if error.status_code == 409:
-                raise ConflictError(f"collection {place.address!r} exists: open it") from error
-            raise StorageError(f"Qdrant refused {place.address!r}: {_line(error)}") from error
-        except errors.ResponseHandlingException as error:
-            raise StorageError(f"no Qdrant answers at {place.key!r}: {_line(error)}") from error
-        except RuntimeError as error:
-            if "already accessed" not in str(error):
-                raise StorageError(f"Qdrant refused {place.address!r}: {_line(error)}") from error
-            raise ConflictError(
-                f"folder {place.key!r} is in use by another process: qdrant-client's local mode allows one at a time"
-            ) from error
-        except (ValueError, OSError) as error:
-            if "not found" in str(error):
-                raise _no_collection(place) from error
-            raise StorageError(f"Qdrant refused {place.address!r}: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def _no_collection(place: _Place) -> NotFoundError:
-    return NotFoundError(f"{place.address!r} is not a collection (no such name there): create it first")
-
-
-def _described(place: _Place, server: _Server) -> Schema:
+def _described(place: Place, server: Server) -> Schema:
     """What the collection's metadata say."""
     with server.told(place):
         if not server.client.collection_exists(place.name):
-            raise _no_collection(place)
+            raise no_collection(place)
         metadata = server.client.get_collection(place.name).config.metadata or {}
     if METADATA not in metadata:
         raise NotFoundError(f"{place.address!r} is not a collection (it was not made by nextvec): choose another")
