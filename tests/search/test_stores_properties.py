@@ -224,7 +224,7 @@ def worlds(draw: st.DrawFn) -> tuple[dict[str, str], list[dict[str, Any]], list[
 
 
 @given(world=worlds())
-@settings(max_examples=40, deadline=None, phases=PHASES, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, phases=PHASES, suppress_health_check=list(HealthCheck))
 def test_any_schema_on_all_stores(world: tuple, postgres: str) -> None:
     pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
     schema, records, wheres = world
