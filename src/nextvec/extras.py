@@ -19,6 +19,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "lora": ("peft",),
     "mteb": ("mteb", "datasets"),
     "log": ("tensorboard", "wandb"),
+    "qdrant": ("qdrant_client",),
+    "postgres": ("psycopg", "pgvector"),
 }
 PURPOSES = {
     "hf": "encode with Hugging Face and sentence-transformers models; train",
@@ -31,6 +33,8 @@ PURPOSES = {
     "lora": "train small adapters instead of a whole checkpoint",
     "mteb": "run mteb's tasks and models",
     "log": "log training to TensorBoard or Weights & Biases",
+    "qdrant": "collections on Qdrant",
+    "postgres": "collections on PostgreSQL with pgvector",
 }
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +14,7 @@ from nextvec.cli.console import JsonFlag, emit, progress, table
 from nextvec.types import ConflictError, Hits, InputError, NextvecError, NotFoundError
 
 if TYPE_CHECKING:
-    from nextvec.search.collection import Collection
+    from nextvec.search.stores import AnyCollection
 
 app = typer.Typer(
     no_args_is_help=True, help="Store embeddings with attributes; search them under filters, exactly and durably."
@@ -22,7 +22,10 @@ app = typer.Typer(
 
 _BATCH = 1_000  # rows per commit: small enough to lose little time to Ctrl-C, large enough to be fast
 _SHOWN = 40  # characters of an attribute in a table
-PathArgument = Annotated[Path, typer.Argument(help="The collection's folder.")]
+_ADDRESS = "a folder, qdrant://HOST:PORT/NAME, or postgresql://USER@HOST/DATABASE?collection=NAME"
+PathArgument = Annotated[str, typer.Argument(help=f"The collection's address: {_ADDRESS}.")]
+
+FolderArgument = Annotated[Path, typer.Argument(help="The collection's folder.")]
 
 
 @app.command()
@@ -40,10 +43,16 @@ def create(
     as_json: JsonFlag = False,
 ) -> None:
     """Make an empty collection in a new folder."""
-    from nextvec.search.collection import Collection
+    from nextvec.search.stores import create_collection
 
-    with Collection.create(path, dim=dim, schema=_schema(schema), metric=metric) as collection:  # type: ignore[arg-type]
-        emit(collection.info(), as_json=as_json, text=f"made {path} ({dim} dimensions, {metric})")
+    with create_collection(path, dim=dim, schema=_schema(schema), metric=metric) as collection:  # type: ignore[arg-type]
+        facts = collection.info()
+        emit(facts, as_json=as_json, text=f"made {_shown(facts)} ({dim} dimensions, {metric})")
+
+
+def _shown(facts: dict[str, Any]) -> str:
+    """The address as it may be shown: without a password."""
+    return str(facts.get("address") or facts["path"])
 
 
 def _schema(text: str) -> dict[str, str]:
@@ -74,14 +83,14 @@ def add(
 ) -> None:
     """Add the records of a file. Fields that are not in the schema are left out; missing ones are NULL."""
     from nextvec.data.readers import batched, read_located
-    from nextvec.search.collection import Collection
+    from nextvec.search.stores import open_collection
 
     if upsert and skip_existing:
         raise InputError("--upsert and --skip-existing exclude each other: choose one")
     if (model is None) != (text_field is None):
         raise InputError("--model and --text go together: the model to embed with, and the field to embed")
     added = skipped = 0
-    with Collection.open(path) as collection, progress(f"adding to {path}", quiet=as_json) as report:
+    with open_collection(path) as collection, progress("adding", quiet=as_json) as report:
         vectors = _embedder(model, str(text_field)) if model else _vector_reader(vector_field)
         known = set(collection.ids()) if skip_existing else set()
         write = collection.upsert if upsert else collection.add
@@ -105,8 +114,9 @@ def add(
             raise type(error)(f"{error} ({added} rows before it were added: correct it and {way})") from error
         if not added + skipped:
             raise InputError(f"{file}: no records to add")
-        document = {"path": str(path), "added": added, "skipped": skipped, "rows": collection.count()}
-    text = f"{added} rows added, {skipped} skipped; {document['rows']} in {path}"
+        shown = _shown(collection.info())
+        document = {"path": shown, "added": added, "skipped": skipped, "rows": collection.count()}
+    text = f"{added} rows added, {skipped} skipped; {document['rows']} in {shown}"
     emit(document, as_json=as_json, text=text)
 
 
@@ -244,10 +254,11 @@ def search(
     as_json: JsonFlag = False,
 ) -> None:
     """The k best rows that satisfy the filter, best first: by vector, by words, or by both."""
-    from nextvec.search.collection import Collection
+    from nextvec.search.stores import open_collection
 
     _check_query(text, model, vector, text_columns, hybrid)
-    with Collection.open(path) as collection:
+    collection: Any  # a folder's or a server's: they share what they have in common
+    with open_collection(path) as collection:
         query: dict[str, Any] = {}
         if vector is not None:
             query["vector"] = _load_vector(vector)
@@ -258,19 +269,17 @@ def search(
         if alpha is not None:
             query |= {"fusion": "weighted", "alpha": alpha}
         names = list(collection.schema) if columns is None else _split(columns)
-        found: Any = collection.search(
-            **query,
-            k=None if every else k,
-            where=where,
-            columns=names,
-            group_by=group_by,
-            group_size=group_size,
-            diversity=diversity,
-            min_score=min_score,
-            cursor=cursor,
-            recall=_recall(recall),
-            explain=explain,
-        )
+        shape = {
+            "group_by": group_by,
+            "group_size": group_size,
+            "diversity": diversity,
+            "min_score": min_score,
+            "cursor": cursor,
+            "recall": None if recall == "exact" else _recall(recall),
+        }
+        query |= {name: value for name, value in shape.items() if value is not None}
+        _check_remote(collection, query)
+        found: Any = collection.search(**query, k=None if every else k, where=where, columns=names, explain=explain)
     several = [found] if isinstance(found, Hits) else found
     documents = [_document(hits) for hits in several]
     shown = "\n\n".join(_show(hits, names) for hits in several)
@@ -300,7 +309,7 @@ def _check_query(
         raise InputError("--hybrid needs --model or --vector beside --text; for words alone pass --text-columns")
 
 
-def _text_columns(names: str | None, collection: Collection) -> list[str]:
+def _text_columns(names: str | None, collection: AnyCollection) -> list[str]:
     if names is not None:
         return _split(names)
     texts = [name for name, kind in collection.schema.items() if kind == "string"]
@@ -311,6 +320,15 @@ def _text_columns(names: str | None, collection: Collection) -> list[str]:
 
 def _split(names: str) -> list[str]:
     return [name.strip() for name in names.split(",")]
+
+
+def _check_remote(collection: Any, query: dict[str, Any]) -> None:
+    """Servers search by vector and filter alone. Raises InputError."""
+    from nextvec.search.collection import Collection
+
+    beyond = sorted(set(query) - {"vector"})
+    if beyond and not isinstance(collection, Collection):
+        raise InputError(f"{beyond[0]} works on collections in a folder: copy this one with nextvec collection copy")
 
 
 def _recall(text: str) -> Any:
@@ -333,7 +351,7 @@ def _load_vector(file: Path) -> Any:
         raise InputError(f"{str(file)!r} is not a .npy file of numbers ({error})") from error
 
 
-def _embed_query(model: str, text: str, collection: Collection) -> Any:
+def _embed_query(model: str, text: str, collection: AnyCollection) -> Any:
     from nextvec.encoder import Encoder
 
     query = Encoder.load(model).encode_query(text)
@@ -368,7 +386,7 @@ def _crop(value: Any) -> str:
 
 @app.command()
 def index(
-    path: PathArgument,
+    path: FolderArgument,
     graph: Annotated[
         bool, typer.Option("--graph/--no-graph", help="Without: built in seconds, slower where most rows match.")
     ] = True,
@@ -385,7 +403,7 @@ def index(
 
 @app.command()
 def check(
-    path: PathArgument,
+    path: FolderArgument,
     repair: Annotated[bool, typer.Option("--repair", help="Put right what can be.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -396,7 +414,7 @@ def check(
         found = check_collection(path, repair=repair, progress=lambda what, done, total: report(done, total, what))
     rows = [[one.part, one.problem, "repaired" if one.repaired else one.remedy] for one in found]
     shown = table(["part", "problem", "remedy"], rows) if rows else f"{path}: nothing is wrong"
-    emit({"findings": [asdict(one) for one in found]}, as_json=as_json, text=shown)
+    emit({"findings": [dataclasses.asdict(one) for one in found]}, as_json=as_json, text=shown)
     if any(not one.repaired for one in found):
         raise typer.Exit(1)
 
@@ -404,14 +422,15 @@ def check(
 @app.command()
 def info(path: PathArgument, as_json: JsonFlag = False) -> None:
     """What a collection holds."""
-    from nextvec.search.collection import Collection
+    from nextvec.search.stores import open_collection
 
-    with Collection.open(path) as collection:
+    with open_collection(path) as collection:
         facts = collection.info()
     schema = ", ".join(f"{name}:{kind}" for name, kind in facts["schema"].items()) or "no attributes"
-    built = facts["index"]
-    near = "none; nextvec collection index makes one" if built is None else _index_words(built)
-    words = {"schema": schema, "index": near}
+    words = {"schema": schema}
+    if "index" in facts:
+        built = facts["index"]
+        words["index"] = "none; nextvec collection index makes one" if built is None else _index_words(built)
     rows = [[name, words.get(name, str(value))] for name, value in facts.items()]
     emit(facts, as_json=as_json, text=table(["", ""], rows).split("\n", 2)[2])
 
@@ -425,3 +444,31 @@ def _index_words(facts: dict[str, Any]) -> str:
         for way, seen in ways.items():
             said += f"; {way} for {target}: {seen['recall']} in {seen['checked']} answers checked"
     return said
+
+
+@app.command("copy")
+def copy_collection(
+    source: Annotated[str, typer.Argument(help=f"What to copy: {_ADDRESS}.")],
+    target: Annotated[str, typer.Argument(help="Where to: the same; made where it does not exist.")],
+    batch: Annotated[int, typer.Option("--batch", help="Rows per commit.")] = _BATCH,
+    as_json: JsonFlag = False,
+) -> None:
+    """Copy all rows to another store and verify them. Run it again after an interruption: it goes on."""
+    from nextvec.search.stores import create_collection, open_collection
+    from nextvec.search.stores.moving import copy_rows
+
+    with open_collection(source) as origin:
+        try:
+            copy = open_collection(target)
+        except NotFoundError:
+            copy = create_collection(target, dim=origin.dim, schema=origin.schema, metric=origin.metric)
+        with copy, progress("copying and verifying", quiet=as_json) as report:
+            done = copy_rows(origin, copy, batch=batch, progress=report)
+            places = {"source": _shown(origin.info()), "target": _shown(copy.info())}
+    document = {**places, **dataclasses.asdict(done)}
+    equal = "bit by bit" if done.precision == "float32" else f"after rounding to {done.precision}"
+    text = (
+        f"{done.copied} rows copied, {done.skipped} were there; {done.rows} in {places['target']}\n"
+        f"verified: ids, attributes and vectors agree ({equal}), checksum {done.checksum}"
+    )
+    emit(document, as_json=as_json, text=text)

@@ -31,7 +31,7 @@ from nextvec.search.handle import Handle
 from nextvec.search.indexes.approximate import Progress
 from nextvec.search.indexes.exact import Found
 from nextvec.search.indexes.rows import Damaged, row_check
-from nextvec.search.inputs import Attributes, check_ids, check_rows
+from nextvec.search.inputs import Attributes, check_ids, check_rows, refuse_existing
 from nextvec.search.requests import Options, Request, check_request, text_weights
 from nextvec.search.schema import check_schema
 from nextvec.search.snapshot import Snapshot
@@ -97,11 +97,7 @@ class Collection(Handle):
             return
         with self._store.writing():
             taken = np.flatnonzero(self._current().rows_of(columns["id"]) >= 0)
-            if len(taken):
-                raise ConflictError(
-                    f"id {columns['id'][int(taken[0])].as_py()!r} exists already ({len(taken)} of {len(rows)} ids do): "
-                    "nothing was written; use upsert to replace rows"
-                )
+            refuse_existing(columns["id"].take(pa.array(taken)).to_pylist(), len(rows))
             self._store.append(columns, rows)
             self._store.tidy()
 

@@ -11,7 +11,7 @@ import datetime as dt
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -175,6 +175,7 @@ def _is_in(array: pa.Array, column: Column, values: tuple[Value, ...]) -> pa.Boo
     if _as_float(column, values):
         kind = pa.float64()
         array = array.cast(kind, safe=False)
+        values = tuple(float(cast(float, value)) for value in values)  # Arrow refuses whole numbers beyond 2**53
     found = pc.is_in(array, value_set=pa.array(values, kind))
     return pc.if_else(pc.is_valid(array), found, pa.scalar(None, pa.bool_())) if array.null_count else found
 

@@ -91,6 +91,65 @@ def check_vectors(vectors: Any, dim: int, *, rows: int | None = None) -> NDArray
     return result
 
 
+def check_rows(
+    ids: Any, vectors: Any, attributes: Attributes | None, schema: Schema
+) -> tuple[dict[str, pa.Array], NDArray[np.float32]]:
+    """What a write takes, checked: columns ("id" and every attribute) of N values, and vectors [N, D] as stored."""
+    array = check_ids(ids)
+    check_unique(array)
+    rows = check_vectors(vectors, schema.dim, rows=len(array))
+    columns = {"id": array, **attribute_table(attributes, schema, len(array))}
+    return columns, scaled(rows, schema, "vector")
+
+
+def check_queries(vector: Any, schema: Schema) -> tuple[NDArray[np.float32], bool]:
+    """Queries [Q, D] as the metric wants them, and whether they came as one vector."""
+    try:
+        array = np.asarray(vector)
+    except ValueError as error:
+        raise InputError(f"the query vectors do not form one array: {error}") from error
+    single = array.ndim == 1
+    queries = check_vectors(array[None] if single else array, schema.dim)
+    return scaled(queries, schema, "query vector"), single
+
+
+def check_k(k: Any) -> int:
+    """The number of hits asked for, from 1."""
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise InputError(f"k is {k!r}: expected a whole number from 1")
+    return int(k)
+
+
+def check_columns(columns: Any, schema: Schema, *, what: str = "columns") -> list[str]:
+    """Names of attributes; ``what``: the argument that they came in."""
+    if isinstance(columns, str):
+        raise InputError(f"{what} is the text {columns!r}: expected a list of attributes")
+    names = list(columns or ())
+    for name in names:
+        if not isinstance(name, str) or name not in schema.attributes:
+            known = ", ".join(schema.attributes) or "none"
+            hint = did_you_mean(str(name), schema.attributes)
+            raise InputError(f"{what} names {name!r}, which is not an attribute (known: {known}){hint}")
+    return names
+
+
+def refuse_existing(taken: Sequence[str], rows: int) -> None:
+    """ConflictError where some of the ids of an ``add`` of ``rows`` rows exist; ``taken``: those, in their order."""
+    if taken:
+        raise ConflictError(
+            f"id {taken[0]!r} exists already ({len(taken)} of {rows} ids do): "
+            "nothing was written; use upsert to replace rows"
+        )
+
+
+def scaled(vectors: NDArray[np.float32], schema: Schema, what: str) -> NDArray[np.float32]:
+    """Vectors as the metric wants them: of length 1, or as they come."""
+    if schema.metric == "cosine":
+        return normalise(vectors, what)
+    check_lengths(vectors, what)
+    return vectors
+
+
 def check_lengths(vectors: NDArray[np.float32], what: str = "vector") -> None:
     """For dot products: lengths of 0 or 1e-15 to 1e15, so that no score leaves the range of float32."""
     with np.errstate(over="ignore"):
@@ -101,34 +160,20 @@ def check_lengths(vectors: NDArray[np.float32], what: str = "vector") -> None:
 
 
 def normalise(vectors: NDArray[np.float32], what: str = "vector") -> NDArray[np.float32]:
-    """Rows of length 1, float32 [N, D]; InputError names the first zero vector."""
+    """Rows of length 1, float32 [N, D]; InputError names the first zero vector.
+
+    Rows that are of length 1 up to the rounding of float32 stay as they are, so that doing it twice changes nothing:
+    vectors moved from one collection to another keep their bits.
+    """
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
     zero = np.flatnonzero(lengths == 0)
     if len(zero):
         raise InputError(
             f"{what} {zero[0]} is all zeros and has no direction: cosine needs a non-zero vector (or use metric 'dot')"
         )
+    lengths[np.abs(lengths - 1) <= 2.0**-23] = 1.0
     # Subnormal rows lose digits when divided in float32.
     return np.ascontiguousarray((vectors / lengths[:, None]).astype(np.float32))
-
-
-def scaled(vectors: NDArray[np.float32], schema: Schema, what: str) -> NDArray[np.float32]:
-    """float32 [N, D] as the metric wants them: of length 1, or of any usable length. Raises InputError."""
-    if schema.metric == "cosine":
-        return normalise(vectors, what)
-    check_lengths(vectors, what)
-    return vectors
-
-
-def check_rows(
-    ids: Any, vectors: Any, attributes: Attributes | None, schema: Schema
-) -> tuple[dict[str, pa.Array], NDArray[np.float32]]:
-    """What a write is given, checked: id and attributes as columns of N values, and vectors [N, D], scaled."""
-    array = check_ids(ids)
-    check_unique(array)
-    rows = check_vectors(vectors, schema.dim, rows=len(array))
-    columns = {"id": array, **attribute_table(attributes, schema, len(array))}
-    return columns, scaled(rows, schema, "vector")
 
 
 def attribute_table(attributes: Attributes | None, schema: Schema, rows: int) -> dict[str, pa.Array]:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from nextvec.search.inputs import check_recall, check_vectors, scaled
+from nextvec.search.inputs import check_columns, check_k, check_queries, check_recall
 from nextvec.search.paging import Cursor
 from nextvec.search.schema import Schema
-from nextvec.types import InputError, did_you_mean
+from nextvec.types import InputError
 
 __all__ = ["Options", "Request", "check_request", "text_weights"]
 
@@ -105,7 +105,7 @@ def check_request(
     """The arguments of ``Collection.search`` as a request. Raises InputError."""
     if vector is None and text is None:
         raise InputError("nothing to search for: pass a vector, a text with text_columns, or both")
-    vectors, single = (None, True) if vector is None else _queries(vector, schema)
+    vectors, single = (None, True) if vector is None else check_queries(vector, schema)
     texts: list[str] | None = None
     if text is not None:
         texts, one_text = _texts(text)
@@ -123,7 +123,7 @@ def check_request(
         single=single,
         k=_k(k, min_score),
         where=where,
-        names=_names(columns, schema),
+        names=check_columns(columns, schema),
         weights={} if text_columns is None else text_weights(text_columns, schema),
         fusion=_fusion(fusion, alpha, both=vector is not None and text is not None),
         alpha=_ALPHA if alpha is None else _number(alpha, "alpha", 0.0, 1.0),
@@ -164,7 +164,7 @@ def text_weights(columns: Any, schema: Schema) -> dict[str, float]:
     if isinstance(columns, str) or not isinstance(columns, (Sequence, Mapping)) or not len(columns):
         raise InputError(f"text_columns is {columns!r}: expected a list of string attributes, or a mapping to weights")
     weights = {}
-    for name in _names(columns, schema, what="text_columns"):
+    for name in check_columns(columns, schema, what="text_columns"):
         if schema.attributes[name] != "string":
             raise InputError(
                 f"text_columns names {name!r} of type {schema.attributes[name]}: expected string attributes"
@@ -172,16 +172,6 @@ def text_weights(columns: Any, schema: Schema) -> dict[str, float]:
         weight = columns[name] if isinstance(columns, Mapping) else 1.0
         weights[name] = _number(weight, f"the weight of {name!r}", 1e-6, 1e6)
     return dict(sorted(weights.items()))  # sums do not depend on the order asked
-
-
-def _queries(vector: ArrayLike, schema: Schema) -> tuple[NDArray[np.float32], bool]:
-    try:
-        array = np.asarray(vector)
-    except ValueError as error:
-        raise InputError(f"the query vectors do not form one array: {error}") from error
-    single = array.ndim == 1
-    queries = check_vectors(array[None] if single else array, schema.dim)
-    return scaled(queries, schema, "query vector"), single
 
 
 def _texts(text: Any) -> tuple[list[str], bool]:
@@ -210,21 +200,7 @@ def _k(k: Any, min_score: Any) -> int | None:
         if min_score is None:
             raise InputError("k is None: only with min_score, then all hits of at least that score are given")
         return None
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-        raise InputError(f"k is {k!r}: expected a whole number from 1")
-    return int(k)
-
-
-def _names(columns: Any, schema: Schema, what: str = "columns") -> list[str]:
-    if isinstance(columns, str):
-        raise InputError(f"{what} is the text {columns!r}: expected a list of attributes")
-    names = list(columns or ())
-    for name in names:
-        if not isinstance(name, str) or name not in schema.attributes:
-            known = ", ".join(schema.attributes) or "none"
-            hint = did_you_mean(str(name), schema.attributes)
-            raise InputError(f"{what} names {name!r}, which is not an attribute (known: {known}){hint}")
-    return names
+    return check_k(k)
 
 
 def _fusion(fusion: Any, alpha: Any, *, both: bool) -> Fusion:
@@ -240,7 +216,7 @@ def _fusion(fusion: Any, alpha: Any, *, both: bool) -> Fusion:
 def _group_by(name: Any, schema: Schema) -> str | None:
     if name is None:
         return None
-    _names([name], schema, what="group_by")
+    check_columns([name], schema, what="group_by")
     if schema.attributes[name] == "list[string]":
         raise InputError(
             f"group_by names {name!r} of type list[string]: expected an attribute with one value for each row"

@@ -60,35 +60,37 @@ class Schema:
             ]
         )
 
+    def document(self) -> dict[str, Any]:
+        """The schema as JSON, as every store keeps it."""
+        return {"format": FORMAT, "dim": self.dim, "metric": self.metric, "schema": dict(self.attributes)}
+
+    @classmethod
+    def from_document(cls, text: str | bytes, place: str) -> Schema:
+        """What ``document`` wrote; StorageError naming ``place`` where it is damaged or of another format."""
+        try:
+            document = json.loads(text)
+            if document["format"] != FORMAT:
+                raise StorageError(
+                    f"{place!r} has format {document['format']!r}, this nextvec reads {FORMAT}: upgrade nextvec"
+                )
+            return check_schema(document["dim"], document["metric"], document["schema"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise StorageError(f"{place!r} is damaged ({error}): restore it from a copy") from error
+
     def write(self, folder: Path) -> None:
         """Write ``collection.json`` atomically."""
-        document = {
-            "format": FORMAT,
-            "dim": self.dim,
-            "metric": self.metric,
-            "schema": dict(self.attributes),
-        }
         with atomic_write(folder / HEADER, "w") as stream:
-            json.dump(document, stream, indent=2, ensure_ascii=False)
+            json.dump(self.document(), stream, indent=2, ensure_ascii=False)
 
     @classmethod
     def read(cls, folder: Path) -> Schema:
         """Read ``collection.json``; StorageError where it is damaged or of another format."""
         path = folder / HEADER
         try:
-            document = json.loads(path.read_bytes())
+            text = path.read_bytes()
         except OSError as error:
             raise storage_error(error, path) from error
-        except ValueError as error:
-            raise StorageError(f"{str(path)!r} is damaged ({error}): restore it from a copy") from error
-        try:
-            if document["format"] != FORMAT:
-                raise StorageError(
-                    f"{str(path)!r} has format {document['format']!r}, this nextvec reads {FORMAT}: upgrade nextvec"
-                )
-            return check_schema(document["dim"], document["metric"], document["schema"])
-        except (KeyError, TypeError, InputError) as error:
-            raise StorageError(f"{str(path)!r} is damaged ({error}): restore it from a copy") from error
+        return cls.from_document(text, str(path))
 
 
 def check_schema(dim: Any, metric: Any, attributes: Mapping[str, str] | None) -> Schema:

@@ -1,0 +1,71 @@
+"""Collections by address: a folder, a Qdrant server, a PostgreSQL database. One interface, see docs/stores.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from nextvec.types import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from nextvec.search.collection import Collection
+    from nextvec.search.stores.remote import RemoteCollection
+
+    AnyCollection: TypeAlias = Collection | RemoteCollection
+
+__all__ = ["create_collection", "open_collection"]
+
+_SCHEMES = {
+    "qdrant": "qdrant",
+    "qdrant+https": "qdrant",
+    "qdrant+file": "qdrant",
+    "qdrant+memory": "qdrant",
+    "postgresql": "postgres",
+    "postgres": "postgres",
+}
+
+
+def open_collection(address: str | Path) -> AnyCollection:
+    """Open the collection at a folder's path, ``qdrant://host:port/name`` (also ``qdrant+https``, ``qdrant+file``,
+    ``qdrant+memory``) or ``postgresql://user@host/database?collection=name``.
+
+    Raises NotFoundError, InputError, StorageError, and MissingExtraError where the engine's client is not installed.
+    """
+    opened: AnyCollection = _store(address).open(address)
+    return opened
+
+
+def create_collection(
+    address: str | Path,
+    *,
+    dim: int,
+    schema: Mapping[str, str] | None = None,
+    metric: Literal["cosine", "dot"] = "cosine",
+    exist_ok: bool = False,
+) -> AnyCollection:
+    """Make an empty collection at an address (see ``open_collection``) and open it; as ``Collection.create``."""
+    made: AnyCollection = _store(address).create(address, dim=dim, schema=schema, metric=metric, exist_ok=exist_ok)
+    return made
+
+
+def _store(address: str | Path) -> Any:
+    """The class for an address."""
+    scheme, mark, _ = str(address).partition("://")
+    if isinstance(address, Path) or not mark:
+        from nextvec.search.collection import Collection
+
+        return Collection
+    if scheme not in _SCHEMES:
+        known = ", ".join(f"{name}://" for name in _SCHEMES)
+        raise InputError(
+            f"no store has addresses that begin with {scheme + '://'!r} (known: {known}, or the path of a folder)"
+            f"{did_you_mean(scheme, _SCHEMES)}"
+        )
+    if _SCHEMES[scheme] == "qdrant":
+        from nextvec.search.stores.qdrant import QdrantCollection
+
+        return QdrantCollection
+    from nextvec.search.stores.postgres import PostgresCollection
+
+    return PostgresCollection
