@@ -1,7 +1,7 @@
 """Filters drawn for a wanted selectivity, from the values that the attributes really have.
 
-Kinds: "match" (``venue = 'ACL'``), "set" (``venue IN (...)``, ``'cs.CL' IN categories``), "range" (``year BETWEEN``), "and"
-and "or" of two of them on different attributes. Every filter is checked on the data before it is used.
+Kinds: "match" (``venue = 'ACL'``), "set" (``venue IN (...)``, ``'cs.CL' IN categories``), "range" (``year BETWEEN``),
+"and" and "or" of two of them on different attributes. Every filter is checked on the data before it is used.
 Legend: N rows; a code numbers the distinct values of an attribute in ascending order, -1 is NULL.
 """
 
@@ -119,7 +119,9 @@ class Drawer:
 
     def _match(self, name: str, shares: NDArray[np.float64], target: float, own: Any) -> str | None:
         values = self._coded[name][0]
-        fits = [i for i in np.flatnonzero((shares >= target / 2) & (shares <= target * 2)).tolist() if _plain(values[i])]
+        fits = [
+            i for i in np.flatnonzero((shares >= target / 2) & (shares <= target * 2)).tolist() if _plain(values[i])
+        ]
         if own is not None:
             fits = [i for i in fits if values[i] == own]
         if not fits:

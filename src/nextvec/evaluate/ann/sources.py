@@ -113,7 +113,9 @@ def parquet(path: Path, vector: str, attributes: Sequence[str], *, queries: int 
         names = pq.read_schema(path).names
         for name in (vector, *attributes):
             if name not in names:
-                raise InputError(f"{path.name} has no column {name!r} (it has {', '.join(names)}){did_you_mean(name, names)}")
+                raise InputError(
+                    f"{path.name} has no column {name!r} (it has {', '.join(names)}){did_you_mean(name, names)}"
+                )
         table = pq.read_table(path, columns=[vector, *attributes])
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path.name} is not a readable Parquet file: {str(error).splitlines()[0]}") from error
@@ -134,9 +136,13 @@ def _table(columns: dict[str, Any], rows: int) -> pa.Table:
 
 def _matrix(column: pa.ChunkedArray, what: str) -> NDArray[Any]:
     array = column.combine_chunks()
-    listed = pa.types.is_list(array.type) or pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type)
+    listed = (
+        pa.types.is_list(array.type) or pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type)
+    )
     if not listed or array.null_count or not len(array):
-        raise InputError(f"{what} has type {array.type} and {array.null_count} nulls: expected a list of numbers per row")
+        raise InputError(
+            f"{what} has type {array.type} and {array.null_count} nulls: expected a list of numbers per row"
+        )
     flat = array.flatten()
     if flat.null_count or not (pa.types.is_floating(flat.type) or pa.types.is_integer(flat.type)):
         raise InputError(f"{what} holds {flat.type} and {flat.null_count} nulls: expected numbers")

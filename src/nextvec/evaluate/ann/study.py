@@ -82,7 +82,8 @@ def read_lists(path: Path) -> list[NDArray[np.int32]]:
     if dtype.kind != "i":
         raise InputError(f"{path.name}: expected an .ivecs file")
     numbers = np.fromfile(path, dtype) if size % 4 == 0 else np.empty(0, dtype)
-    rows, at = [], 0
+    rows: list[NDArray[np.int32]] = []
+    at = 0
     while at < len(numbers):
         length = int(numbers[at])
         if not 0 <= length <= len(numbers) - at - 1:
@@ -168,7 +169,7 @@ def _attributes(path: Path, rows: int, *, exact_count: bool) -> pa.Table:
 
 def _filters(path: Path, name: str, count: int) -> list[str]:
     """The filters of the first ``count`` queries as ``where`` texts."""
-    texts = []
+    texts: list[str] = []
     for place, record in read_located(path):
         if len(texts) == count:
             break
@@ -197,14 +198,17 @@ def _compare(folder: Path, workload: Workload) -> None:
             continue
         for case, query in zip(workload.cases(number), group.queries, strict=True):
             ours = workload.truth[case][workload.truth[case] >= 0]
-            if query >= len(lists) or (len(lists[query]) and not 0 <= lists[query].min() <= lists[query].max() < len(workload.vectors)):
+            if query >= len(lists) or (
+                len(lists[query]) and not 0 <= lists[query].min() <= lists[query].max() < len(workload.vectors)
+            ):
                 raise InputError(f"{names[group.cell.kind]}.ivecs: no valid row for query {query}")
             theirs = lists[query][: len(ours)]
             gap = _scores(workload, query, ours).sum() - _scores(workload, query, theirs).sum()
             if len(theirs) != len(ours) or abs(gap) > 1e-4 * max(len(ours), 1):
                 raise InputError(
                     f"{names[group.cell.kind]}.ivecs, query {query}: the published answer differs from the exact one "
-                    f"({len(theirs)} of {len(ours)} hits, scores differ by {gap:.2g}): are vectors and filters of one set?"
+                    f"({len(theirs)} of {len(ours)} hits, scores differ by {gap:.2g}): are vectors and filters of one "
+                    "set?"
                 )
 
 

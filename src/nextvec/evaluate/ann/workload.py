@@ -195,14 +195,13 @@ def open_workload(folder: Path, *, verify: bool = True, mapped: bool = False) ->
         for name in _FILES if verify else ():
             if sha256(folder / name) != document["sha256"][name]:
                 raise ValueError(f"{name} differs from its checksum")
-        load = {"mmap_mode": "r" if mapped else None, "allow_pickle": False}
         groups = tuple(
             Group(Cell(**one["cell"]), one["where"], one["matches"], tuple(one["queries"]), one["lift"])
             for one in document["groups"]
         )
         return Workload(
             name=document["name"],
-            vectors=np.load(folder / "vectors.npy", **load),
+            vectors=np.load(folder / "vectors.npy", mmap_mode="r" if mapped else None, allow_pickle=False),
             attributes=pq.read_table(folder / "attributes.parquet"),
             schema=document["schema"],
             queries=np.load(folder / "queries.npy", allow_pickle=False),
@@ -212,9 +211,13 @@ def open_workload(folder: Path, *, verify: bool = True, mapped: bool = False) ->
             facts=document["facts"],
         )
     except FileNotFoundError as error:
-        raise NotFoundError(f"{str(folder)!r} is not a workload: {Path(error.filename or '').name} is missing") from error
+        raise NotFoundError(
+            f"{str(folder)!r} is not a workload: {Path(error.filename or '').name} is missing"
+        ) from error
     except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise StorageError(f"workload {str(folder)!r} is damaged ({error}): remove the folder and make it again") from error
+        raise StorageError(
+            f"workload {str(folder)!r} is damaged ({error}): remove the folder and make it again"
+        ) from error
 
 
 def unit(vectors: NDArray[Any], what: str) -> NDArray[np.float32]:

@@ -18,9 +18,7 @@ def engine(name: str) -> type[Engine]:
     """The engine called ``name``; NotFoundError with a guess where there is none."""
     known = names()
     if name not in known:
-        raise NotFoundError(
-            f"no engine is called {name!r}{did_you_mean(name, known)}; engines are {', '.join(known)}"
-        )
+        raise NotFoundError(f"no engine is called {name!r}{did_you_mean(name, known)}; engines are {', '.join(known)}")
     module = catalog.load(__name__, name)
     found: type[Engine] = next(
         one

@@ -28,10 +28,12 @@ class Unsupported(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One point of a sweep. series: what is drawn as one curve and is one row of the table; values: the knobs."""
+    """One point of a sweep. series: what is drawn as one curve and is one row of the table; values: the knobs;
+    ready: what the filter matches is known before the clock starts."""
 
     series: str
     values: Mapping[str, Any] = field(default_factory=dict)
+    ready: bool = False
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in self.values.items()) or "exact"

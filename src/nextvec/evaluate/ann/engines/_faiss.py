@@ -51,12 +51,12 @@ class Faiss(Engine):
         self._columns = {name: attributes.column(name).combine_chunks() for name in self.schema}
 
     def settings(self, k: int) -> list[Setting]:
-        names = (self.series, f"{self.series}, bitmap ready")
-        return [Setting(series, values) for series in names for values in self.sweep(k)]
+        ready = [Setting(f"{self.series}, bitmap ready", values, ready=True) for values in self.sweep(k)]
+        return [Setting(self.series, values) for values in self.sweep(k)] + ready
 
     def prepare(self, text: str | None, setting: Setting) -> Any:
         tree = None if text is None else self.parsed(text)
-        return self._bitmap(tree) if tree is not None and setting.series != self.series else tree
+        return self._bitmap(tree) if tree is not None and setting.ready else tree
 
     def _bitmap(self, tree: filters.Filter) -> NDArray[np.uint8]:
         return np.packbits(filters.mask(tree, self._columns.__getitem__), bitorder="little")

@@ -1,4 +1,4 @@
-"""Filters in the SQL that a user of each engine writes: lists of values as IN, lists in a column by its own operator."""
+"""Filters in the SQL that a user of each engine writes: sets of values as IN, list columns by its own operator."""
 
 from __future__ import annotations
 

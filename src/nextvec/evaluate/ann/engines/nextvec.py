@@ -40,13 +40,14 @@ class Nextvec(Engine):
         swept: list[dict[str, Any]] = [{}]
         if "recall" in inspect.signature(Collection.search).parameters:
             swept = [*({"recall": recall} for recall in _RECALLS), {"recall": "exact"}]
-        return [Setting(series, values) for series in ("nextvec", "nextvec, filter known") for values in swept]
+        known = [Setting("nextvec, filter known", values, ready=True) for values in swept]
+        return [Setting("nextvec", values) for values in swept] + known
 
     def prepare(self, text: str | None, setting: Setting) -> str | None:
         return text
 
     def search(self, queries: NDArray[np.float32], k: int, prepared: Any, setting: Setting) -> Found:
-        if setting.series == "nextvec":
+        if not setting.ready:
             # No public way: users have no reason to forget. A change of the name must fail here, not go unnoticed.
             self._collection._current()._masks.clear()
         vector: Any = queries[0] if len(queries) == 1 else queries

@@ -52,7 +52,9 @@ class QdrantEdge(Engine):
         for start in range(0, len(vectors), _BATCH):
             rows = attributes.slice(start, _BATCH).to_pylist()
             points = [
-                q.Point(start + i, vectors[start + i].tolist(), {n: _stored(v) for n, v in row.items() if v is not None})
+                q.Point(
+                    start + i, vectors[start + i].tolist(), {n: _stored(v) for n, v in row.items() if v is not None}
+                )
                 for i, row in enumerate(rows)
             ]
             shard.update(update.upsert_points(points))

@@ -36,7 +36,10 @@ class Usearch(Engine):
         return index.Index(ndim=dim, metric="ip", dtype="f32", connectivity=16, expansion_add=100)
 
     def settings(self, k: int) -> list[Setting]:
-        return [Setting("usearch, post-filter", {"fetch": times, "expansion": max(64, times * k)}) for times in (1, 4, 16, 64)]
+        return [
+            Setting("usearch, post-filter", {"fetch": times, "expansion": max(64, times * k)})
+            for times in (1, 4, 16, 64)
+        ]
 
     def search(self, queries: NDArray[np.float32], k: int, prepared: Any, setting: Setting) -> Found:
         allowed = None if prepared is None else filters.mask(prepared, self._columns.__getitem__)
