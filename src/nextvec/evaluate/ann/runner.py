@@ -79,53 +79,88 @@ def run(
     Gives, for each engine, {"build": document or None, "rounds": documents, "failed": reason or None}. StorageError.
     """
     options = options or Options()
-    key = _key(workload, options)
-    results = out / "results"
+    work = _Work(workload, out, _key(workload, options), options)
     try:
-        results.mkdir(parents=True, exist_ok=True)
+        work.results.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise storage_error(error, results) from error
+        raise storage_error(error, work.results) from error
     found: dict[str, dict[str, Any]] = {name: {"build": None, "rounds": [], "failed": None} for name in engines}
-    total = len(engines) * (options.rounds + 1)
-    done = 0
+    total, done = len(engines) * (options.rounds + 1), 0
 
-    def told(name: str, stage: str) -> None:
+    def told(words: str) -> None:
         if report:
-            report(done, total, f"{name}, {stage}")
+            report(done, total, words)
 
     for number in range(1, options.rounds + 1):
         turn = (number - 1) % len(engines)
         for name in [*engines[turn:], *engines[:turn]]:
-            own, index = found[name], out / "index" / name
-            paths = [results / f"{name}.round{n}.json" for n in range(1, options.rounds + 1)]
-            kept = [_read(path, key) for path in paths]
-            if own["build"] is None and own["failed"] is None:
-                own["build"] = _read(results / f"{name}.build.json", key)
-                if own["build"] is None or (not index.is_dir() and None in kept):
-                    told(name, "build")
-                    _clear([results / f"{name}.build.json", *paths])
-                    kept = [None] * options.rounds
-                    job = {"stage": "build", "out": results / f"{name}.build.json"}
-                    _accept(
-                        own, "build", _process({**job, **_common(name, workload, index, key, options)}, options, None)
-                    )
+            own = found[name]
+            if number == 1:
+                told(f"{name}, build")
+                _accept(own, "build", work.built(name))
                 done += 1
             if own["failed"] is None:
-                document = kept[number - 1]
-                if document is None:
-                    told(name, f"round {number}")
-                    job = {"stage": "measure", "out": paths[number - 1], **_common(name, workload, index, key, options)}
-
-                    def cells(at: int, of: int, name: str = name, number: int = number) -> None:
-                        told(name, f"round {number}, cell {at} of {of}")
-
-                    document = _process(job, options, cells)
+                document = work.measured(name, number, told)
                 _accept(own, "rounds", document)
             done += 1
-            told(name, f"round {number} done")
+            told(f"{name}, round {number} done")
     if not options.keep_indexes:
         shutil.rmtree(out / "index", ignore_errors=True)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Finished documents where they are there, else the processes that make them."""
+
+    workload: Path
+    out: Path
+    key: str
+    options: Options
+
+    @property
+    def results(self) -> Path:
+        return self.out / "results"
+
+    def built(self, name: str) -> dict[str, Any]:
+        """The document of the build. An index that is gone is made again if something is still to be measured with
+        it, and then everything is: figures of two builds are not mixed."""
+        path = self.results / f"{name}.build.json"
+        rounds = [self._round(name, number) for number in range(1, self.options.rounds + 1)]
+        kept = _read(path, self.key)
+        if kept is not None and (self._index(name).is_dir() or all(_read(one, self.key) for one in rounds)):
+            return kept
+        for one in (path, *rounds):
+            one.unlink(missing_ok=True)
+        return self._process("build", name, path, None)
+
+    def measured(self, name: str, number: int, told: Callable[[str], None]) -> dict[str, Any]:
+        """The document of a round."""
+
+        def cells(at: int, of: int) -> None:
+            told(f"{name}, round {number}, cell {at} of {of}")
+
+        path = self._round(name, number)
+        return _read(path, self.key) or self._process("measure", name, path, cells)
+
+    def _round(self, name: str, number: int) -> Path:
+        return self.results / f"{name}.round{number}.json"
+
+    def _index(self, name: str) -> Path:
+        return self.out / "index" / name
+
+    def _process(self, stage: str, name: str, out: Path, cells: Callable[[int, int], None] | None) -> dict[str, Any]:
+        job = {
+            "stage": stage,
+            "engine": name,
+            "out": str(out.resolve()),
+            "workload": str(self.workload.resolve()),
+            "index": str(self._index(name).resolve()),
+            "key": self.key,
+            "threads": self.options.threads,
+            "seconds": self.options.seconds,
+        }
+        return _process(job, self.options, cells)
 
 
 def _accept(own: dict[str, Any], place: str, document: dict[str, Any]) -> None:
@@ -135,17 +170,6 @@ def _accept(own: dict[str, Any], place: str, document: dict[str, Any]) -> None:
         own["rounds"].append(document)
     else:
         own[place] = document
-
-
-def _common(name: str, workload: Path, index: Path, key: str, options: Options) -> dict[str, Any]:
-    return {
-        "engine": name,
-        "workload": workload,
-        "index": index,
-        "key": key,
-        "threads": options.threads,
-        "seconds": options.seconds,
-    }
 
 
 def _key(workload: Path, options: Options) -> str:
@@ -164,17 +188,12 @@ def _read(path: Path, key: str) -> dict[str, Any] | None:
     return document if usable else None
 
 
-def _clear(paths: Sequence[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
-
-
 def _process(job: Mapping[str, Any], options: Options, cells: Callable[[int, int], None] | None) -> dict[str, Any]:
     """Run one job and give its document; what went wrong is in its "failed"."""
     out = Path(job["out"])
     file, log = out.with_suffix(".job"), out.with_suffix(".log")
     with atomic_write(file, "w") as stream:
-        json.dump(job, stream, default=str)
+        json.dump(job, stream)
     environment = {**os.environ, **{name: str(options.threads) for name in _THREADS}}
     command = [sys.executable, "-m", "nextvec.evaluate.ann.worker", str(file)]
     late = threading.Event()

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ __all__ = ["main"]
 def main(path: Path) -> None:
     """Do the job in ``path``: {"stage", "engine", "workload", "index", "out", "threads", "seconds", "key"}."""
     job = json.loads(path.read_text(encoding="utf-8"))
+    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job["threads"]])
     kind = engine(job["engine"])
@@ -37,6 +39,13 @@ def main(path: Path) -> None:
         document["failed"] = str(error)
     with atomic_write(Path(job["out"]), "w") as stream:
         json.dump(document, stream, indent=1)
+
+
+def _follow(parent: int) -> None:
+    """End when the runner is gone, however it went: nobody would read the result."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _build(kind: type[Engine], job: Mapping[str, Any]) -> dict[str, Any]:
