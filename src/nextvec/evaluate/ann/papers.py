@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,14 +30,17 @@ SCHEMA = {
 _MIN_ABSTRACT = 200  # characters
 
 
-def read_papers() -> tuple[list[str], list[str], pa.Table, dict[str, str]]:
-    """(titles, abstracts, attributes, schema), a paper once per title: Daily Papers first, for they know the most."""
+def read_papers(*, each: int | None = None) -> tuple[list[str], list[str], pa.Table, dict[str, str]]:
+    """(titles, abstracts, attributes, schema), a paper once per title: Daily Papers first, for they know the most.
+
+    each: at most so many records of each set, the first ones.
+    """
     titles: list[str] = []
     texts: list[str] = []
     rows: list[dict[str, Any]] = []
     seen: set[str] = set()
     for one in (_daily, _arxiv, _acl):
-        for title, text, row in one():
+        for title, text, row in itertools.islice(one(), each):
             title, text = " ".join(title.split()), " ".join(text.split())
             key = title_key(title)
             if len(text) >= _MIN_ABSTRACT and key and key not in seen:

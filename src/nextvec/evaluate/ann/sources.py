@@ -205,17 +205,24 @@ def collection(path: Path, *, queries: int = 512, seed: int = 0) -> Source:
 
 
 def papers(
-    encoder: Encoder, *, rows: int | None = None, queries: int = 512, seed: int = 0, progress: Progress | None = None
+    encoder: Encoder,
+    *,
+    rows: int | None = None,
+    queries: int = 512,
+    seed: int = 0,
+    each: int | None = None,
+    progress: Progress | None = None,
 ) -> Source:
     """Abstracts of arXiv, the ACL Anthology (from 2016 on) and Daily Papers with their own attributes; the queries are
     titles of held-out papers, their attributes those of the paper.
 
     "year" and "votes" are int, "listed" a date, "venue" a string, "topics" a list (arXiv categories or venues),
-    "has_code" a bool, "authors" how many. NotFoundError where the sets are not on this machine.
+    "has_code" a bool, "authors" how many. rows: so many of them, drawn at random; each: see ``read_papers``.
+    NotFoundError where the sets are not on this machine.
     """
     from nextvec.evaluate.ann.papers import read_papers
 
-    titles, texts, attributes, schema = read_papers()
+    titles, texts, attributes, schema = read_papers(each=each)
     order = np.random.default_rng([seed, 3]).permutation(len(texts))
     total = len(texts) if rows is None else min(rows + queries, len(texts))
     held, kept = np.sort(order[:queries]), np.sort(order[queries:total])

@@ -25,12 +25,13 @@ class LanceDb(Engine):
     package = "lancedb"
     batch = False
 
-    def index(self, table: Any, rows: int) -> None:
-        """Make the vector index."""
+    def index(self, made: Any, rows: int) -> Any:
+        """The vector index, a configuration of the module ``made`` (lancedb.index)."""
         raise NotImplementedError
 
     def build(self, vectors: NDArray[np.float32], attributes: pa.Table) -> None:
         lancedb = require("lancedb", why="the LanceDB engines")
+        made = require("lancedb.index", why="the LanceDB engines")
         flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
         columns = [attributes.column(name) for name in attributes.column_names]
         names = ["_row", *attributes.column_names, "vector"]
@@ -38,9 +39,9 @@ class LanceDb(Engine):
         table = lancedb.connect(str(self.folder)).create_table("t", data)
         for name, kind in self.schema.items():
             few = kind in ("string", "bool") and len(pc.unique(attributes.column(name))) <= _FEW
-            of = "LABEL_LIST" if kind == "list[string]" else "BITMAP" if few else "BTREE"
-            table.create_scalar_index(name, index_type=of)
-        self.index(table, len(vectors))
+            of = made.LabelList if kind == "list[string]" else made.Bitmap if few else made.BTree
+            table.create_index(name, config=of())
+        table.create_index("vector", config=self.index(made, len(vectors)))
 
     def open(self, attributes: pa.Table) -> None:
         lancedb = require("lancedb", why="the LanceDB engines")

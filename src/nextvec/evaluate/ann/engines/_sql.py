@@ -12,16 +12,18 @@ __all__ = ["DUCKDB", "LANCE", "POSTGRES", "Dialect", "sql"]
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """quote: around names; contains: the text for a list column {0} that holds {1}; zone: behind a time in UTC."""
+    """quote: around names; contains: the text for a list column {0} that holds {1}; zone: behind a time in UTC;
+    double: the name of float64."""
 
     quote: str
     contains: str
     zone: str = "Z"
+    double: str = "DOUBLE"
 
 
 DUCKDB = Dialect('"', "list_contains({0}, {1})", zone="")  # with time zones it needs an extension from the network
 LANCE = Dialect("`", "array_has({0}, {1})")
-POSTGRES = Dialect('"', "{0} @> ARRAY[{1}]")
+POSTGRES = Dialect('"', "{0} @> ARRAY[{1}]", double="DOUBLE PRECISION")
 
 
 def sql(tree: Filter, dialect: Dialect) -> str:
@@ -31,7 +33,7 @@ def sql(tree: Filter, dialect: Dialect) -> str:
         return dialect.quote + column.replace(dialect.quote, dialect.quote * 2) + dialect.quote
 
     def literal(value: Value) -> str:
-        return _literal(value, dialect.zone)
+        return _literal(value, dialect)
 
     match tree:
         case And(parts):
@@ -55,17 +57,17 @@ def sql(tree: Filter, dialect: Dialect) -> str:
             return "(" + dialect.contains.format(name(column.name), literal(value)) + ")"
 
 
-def _literal(value: Value, zone: str) -> str:
+def _literal(value: Value, dialect: Dialect) -> str:
     match value:
         case bool():
             return "true" if value else "false"
         case str():
             return "'" + value.replace("'", "''") + "'"
         case dt.datetime():
-            return f"timestamp '{value.astimezone(dt.UTC).strftime('%Y-%m-%dT%H:%M:%S.%f')}{zone}'"
+            return f"timestamp '{value.astimezone(dt.UTC).strftime('%Y-%m-%dT%H:%M:%S.%f')}{dialect.zone}'"
         case dt.date():
             return f"date '{value.isoformat()}'"
         case float():
-            return f"CAST('{value!r}' AS DOUBLE PRECISION)" if "e" in repr(value) else repr(value)
+            return f"CAST('{value!r}' AS {dialect.double})"
         case _:
             return str(value)

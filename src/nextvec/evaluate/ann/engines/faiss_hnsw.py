@@ -23,7 +23,7 @@ class FaissHnsw(Faiss):
         return index
 
     def sweep(self, k: int) -> list[dict[str, Any]]:
-        return [{"efSearch": ef} for ef in (16, 32, 64, 128, 256, 512, 1024, 2048) if ef >= k] or [{"efSearch": k}]
+        return [{"efSearch": ef} for ef in (16, 64, 192, 512, 2048) if ef >= k] or [{"efSearch": k}]
 
     def parameters(self, faiss: Any, selector: Any, setting: Setting) -> Any:
         options = {} if selector is None else {"sel": selector}

@@ -26,7 +26,7 @@ class FaissIvf(Faiss):
 
     def sweep(self, k: int) -> list[dict[str, Any]]:
         lists = int(self._index.nlist)
-        probes = [n for n in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048) if n < lists]
+        probes = [n for n in (1, 4, 12, 32, 96, 256, 768, 2048) if n < lists]
         return [{"nprobe": n} for n in [*probes, lists]]
 
     def parameters(self, faiss: Any, selector: Any, setting: Setting) -> Any:

@@ -14,9 +14,8 @@ class LanceDbIvf(LanceDb):
 
     note = "IVF_FLAT, scalar indexes, prefilter; one query a call"
 
-    def index(self, table: Any, rows: int) -> None:
-        parts = max(1, int(math.sqrt(rows)))
-        table.create_index(metric="dot", num_partitions=parts, index_type="IVF_FLAT")
+    def index(self, made: Any, rows: int) -> Any:
+        return made.IvfFlat(distance_type="dot", num_partitions=max(1, int(math.sqrt(rows))))
 
     def settings(self, k: int) -> list[Setting]:
         parts = max(1, int(math.sqrt(self._table.count_rows())))

@@ -66,7 +66,7 @@ class PgVector(Engine):
         self._connection.execute("SET hnsw.iterative_scan = strict_order")
 
     def settings(self, k: int) -> list[Setting]:
-        return [Setting("pgvector HNSW", {"ef_search": ef}) for ef in (16, 40, 100, 250, 500, 1000) if ef >= k]
+        return [Setting("pgvector HNSW", {"ef_search": ef}) for ef in (16, 40, 120, 400, 1000) if ef >= k]
 
     def prepare(self, text: str | None, setting: Setting) -> str:
         self._connection.execute(f"SET hnsw.ef_search = {setting.values['ef_search']}")

@@ -68,7 +68,7 @@ class QdrantEdge(Engine):
         self._shard = self._q.EdgeShard.load(str(self.folder / "shard"))
 
     def settings(self, k: int) -> list[Setting]:
-        return [Setting("qdrant edge", {"hnsw_ef": ef}) for ef in (16, 32, 64, 128, 256, 512, 1024)]
+        return [Setting("qdrant edge", {"hnsw_ef": ef}) for ef in (16, 64, 192, 512, 1024)]
 
     def prepare(self, text: str | None, setting: Setting) -> Any:
         if text is None:
