@@ -15,6 +15,7 @@ from nextvec.files import human_bytes
 __all__ = ["OURS", "markdown", "summarise"]
 
 OURS = "nextvec"
+_LONGEST = 120  # characters of a failure in a table; ann.json has all of it
 _Table = dict[str, Any]
 
 
@@ -182,11 +183,15 @@ def _engines(engines: Sequence[Mapping[str, Any]]) -> list[str]:
             size(one["build_bytes"]),
             size(one["search_bytes"]),
             size(one["disk_bytes"]),
-            one["failed"] or one["note"],
+            _cropped(one["failed"]) if one["failed"] else one["note"],
         ]
         for one in engines
     ]
     return _grid(["engine", "build", "memory, build", "memory, search", "disk", "note"], rows, texts=(0, 5))
+
+
+def _cropped(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 def _ratios(table: Sequence[Mapping[str, Any]]) -> list[str]:
