@@ -17,6 +17,7 @@ from nextvec.evaluate.ann.engines.nextvec import Nextvec
 from nextvec.evaluate.ann.make import Plan, Source, make
 from nextvec.evaluate.ann.workload import Workload, matching
 from nextvec.search import where
+from nextvec.search.collection import Collection
 from nextvec.types import NotFoundError
 
 ROWS = 300
@@ -126,6 +127,17 @@ def test_the_collection_forgets_only_where_the_filter_counts_as_new(workload: Wo
     engine.search(workload.queries[:1], 5, "year > 2000", new)
     assert len(snapshot._masks) == 1  # the one that this call made
     engine.close()
+
+
+def test_the_collection_is_swept_by_recall_where_it_takes_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def search(
+        self: Collection, vector: object, k: int = 10, *, where: str | None = None, recall: object = "exact"
+    ) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(Collection, "search", search)
+    swept = [s for s in Nextvec(tmp_path, {}).settings(10) if not s.ready]
+    assert [s.values for s in swept] == [{"recall": 0.95}, {"recall": 0.99}, {"recall": "exact"}]
 
 
 def test_an_engine_that_is_not_installed_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,6 +188,8 @@ def test_the_table_takes_the_fastest_setting_that_reaches_the_target() -> None:
     assert row["ratios"]["nextvec"]["single"] == {"ratio": 0.5, "peer": "peer"}  # matches at hand do not compare
     assert row["ratios"]["nextvec, filter known"]["single"] == {"ratio": 0.5, "peer": "peer, bitmap ready"}
     assert row["ratios"]["nextvec"]["batch"] is None
+    short = summary._short([summary._row([{**_point("low", 0.5, 1.0), "fill": 0.25}], CELL, 0.95)])
+    assert short[-1] == "- low: 0.25 of them (range 10 % independent)"
 
 
 def test_rounds_become_medians_with_their_spread() -> None:

@@ -210,6 +210,13 @@ def test_a_parquet_file_that_does_not_do(tmp_path: Path, column: str, attributes
         parquet(tmp_path / "d.parquet", column, attributes)
 
 
+def test_numbers_beyond_64_bits_are_refused(tmp_path: Path) -> None:
+    large = _table().set_column(0, "id", pa.array([2**63 + i for i in range(60)], pa.uint64()))
+    pq.write_table(large.rename_columns(["big", *large.column_names[1:]]), tmp_path / "d.parquet")
+    with pytest.raises(InputError, match="outside the range of its type"):
+        parquet(tmp_path / "d.parquet", "v", ["big"])
+
+
 def test_uneven_vectors_and_files_that_are_not_parquet(tmp_path: Path) -> None:
     pq.write_table(pa.table({"v": [[1.0], [1.0, 2.0], [3.0]]}), tmp_path / "d.parquet")
     with pytest.raises(InputError, match="vectors of 1 to 2 numbers"):

@@ -122,7 +122,10 @@ def parquet(path: Path, vector: str, attributes: Sequence[str], *, queries: int 
     matrix = _matrix(table.column(vector), f"{path.name}: {vector}")
     schema = {name: _kind(table.schema.field(name).type, f"{path.name}: column {name!r}") for name in attributes}
     check_schema(matrix.shape[1], "cosine", schema)
-    typed = {name: _cast(table.column(name), kind) for name, kind in schema.items()}
+    try:
+        typed = {name: _cast(table.column(name), kind) for name, kind in schema.items()}
+    except pa.ArrowException as error:
+        raise InputError(f"{path.name}: an attribute is outside the range of its type: {error}") from error
     kept, own, held, held_own = hold_out(matrix, _table(typed, len(matrix)), queries, seed)
     return Source(
         name=_safe(path.stem), vectors=kept, attributes=own, schema=schema, queries=held, query_attributes=held_own,

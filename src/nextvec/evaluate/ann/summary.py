@@ -128,7 +128,11 @@ def _best(points: Sequence[Mapping[str, Any]], target: float) -> dict[str, Any]:
     for way in ("single", "batch"):
         usable = [p for p in pool if p[way]]
         one = max(usable, key=lambda p: p[way]["qps"]) if usable else None
-        found[way] = None if one is None else {**one[way], "setting": one["setting"], "recall": one["recall"]}
+        found[way] = (
+            None
+            if one is None
+            else {**one[way], "setting": one["setting"], "recall": one["recall"], "fill": one["fill"]}
+        )
     return found
 
 
@@ -161,6 +165,7 @@ def markdown(document: Mapping[str, Any]) -> str:
     for (correlation, kind), rows in groups.items():
         title = "no filter" if kind == "none" else f'"{kind}" filters, {correlation}'
         lines += ["", f"## {title}", "", *_speeds(rows)]
+    lines += _short(document["table"])
     if document["left_out"]:
         lines += ["", "Left out:", "", *(f"- {name}: {why}" for name, why in document["left_out"].items())]
     return "\n".join(lines) + "\n"
@@ -216,6 +221,18 @@ def _ratios(table: Sequence[Mapping[str, Any]]) -> list[str]:
         "",
         *_grid(["", *(f"{b:g} %" for b in buckets)], rows),
     ]
+
+
+def _short(table: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Series that gave fewer hits than there are, each with the cell where that was worst."""
+    worst: dict[str, tuple[float, str]] = {}
+    for row in table:
+        for series, best in row["best"].items():
+            fill = best["single"]["fill"]
+            if fill < worst.get(series, (1.0, ""))[0]:
+                worst[series] = fill, f"{row['kind']} {row['bucket']:g} % {row['correlation']}"
+    told = [f"- {series}: {fill:.2f} of them ({cell})" for series, (fill, cell) in worst.items()]
+    return ["", "Fewer hits than min(k, matches), at worst:", "", *told] if told else []
 
 
 def _speeds(rows: Sequence[Mapping[str, Any]]) -> list[str]:
