@@ -100,6 +100,7 @@ def test_a_sweep_ends_where_the_recall_is_full(place: Path) -> None:
     assert [(point["setting"], point["recall"]) for point in points] == [("how bad", 0.4), ("how good", 1.0)]
     assert "how slow" not in engine.asked
     assert points[0]["batch"] is None and points[0]["single"]["calls"] >= 3 and points[0]["single"]["qps"] > 0
+    assert points[0]["single"]["cpu_ms"] > 0
 
 
 def test_a_run_goes_on_engine_by_engine(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +195,7 @@ def test_the_table_takes_the_fastest_setting_that_reaches_the_target() -> None:
 
 def test_rounds_become_medians_with_their_spread() -> None:
     def one(qps: float) -> dict[str, Any]:
-        rate = {"qps": qps, "p99_ms": 1.0}
+        rate = {"qps": qps, "p99_ms": 1.0, "cpu_ms": 0.5}
         return {"points": [{**_point("a", 1.0, qps), "single": rate, "batch": {"qps": 10 * qps}}]}
 
     (point,) = summary._points({"e": {"rounds": [one(3.0), one(1.0), one(2.0)]}})

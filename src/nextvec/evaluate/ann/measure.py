@@ -202,17 +202,20 @@ def _in_turn(workload: Workload, numbers: Sequence[int]) -> Iterator[tuple[int, 
 
 
 def _rates(call: Callable[[int], int], seconds: float) -> dict[str, float]:
-    """Queries per second and the median and 99th percentile of milliseconds per call. ``call(i)`` gives its queries."""
+    """Queries per second, the median and 99th percentile of milliseconds per call, and the milliseconds of processor
+    time per query in this process, all threads together. ``call(i)`` gives how many queries it answered."""
     times: list[float] = []
     queries = 0
-    began = time.perf_counter()
+    began, processor = time.perf_counter(), time.process_time()
     while len(times) < _LEAST_CALLS or time.perf_counter() - began < seconds:
         start = time.perf_counter()
         queries += call(len(times))
         times.append(time.perf_counter() - start)
+    processor = time.process_time() - processor
     return {
         "qps": queries / sum(times),
         "median_ms": float(np.median(times)) * 1000,
         "p99_ms": float(np.percentile(times, 99)) * 1000,
+        "cpu_ms": processor * 1000 / queries,
         "calls": len(times),
     }

@@ -77,6 +77,7 @@ def _points(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "wrong": sum(p["wrong"] for p in same),
                 "single": _spread([p["single"]["qps"] for p in same]),
                 "single_p99_ms": float(np.median([p["single"]["p99_ms"] for p in same])),
+                "single_cpu_ms": float(np.median([p["single"]["cpu_ms"] for p in same])),
                 "batch": _spread([p["batch"]["qps"] for p in same if p["batch"]]),
             }
         )  # fmt: skip
