@@ -32,6 +32,7 @@ _THREADS = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "TOKIO_WORKER_THREADS",
     "LANCE_CPU_THREADS",
 )  # fmt: skip
+_SCHEMA = 1  # of the documents in results: another one is not gone on with
 _TAIL = 400  # characters of what a failed process said last
 
 
@@ -174,7 +175,7 @@ def _accept(own: dict[str, Any], place: str, document: dict[str, Any]) -> None:
 
 def _key(workload: Path, options: Options) -> str:
     """A hash of what decides a result, so that no run goes on with those of another."""
-    told = json.dumps([sha256(workload / "workload.json"), options.seconds, options.threads])
+    told = json.dumps([_SCHEMA, sha256(workload / "workload.json"), options.seconds, options.threads])
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
