@@ -58,7 +58,7 @@ def _source() -> Source:
 @pytest.fixture(scope="module")
 def workload() -> Workload:
     return make(
-        _source(), Plan(filters=6, queries=2, k=5, buckets=(1.0, 10.0, 50.0, 100.0), correlations=("independent",))
+        _source(), Plan(filters=3, queries=2, k=5, buckets=(1.0, 10.0, 50.0, 100.0), correlations=("independent",))
     )
 
 
