@@ -82,12 +82,14 @@ def respond(request: Request, source: Source, remembered: Remembered, began: flo
 
 
 def _answers(request: Request, source: Source, remembered: Remembered) -> list[_Answer]:
-    if request.recall is not None:
+    if request.recall is not None and not request.is_plain:
         everyone = list(range(len(request)))
         return [_first_page(request, one) for one in _rankings(request, source, everyone, [0] * len(everyone))]
     version = source.snapshot.version
     # Worked out when a cursor comes in or is asked for: that is a fifth of the time of a small search.
     prints = cache(partial(request.fingerprints, source.snapshot.identity))
+    if request.is_plain:
+        return _plain(request, source, prints)
     starts = [cursor.done for cursor in request.cursors] or [0] * len(request)
     if request.cursors and any(cursor.search != own for cursor, own in zip(request.cursors, prints(), strict=False)):
         raise InputError(
@@ -109,6 +111,22 @@ def _answers(request: Request, source: Source, remembered: Remembered) -> list[_
                 remembered.keep(version, prints()[i], ranking)
         answers.append(_Answer(ranked, ranking.plan, ranking.reranked, next_page))
     return answers
+
+
+def _plain(request: Request, source: Source, prints: Callable[[], Sequence[bytes]]) -> list[_Answer]:
+    """The k best by vector and nothing else: what most searches are, without what the others need."""
+    assert request.vectors is not None and request.k is not None
+    total, version, k = source.matches, source.snapshot.version, request.k
+    return [
+        _Answer(
+            (one.rows, one.scores),
+            one.plan,
+            one.reranked,
+            partial(_cursor, prints, i, version, k) if total > k and request.recall is None else None,
+            one.told,
+        )
+        for i, one in enumerate(source.find(request.vectors, min(k, max(total, 1))))
+    ]
 
 
 def _cursor(prints: Callable[[], Sequence[bytes]], i: int, version: int, done: int) -> str:

@@ -64,6 +64,12 @@ class Request:
     recall: float | None
     explain: bool
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether this asks for the first k rows by vector, as they come."""
+        shaped = self.min_score is not None or self.diversity or self.group_by is not None or self.cursors
+        return not shaped and self.texts is None and self.k is not None
+
     def __len__(self) -> int:
         return len(self.vectors) if self.vectors is not None else len(self.texts or ())
 
