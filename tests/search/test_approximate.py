@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nextvec.search.collection import Collection
 from nextvec.search.indexes import approximate, codes
 from nextvec.search.indexes.approximate import ApproximateFiles
-from nextvec.search.indexes.cells import build_cells, cell_count, prepare, search_cells, view
+from nextvec.search.indexes.cells import build_cells, cell_count, nearest, prepare, search_cells
 from nextvec.search.indexes.exact import ExactIndex
 from nextvec.search.indexes.rows import in_memory
 from nextvec.search.planner import Watch
@@ -263,7 +263,7 @@ def test_cells_that_give_every_row_give_the_exact_answer(
         filter_ = prepare(cells, allowed, 2_000)
         for query in QUERIES[:5]:
             truth = exact.search(query[None], 10, allowed)[0]
-            found = search_cells(cells, exact, query, 10, filter_, view(cells, query, filter_), rows=2_000)
+            found = search_cells(cells, exact, query, 10, filter_, nearest(cells, query), rows=2_000)
             assert found.rows.tolist() == truth.rows.tolist() and found.scores.tolist() == truth.scores.tolist()
 
 

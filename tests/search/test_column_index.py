@@ -84,7 +84,9 @@ def test_wide_filters_unique_texts_and_large_numbers_are_left_to_the_pass() -> N
     column = pa.array(range(2000), pa.int64())
     index = column_index.index_of(column, "int")
     assert index is not None
-    for where in ("year > 10", "NOT year = 3", "year != 3", "year > 3.5"):
+    wide = column_index.resolve(parse("year > 10 AND year <= 1500", COLUMNS), 2000, {"year": index}.get, {}.__getitem__)
+    assert wide is not None and wide.tolist() == list(range(11, 1501))
+    for where in ("NOT year = 3", "year != 3", "year > 3.5"):
         assert (
             column_index.resolve(parse(where, COLUMNS), 2000, {"year": index}.get, {"year": column}.__getitem__) is None
         )

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.search.indexes.cells import Cells, prepare, search_cells, view
+from nextvec.search.indexes.cells import Cells, nearest, prepare, search_cells, seen_by
 from nextvec.search.indexes.exact import GATHER_SHARE, ExactIndex
 from nextvec.search.indexes.graph import search_graph
 
@@ -142,11 +142,11 @@ def _needed(exact: ExactIndex, cells: Cells, queries: Float32, k: int, allowed: 
     cell_of = np.searchsorted(cells.starts, cells.places, side="right") - 1
     found = []
     for query, best in zip(queries, exact.search(queries, k, allowed), strict=True):
-        seen = view(cells, query, filter_)
-        rank = np.empty(len(seen.order), np.int64)
-        rank[seen.order] = np.arange(len(rank))
+        order = nearest(cells, query)
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(rank))
         inside = best.rows[best.rows < len(cells)]
-        found.append(seen.seen[rank[cell_of[inside]]])
+        found.append(seen_by(filter_, order)[rank[cell_of[inside]]])
     return np.concatenate(found)
 
 
@@ -209,7 +209,7 @@ def _costs(
         costs[name] = (0.0, timed(functools.partial(_scan, exact, some, k), _REPEATS // 2) / size / total)
 
     def look(query: Float32, amount: float) -> object:
-        return search_cells(cells, exact, query[0], k, everything, view(cells, query[0], everything), rows=amount)
+        return search_cells(cells, exact, query[0], k, everything, nearest(cells, query[0]), rows=amount)
 
     costs["cells"] = line(look, total // 100, total // 10)
     if graph is not None:

@@ -299,6 +299,8 @@ class Collection(Handle):
         if request.cursors and request.cursors[0].version != snapshot.version:
             return self._continued(request.cursors[0].version, request, tree, began)
         allowed = None if tree is None else snapshot.matching(tree)
+        if allowed is not None and len(allowed) == snapshot.rows:
+            allowed = None
         source = Source(
             snapshot,
             allowed,

@@ -36,12 +36,14 @@ class ColumnIndex(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sorted:
-    """values [n] ascending, as int64 or float64, rows [n] in that order, nulls: rows without a value."""
+    """values [n] ascending, as int64 or float64, rows [n] in that order, nulls: rows without a value; dense [N]: the
+    values as they lie in the column, 0 for NULL."""
 
     kind: str
     values: NDArray[np.int64] | NDArray[np.float64]
     rows: Int64
     nulls: Int64
+    dense: NDArray[np.int64] | NDArray[np.float64]
 
     @classmethod
     def of(cls, column: pa.Array, kind: str) -> Sorted:
@@ -55,7 +57,33 @@ class Sorted:
             valid = valid.cast(pa.int64())
         values = valid.to_numpy(zero_copy_only=False)
         order = np.argsort(values, kind="stable")
-        return cls(kind, values[order], rows[order], nulls)
+        dense = np.zeros(len(column), values.dtype)
+        dense[rows] = values
+        return cls(kind, values[order], rows[order], nulls, dense)
+
+    def wide(self, leaf: Filter) -> Int64 | None:
+        """The rows of a range of many rows, ascending, by one pass over plain numbers."""
+        bounds = self._range(leaf)
+        if bounds is None or bounds[0] >= bounds[1]:
+            return None
+        low, high = self.values[bounds[0]], self.values[bounds[1] - 1]
+        if bounds[0] == 0:
+            mask = self.dense <= high
+        elif bounds[1] == len(self.values):
+            mask = self.dense >= low
+        else:
+            mask = (self.dense >= low) & (self.dense <= high)
+        mask[self.nulls] = False
+        return np.flatnonzero(mask)
+
+    def _range(self, leaf: Filter) -> tuple[int, int] | None:
+        """Where the values of a comparison, or of several, lie in ``values``."""
+        parts = leaf.parts if isinstance(leaf, filters.And) else (leaf,)
+        found = [self._bounds(part.operator, part.value) for part in parts if isinstance(part, filters.Compare)]
+        known = [pair for pair in found if pair is not None]
+        if len(known) < len(parts):
+            return None
+        return max(start for start, _ in known), min(stop for _, stop in known)
 
     def slices(self, leaf: Filter) -> list[Int64] | None:
         match leaf:
@@ -63,14 +91,8 @@ class Sorted:
                 return [self.nulls]
             case filters.In(_, values):
                 bounds = [self._bounds("=", value) for value in values]
-            case filters.Compare(_, operator, value):
-                bounds = [self._bounds(operator, value)]
-            case filters.And(parts):  # comparisons with this column: BETWEEN
-                both = [self._bounds(part.operator, part.value) for part in parts if isinstance(part, filters.Compare)]
-                known = [pair for pair in both if pair is not None]
-                if len(known) < len(parts):
-                    return None
-                bounds = [(max(start for start, _ in known), min(stop for _, stop in known))]
+            case filters.Compare() | filters.And():  # of comparisons with this column: BETWEEN
+                bounds = [self._range(leaf)]
             case _:
                 return None
         runs = [None if pair is None else self.rows[pair[0] : max(pair)] for pair in bounds]
@@ -168,8 +190,13 @@ def resolve(
     """
     tree = _with_ranges(tree, index)
     most = _most(tree, index)
-    if most is None or (most > FEW * rows and not _one_run(tree, index)):
+    if most is None:
         return None
+    if most > FEW * rows and not _one_run(tree, index):
+        name = next(iter(filters.columns_used(tree)))
+        known = index(name)
+        leaf = isinstance(tree, filters.Compare) or _is_range(tree, index)
+        return known.wide(tree) if leaf and isinstance(known, Sorted) else None
     return _rows(tree, index, columns)
 
 

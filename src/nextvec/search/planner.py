@@ -21,15 +21,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.search.indexes.approximate import Approximate
-from nextvec.search.indexes.cells import Prepared, View, prepare, search_cells, view
+from nextvec.search.indexes.cells import Prepared, nearest, prepare, search_cells, share_near
 from nextvec.search.indexes.exact import DIRECT, ExactIndex, Found, spread, workers
-from nextvec.search.indexes.graph import bitmap, search_graph
+from nextvec.search.indexes.graph import search_graph
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
@@ -40,7 +41,8 @@ ADVERSE = 0.67  # of the filter's share of all rows; a neighbourhood with less o
 WIDEST = 2_048  # of a walk through the graph
 _FILTERS = 32  # prepared ones kept
 _BATCH = 8  # queries from which the exact index scans them together and the others share the threads
-_SAMPLE_EVERY = 64  # searches per one that is checked
+_SAMPLE_SOON, _SAMPLE_SELDOM = 32, 1_024  # searches per one that is checked
+_SOON = 4_096  # searches
 _ENOUGH = 32  # checked answers before a correction
 _LEAST, _MOST = 0.5, 64.0  # of the corrections
 
@@ -96,6 +98,45 @@ class Watch:
         return told
 
 
+class Filtered:
+    """One filter as the approximate ways see it, worked out as far as they ask. allowed: its rows, ascending."""
+
+    def __init__(self, near: Approximate, allowed: Int64 | None, total: int) -> None:
+        self.allowed = allowed
+        self._near = near
+        self._total = total
+
+    @cached_property
+    def mask(self) -> NDArray[np.bool_]:
+        """Of the rows that cells and graph hold: bool [n]."""
+        mask = np.zeros(len(self._near.cells), np.bool_)
+        if self.allowed is None:
+            mask[:] = True
+        else:
+            mask[self.allowed[: np.searchsorted(self.allowed, len(mask))]] = True
+        return mask
+
+    @cached_property
+    def bits(self) -> NDArray[np.uint8] | None:
+        """The mask as bits, lowest first, as faiss's selector reads them."""
+        return None if self.allowed is None else np.packbits(self.mask, bitorder="little")
+
+    @cached_property
+    def tail(self) -> Int64:
+        """Allowed rows that came after cells and graph were made."""
+        inside = len(self._near.cells)
+        if self.allowed is None:
+            return np.arange(inside, self._total)
+        return self.allowed[np.searchsorted(self.allowed, inside) :]
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """For the cells."""
+        if self.allowed is None:
+            return self._near.everything(self._total)
+        return prepare(self._near.cells, self.allowed, self._total)
+
+
 class Planner:
     """Answers searches over one exact index and what was built beside it. Safe to share between threads."""
 
@@ -103,7 +144,7 @@ class Planner:
         self.exact = exact
         self.approximate = approximate
         self.watch = watch or Watch()
-        self._filters: OrderedDict[int, tuple[Int64, Prepared, NDArray[np.uint8]]] = OrderedDict()
+        self._filters: OrderedDict[int, Filtered] = OrderedDict()
         self._lock = threading.Lock()
         self._searches = 0
 
@@ -123,10 +164,10 @@ class Planner:
         if ways[0].name == "exact":
             # The matches are at best spread evenly: a denser neighbourhood needs more rows yet, a thinner one is exact.
             return [replace(one, told=_told(ways)) for one in self.exact.search(queries, k, allowed)]
-        filter_, bits = self._prepared(near, allowed)
+        filter_ = self._filtered(near, allowed)
         plan = functools.partial(self._plan, near, filter_, k, target, matches, alone)
         plans = _each(plan, list(queries), alone)
-        found = self._run(near, queries, k, allowed, filter_, bits, plans, alone)
+        found = self._run(near, queries, k, filter_, plans, alone)
         self._sample(queries, k, allowed, target, found, plans[0][0][0].name)
         return [replace(one, told=_told(ways)) for one, (ways, _) in zip(found, plans, strict=True)]
 
@@ -136,24 +177,18 @@ class Planner:
         return f"{matches} matches for k={k}: fewer than an approximate way pays for"
 
     def _plan(
-        self,
-        near: Approximate,
-        filter_: Prepared,
-        k: int,
-        target: float,
-        matches: int,
-        alone: bool,
-        query: Float32,
-    ) -> tuple[list[Way], View | None]:
-        """The ways for one query, the cheapest first, and its view of the cells if one was taken."""
+        self, near: Approximate, filter_: Filtered, k: int, target: float, matches: int, alone: bool, query: Float32
+    ) -> tuple[list[Way], Int64 | None]:
+        """The ways for one query, the cheapest first, and the order of the cells if it was looked at."""
         share = matches / len(self.exact.rows)
-        if filter_.places is None and near.graph is not None:
+        if filter_.allowed is None:
             return self._ways(near, k, target, matches, share, alone), None
-        seen = view(near.cells, query, filter_)
-        if seen.share < ADVERSE * share:
+        order = nearest(near.cells, query)
+        local = share_near(near.cells, order, filter_.mask)
+        if local < ADVERSE * share:
             cost = near.calibration.exact(matches, len(self.exact.rows), alone)
-            return [Way("exact", matches, cost)], seen
-        return self._ways(near, k, target, matches, max(seen.share, share), alone), seen
+            return [Way("exact", matches, cost)], order
+        return self._ways(near, k, target, matches, max(local, share), alone), order
 
     def _ways(self, near: Approximate, k: int, target: float, matches: int, share: float, alone: bool) -> list[Way]:
         """The ways where ``share`` of the rows near the query match, the cheapest first."""
@@ -176,22 +211,21 @@ class Planner:
         near: Approximate,
         queries: Float32,
         k: int,
-        allowed: Int64 | None,
-        filter_: Prepared,
-        bits: NDArray[np.uint8] | None,
-        plans: list[tuple[list[Way], View | None]],
+        filter_: Filtered,
+        plans: list[tuple[list[Way], Int64 | None]],
         alone: bool,
     ) -> list[Found]:
-        want = min(k, filter_.matches)
+        want = k if filter_.allowed is None else min(k, len(filter_.allowed))
 
         def answer(number: int) -> Found | None:
-            (way, *_), seen = plans[number]
+            (way, *_), order = plans[number]
             query = queries[number]
             if way.name == "graph":
-                found = search_graph(near.graph, self.exact, query, k, bits, filter_.tail, width=int(way.amount))
+                width = int(way.amount)
+                found = search_graph(near.graph, self.exact, query, k, filter_.bits, filter_.tail, width=width)
             elif way.name == "cells":
-                seen = seen or view(near.cells, query, filter_)
-                found = search_cells(near.cells, self.exact, query, k, filter_, seen, rows=way.amount)
+                order = nearest(near.cells, query) if order is None else order
+                found = search_cells(near.cells, self.exact, query, k, filter_.prepared, order, rows=way.amount)
             else:
                 return None
             return found if len(found.rows) >= want else None
@@ -200,26 +234,21 @@ class Planner:
         left = [number for number, found in enumerate(answers) if found is None]
         if left:
             # Planned so, or fewer hits than there are matches: the exact index is never wrong.
-            for number, found in zip(left, self.exact.search(queries[left], k, allowed), strict=True):
+            for number, found in zip(left, self.exact.search(queries[left], k, filter_.allowed), strict=True):
                 answers[number] = found
         return [found for found in answers if found is not None]
 
-    def _prepared(self, near: Approximate, allowed: Int64 | None) -> tuple[Prepared, NDArray[np.uint8] | None]:
-        """The filter as cells and graph see it. Snapshots hand out one array per filter, which is what is kept."""
+    def _filtered(self, near: Approximate, allowed: Int64 | None) -> Filtered:
+        """The filter, known again by its array: snapshots hand out the same one for the same filter."""
         if allowed is None:
-            return near.everything(len(self.exact.rows)), None
+            return Filtered(near, None, len(self.exact.rows))
         with self._lock:
             kept = self._filters.get(id(allowed))
-            if kept is not None and kept[0] is allowed:
-                self._filters.move_to_end(id(allowed))
-                return kept[1], kept[2]
-        made = prepare(near.cells, allowed, len(self.exact.rows))
-        bits = bitmap(len(near.cells), allowed)
-        with self._lock:
-            self._filters[id(allowed)] = (allowed, made, bits)
-            if len(self._filters) > _FILTERS:
-                self._filters.popitem(last=False)
-        return made, bits
+            if kept is None or kept.allowed is not allowed:
+                kept = self._filters[id(allowed)] = Filtered(near, allowed, len(self.exact.rows))
+                if len(self._filters) > _FILTERS:
+                    self._filters.popitem(last=False)
+            return kept
 
     def _sample(
         self, queries: Float32, k: int, allowed: Int64 | None, target: float, found: list[Found], way: str
@@ -227,7 +256,9 @@ class Planner:
         """Hand the first answer of one search in a few dozen to the background check."""
         with self._lock:
             before, self._searches = self._searches, self._searches + len(queries)
-        if before // _SAMPLE_EVERY < self._searches // _SAMPLE_EVERY and found[0].plan.startswith(way):
+            # Soon at first, seldom later: a check costs as much as many searches.
+            every = _SAMPLE_SOON if before < _SOON else _SAMPLE_SELDOM
+        if before // every < self._searches // every and found[0].plan.startswith(way):
             _checker().submit(self._check, queries[:1].copy(), k, allowed, target, way, found[0])
 
     def _check(self, query: Float32, k: int, allowed: Int64 | None, target: float, way: str, found: Found) -> None:

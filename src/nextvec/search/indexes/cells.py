@@ -26,6 +26,7 @@ Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
 
 SPARE = 3  # candidates re-scored per hit asked for: int8 scores order near ties wrongly
+_MANY_NEAR = 512  # cells looked at, at most, to find that many rows
 NEAR = 0.02  # share of all rows that counts as the neighbourhood of a query
 _POINTS = 64  # rows per centroid that k-means sees
 _ROUNDS = 10
@@ -121,38 +122,36 @@ def prepare(cells: Cells, allowed: Int64 | None, total: int) -> Prepared:
     return Prepared(places, starts, allowed[cut:], len(allowed))
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """The cells from where a query stands. order [C]: nearest first; seen [C]: matching rows in the nearest ones;
-    share: of the rows in the neighbourhood that match."""
-
-    order: Int64
-    seen: Int64
-    share: float
+def nearest(cells: Cells, query: Float32) -> Int64:
+    """The cells, nearest to float32 [D] first: [C]."""
+    order: Int64 = np.argsort(-(cells.means @ query))
+    return order
 
 
-def view(cells: Cells, query: Float32, filter_: Prepared) -> View:
-    """For float32 [D]."""
-    order = np.argsort(-(cells.means @ query))
-    sizes = np.diff(cells.starts)[order]
-    seen = np.cumsum(np.diff(filter_.starts)[order])
-    if filter_.places is None:
-        return View(order, seen, 1.0)
-    all_rows = np.cumsum(sizes)
-    near = int(np.searchsorted(all_rows, NEAR * len(cells)))
-    return View(order, seen, float(seen[near] + 1) / float(all_rows[near] + 1))
+def share_near(cells: Cells, order: Int64, mask: NDArray[np.bool_]) -> float:
+    """The share of the rows in the neighbourhood that match. order: the cells, nearest first; mask [n]: the matches."""
+    ends = np.cumsum((cells.starts[order + 1] - cells.starts[order])[:_MANY_NEAR])
+    count = int(np.searchsorted(ends, NEAR * len(cells))) + 1
+    rows = np.concatenate([cells.order[cells.starts[cell] : cells.starts[cell + 1]] for cell in order[:count]])
+    return float(np.count_nonzero(mask[rows]) + 1) / (len(rows) + 1)
+
+
+def seen_by(filter_: Prepared, order: Int64) -> Int64:
+    """Matching rows in the nearest 1, 2, ... C cells: [C]."""
+    return np.cumsum(np.diff(filter_.starts)[order])
 
 
 def search_cells(
-    cells: Cells, exact: ExactIndex, query: Float32, k: int, filter_: Prepared, seen: View, *, rows: float
+    cells: Cells, exact: ExactIndex, query: Float32, k: int, filter_: Prepared, order: Int64, *, rows: float
 ) -> Found:
     """The best min(k, M) among the ``rows`` matching rows that are nearest by cell, and all that came later.
+    order [C]: the cells, nearest first.
 
     Scores are those of the exact index. There may be fewer hits than that where ``rows`` < k.
     """
     code = kernels.quantise(query[None])
-    last = int(np.searchsorted(seen.seen, rows)) + 1
-    found, scores = _scan(cells, code, filter_, np.sort(seen.order[:last]))
+    last = int(np.searchsorted(seen_by(filter_, order), rows)) + 1
+    found, scores = _scan(cells, code, filter_, np.sort(order[:last]))
     if len(filter_.tail):
         late = exact.rows
         more = kernels.dots(code.codes, np.take(late.codes, filter_.tail, axis=0))[0] * late.scale[filter_.tail]

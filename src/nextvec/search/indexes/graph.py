@@ -47,13 +47,6 @@ def extend_graph(graph: Any, rows: Rows, after: Callable[[int], None]) -> None:
         after(graph.ntotal)
 
 
-def bitmap(rows: int, allowed: Int64) -> NDArray[np.uint8]:
-    """The allowed rows below ``rows`` as bits, lowest first: what faiss's selector reads."""
-    mask = np.zeros(rows, np.bool_)
-    mask[allowed[: np.searchsorted(allowed, rows)]] = True
-    return np.packbits(mask, bitorder="little")
-
-
 def search_graph(
     graph: Any,
     exact: ExactIndex,
