@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import math
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,8 +42,8 @@ ADVERSE = 0.67  # of the filter's share of all rows; a neighbourhood with less o
 WIDEST = 2_048  # of a walk through the graph
 _FILTERS = 32  # prepared ones kept
 _BATCH = 8  # queries from which the exact index scans them together and the others share the threads
-_SAMPLE_SOON, _SAMPLE_SELDOM = 32, 1_024  # searches per one that is checked
-_SOON = 4_096  # searches
+_CHECKS = 0.05  # of the time of searches may go into checking some of them
+_WAYS = 1_024  # weighings kept
 _ENOUGH = 32  # checked answers before a correction
 _LEAST, _MOST = 0.5, 64.0  # of the corrections
 
@@ -146,7 +147,8 @@ class Planner:
         self.watch = watch or Watch()
         self._filters: OrderedDict[int, Filtered] = OrderedDict()
         self._lock = threading.Lock()
-        self._searches = 0
+        self._ways_kept: dict[tuple[Any, ...], list[Way]] = {}
+        self._searching, self._checking = 0.0, 0.0  # seconds
 
     def search(self, queries: Float32, k: int, allowed: Int64 | None, recall: float | None) -> list[Found]:
         """For each of float32 [Q, D] the best rows found, told what was considered. recall None: the best there are."""
@@ -159,7 +161,7 @@ class Planner:
         if target is None:
             why = {"why": f"no approximate way reached a recall of {recall} when it was calibrated"}
             return [replace(one, told=why) for one in self.exact.search(queries, k, allowed)]
-        alone = len(queries) < _BATCH
+        began, alone = time.perf_counter(), len(queries) < _BATCH
         ways = self._ways(near, k, target, matches, matches / len(self.exact.rows), alone)
         if ways[0].name == "exact":
             # The matches are at best spread evenly: a denser neighbourhood needs more rows yet, a thinner one is exact.
@@ -168,7 +170,9 @@ class Planner:
         plan = functools.partial(self._plan, near, filter_, k, target, matches, alone)
         plans = _each(plan, list(queries), alone)
         found = self._run(near, queries, k, filter_, plans, alone)
-        self._sample(queries, k, allowed, target, found, plans[0][0][0].name)
+        self._searching += time.perf_counter() - began
+        if self._checking <= _CHECKS * self._searching and found[0].plan.startswith(plans[0][0][0].name):
+            self._sample(queries[0], k, allowed, target, plans[0][0][0].name, found[0])
         return [replace(one, told=_told(ways)) for one, (ways, _) in zip(found, plans, strict=True)]
 
     def _why(self, matches: int, k: int) -> str:
@@ -192,16 +196,34 @@ class Planner:
 
     def _ways(self, near: Approximate, k: int, target: float, matches: int, share: float, alone: bool) -> list[Way]:
         """The ways where ``share`` of the rows near the query match, the cheapest first."""
-        cost, boost = near.calibration, self.watch.boost
-        threads = 1 if alone else workers()
-        rows = cost.rows_needed(target, k, share) * boost.get((target, "cells"), 1.0)
+        further = {way: self.watch.boost.get((target, way), 1.0) for way in ("cells", "graph")}
+        share = float(f"{share:.2g}")
+        key = (k, target, matches, share, alone, *further.values())
+        if key not in self._ways_kept:
+            if len(self._ways_kept) >= _WAYS:
+                self._ways_kept.clear()
+            self._ways_kept[key] = self._weighed(near, k, target, matches, share, alone, further)
+        return self._ways_kept[key]
+
+    def _weighed(
+        self,
+        near: Approximate,
+        k: int,
+        target: float,
+        matches: int,
+        share: float,
+        alone: bool,
+        further: dict[str, float],
+    ) -> list[Way]:
+        cost, threads = near.calibration, 1 if alone else workers()
+        rows = cost.rows_needed(target, k, share) * further["cells"]
         ways = [
             Way("exact", matches, cost.exact(matches, len(self.exact.rows), alone)),
             Way("cells", rows, cost.line("cells", min(rows, matches)) / threads),
         ]
         width = cost.widths.get(target)
         if width is not None and near.graph is not None:
-            wide = max(width * boost.get((target, "graph"), 1.0) * max(1.0, k / 10) / share, k)
+            wide = max(width * further["graph"] * max(1.0, k / 10) / share, k)
             if wide <= WIDEST:
                 ways.append(Way("graph", math.ceil(wide), cost.line("graph", wide) / threads))
         return sorted(ways, key=lambda way: way.cost)
@@ -250,21 +272,24 @@ class Planner:
                     self._filters.popitem(last=False)
             return kept
 
-    def _sample(
-        self, queries: Float32, k: int, allowed: Int64 | None, target: float, found: list[Found], way: str
-    ) -> None:
-        """Hand the first answer of one search in a few dozen to the background check."""
+    def _sample(self, query: Float32, k: int, allowed: Int64 | None, target: float, way: str, found: Found) -> None:
+        """Have one answer checked in the background. Until it is, no other one is handed in."""
         with self._lock:
-            before, self._searches = self._searches, self._searches + len(queries)
-            # Soon at first, seldom later: a check costs as much as many searches.
-            every = _SAMPLE_SOON if before < _SOON else _SAMPLE_SELDOM
-        if before // every < self._searches // every and found[0].plan.startswith(way):
-            _checker().submit(self._check, queries[:1].copy(), k, allowed, target, way, found[0])
+            if self._checking == np.inf:
+                return
+            spent, self._checking = self._checking, np.inf
+        _checker().submit(self._check, query[None].copy(), k, allowed, target, way, found, spent)
 
-    def _check(self, query: Float32, k: int, allowed: Int64 | None, target: float, way: str, found: Found) -> None:
-        best = self.exact.search(query, k, allowed)[0]
-        # By score, so that rows that tie with the last hit count as found.
-        self.watch.note(target, way, float(np.mean(found.scores >= best.scores[-1])))
+    def _check(
+        self, query: Float32, k: int, allowed: Int64 | None, target: float, way: str, found: Found, spent: float
+    ) -> None:
+        began = time.perf_counter()
+        try:
+            best = self.exact.search(query, k, allowed)[0]
+            # By score, so that rows that tie with the last hit count as found.
+            self.watch.note(target, way, float(np.mean(found.scores >= best.scores[-1])))
+        finally:
+            self._checking = spent + time.perf_counter() - began
 
 
 def _told(ways: list[Way]) -> dict[str, Any]:
