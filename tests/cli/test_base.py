@@ -40,7 +40,7 @@ def test_version_and_usage_errors() -> None:
 
 def test_doctor() -> None:
     report = json.loads(nextvec("doctor", "--json").stdout)
-    assert report["models"] == ["nextvec-mini"]
+    assert report["models"] == ["nextvec-mini", "nextvec-small"]
     assert report["cpu"]["cores"] >= 1
     assert set(report["extras"]) >= {"hf", "papers", "peers", "plots"}
     assert "auto precision" in report["torch"]

@@ -31,7 +31,10 @@ def command(
     host: HostOption = "127.0.0.1",
     home: HomeOption = None,
     model: Annotated[
-        str, typer.Option("--model", help="mini, or the folder or hub id of another model, which takes longer.")
+        str,
+        typer.Option(
+            "--model", help="mini, small, or the folder or hub id of another model: all but mini take minutes."
+        ),
     ] = "mini",
     as_json: JsonFlag = False,
 ) -> None:
