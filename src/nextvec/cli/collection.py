@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nextvec.cli._collection_query import (
+    check_query,
+    check_remote,
+    embed_query,
+    load_vector,
+    recall_of,
+    split,
+    text_columns_of,
+)
+from nextvec.cli._collection_records import attributes_of, embedder, first_place, rows_of, vector_reader
 from nextvec.cli.console import JsonFlag, emit, progress, table
-from nextvec.types import ConflictError, Hits, InputError, NextvecError, NotFoundError
+from nextvec.types import Hits, InputError, NextvecError, NotFoundError
 
 if TYPE_CHECKING:
-    from nextvec.search.stores import AnyCollection
+    pass
 
 app = typer.Typer(
     no_args_is_help=True, help="Store embeddings with attributes; search them under filters, exactly and durably."
@@ -91,17 +99,17 @@ def add(
         raise InputError("--model and --text go together: the model to embed with, and the field to embed")
     added = skipped = 0
     with open_collection(path) as collection, progress("adding", quiet=as_json) as report:
-        vectors = _embedder(model, str(text_field)) if model else _vector_reader(vector_field)
+        vectors = embedder(model, str(text_field)) if model else vector_reader(vector_field)
         known = set(collection.ids()) if skip_existing else set()
         write = collection.upsert if upsert else collection.add
         try:
-            for batch in batched(_rows(read_located(file), id_field), _BATCH):
+            for batch in batched(rows_of(read_located(file), id_field), _BATCH):
                 fresh = [row for row in batch if row[1] not in known]
                 skipped += len(batch) - len(fresh)
                 if fresh:
                     ids = [identifier for _, identifier, _ in fresh]
-                    rows, attributes = vectors(fresh), _attributes(fresh, collection.schema)
-                    with _first_place(fresh):
+                    rows, attributes = vectors(fresh), attributes_of(fresh, collection.schema)
+                    with first_place(fresh):
                         write(ids, rows, attributes)
                     added += len(fresh)
                     if skip_existing:
@@ -118,97 +126,6 @@ def add(
         document = {"path": shown, "added": added, "skipped": skipped, "rows": collection.count()}
     text = f"{added} rows added, {skipped} skipped; {document['rows']} in {shown}"
     emit(document, as_json=as_json, text=text)
-
-
-_Row = tuple[str, str, dict[str, Any]]  # place ("papers.jsonl:17"), id, record
-
-
-def _rows(located: Iterator[tuple[str, dict[str, Any]]], id_field: str) -> Iterator[_Row]:
-    for place, record in located:
-        identifier = record.get(id_field)
-        if isinstance(identifier, int) and not isinstance(identifier, bool):
-            identifier = str(identifier)
-        if not isinstance(identifier, str):
-            raise InputError(f"{place}: no id in field {id_field!r}: name the field with --id")
-        yield place, identifier, record
-
-
-def _vector_reader(field: str) -> Callable[[list[_Row]], Any]:
-    def read(rows: list[_Row]) -> Any:
-        import numpy as np
-
-        vectors: list[Any] = []
-        for place, _, record in rows:
-            try:
-                given = np.asarray(record[field])
-                if given.ndim != 1 or given.dtype.kind not in "fiu":
-                    raise ValueError
-                with np.errstate(over="ignore"):
-                    vector = given.astype(np.float32)
-            except KeyError:
-                raise InputError(
-                    f"{place}: no field {field!r}: name it with --vector, or use --model and --text"
-                ) from None
-            except (TypeError, ValueError):
-                raise InputError(f"{place}: {field!r} is not a list of numbers") from None
-            if not np.isfinite(vector).all():
-                raise InputError(f"{place}: {field!r} holds NaN or an infinite number: expected finite float32 numbers")
-            if vectors and vector.shape != vectors[0].shape:
-                shapes = f"{list(vector.shape)}, others {list(vectors[0].shape)}"
-                raise InputError(f"{place}: the vector has shape {shapes}")
-            vectors.append(vector)
-        return np.stack(vectors)
-
-    return read
-
-
-def _embedder(model: str, field: str) -> Callable[[list[_Row]], Any]:
-    from nextvec.encoder import Encoder
-
-    encoder = Encoder.load(model)
-
-    def embed(rows: list[_Row]) -> Any:
-        for place, _, record in rows:
-            if not isinstance(record.get(field), str):
-                raise InputError(f"{place}: no text in field {field!r}: name the field with --text")
-        return encoder.encode_document([record[field] for _, _, record in rows])
-
-    return embed
-
-
-@contextlib.contextmanager
-def _first_place(rows: list[_Row]) -> Iterator[None]:
-    """Complaints about a batch count from its first record: say where that is."""
-    try:
-        yield
-    except (InputError, ConflictError) as error:
-        raise type(error)(f"{error} (position 0 is {rows[0][0]})") from error
-
-
-def _attributes(rows: list[_Row], schema: dict[str, str]) -> list[dict[str, Any]]:
-    attributes = []
-    for place, _, record in rows:
-        values = {}
-        for name, kind in schema.items():
-            try:
-                values[name] = _cell(kind, record.get(name))
-            except ValueError:
-                raise InputError(f"{place}: {name!r} is {record[name]!r:.60}, expected {kind}") from None
-        attributes.append(values)
-    return attributes
-
-
-def _cell(kind: str, value: Any) -> Any:
-    """The value as the schema wants it; only text (all that a csv holds) is converted."""
-    if not isinstance(value, str) or kind == "string":
-        return value
-    if not value.strip():
-        return None
-    if kind == "bool":
-        return {"true": True, "false": False, "1": True, "0": False}.get(value.strip().lower(), value)
-    if kind == "list[string]":
-        return [part.strip() for part in value.split(",")]
-    return {"int": int, "float": float}.get(kind, str)(value)
 
 
 @app.command()
@@ -256,29 +173,29 @@ def search(
     """The k best rows that satisfy the filter, best first: by vector, by words, or by both."""
     from nextvec.search.stores import open_collection
 
-    _check_query(text, model, vector, text_columns, hybrid)
+    check_query(text, model, vector, text_columns, hybrid)
     collection: Any  # a folder's or a server's: they share what they have in common
     with open_collection(path) as collection:
         query: dict[str, Any] = {}
         if vector is not None:
-            query["vector"] = _load_vector(vector)
+            query["vector"] = load_vector(vector)
         elif model is not None:
-            query["vector"] = _embed_query(model, str(text), collection)
+            query["vector"] = embed_query(model, str(text), collection)
         if hybrid or text_columns is not None:
-            query |= {"text": text, "text_columns": _text_columns(text_columns, collection)}
+            query |= {"text": text, "text_columns": text_columns_of(text_columns, collection)}
         if alpha is not None:
             query |= {"fusion": "weighted", "alpha": alpha}
-        names = list(collection.schema) if columns is None else _split(columns)
+        names = list(collection.schema) if columns is None else split(columns)
         shape = {
             "group_by": group_by,
             "group_size": group_size,
             "diversity": diversity,
             "min_score": min_score,
             "cursor": cursor,
-            "recall": None if recall == "exact" else _recall(recall),
+            "recall": None if recall == "exact" else recall_of(recall),
         }
         query |= {name: value for name, value in shape.items() if value is not None}
-        _check_remote(collection, query)
+        check_remote(collection, query)
         found: Any = collection.search(**query, k=None if every else k, where=where, columns=names, explain=explain)
     several = [found] if isinstance(found, Hits) else found
     documents = [_document(hits) for hits in several]
@@ -286,81 +203,6 @@ def search(
     if isinstance(found, Hits) and found.cursor is not None:
         shown += f"\nmore: --cursor {found.cursor}"
     emit(documents[0] if isinstance(found, Hits) else documents, as_json=as_json, text=shown)
-
-
-def _check_query(
-    text: str | None, model: str | None, vector: Path | None, text_columns: str | None, hybrid: bool
-) -> None:
-    """Which of the options that say what to look for go together. Raises InputError."""
-    words = hybrid or text_columns is not None
-    if vector is None and text is None:
-        raise InputError(
-            "what to look for is missing: pass --vector FILE.npy or --text (with --model, --text-columns or both)"
-        )
-    if words and text is None:
-        raise InputError("--text-columns and --hybrid need --text: the words to look for")
-    if vector is not None and (model is not None or (text is not None and not words)):
-        raise InputError("--vector and --text with --model exclude each other: --text beside a vector needs --hybrid")
-    if text is not None and model is None and not words:
-        raise InputError(
-            "--text needs --model, the model that the collection was embedded with, or --text-columns to look for words"
-        )
-    if hybrid and model is None and vector is None:
-        raise InputError("--hybrid needs --model or --vector beside --text; for words alone pass --text-columns")
-
-
-def _text_columns(names: str | None, collection: AnyCollection) -> list[str]:
-    if names is not None:
-        return _split(names)
-    texts = [name for name, kind in collection.schema.items() if kind == "string"]
-    if not texts:
-        raise InputError("--hybrid finds no string attribute in the collection to look for words in")
-    return texts
-
-
-def _split(names: str) -> list[str]:
-    return [name.strip() for name in names.split(",")]
-
-
-def _check_remote(collection: Any, query: dict[str, Any]) -> None:
-    """Servers search by vector and filter alone. Raises InputError."""
-    from nextvec.search.collection import Collection
-
-    beyond = sorted(set(query) - {"vector"})
-    if beyond and not isinstance(collection, Collection):
-        raise InputError(f"{beyond[0]} works on collections in a folder: copy this one with nextvec collection copy")
-
-
-def _recall(text: str) -> Any:
-    try:
-        return "exact" if text == "exact" else float(text)
-    except ValueError:
-        return text  # the search says what it expects
-
-
-def _load_vector(file: Path) -> Any:
-    import numpy as np
-
-    if not file.is_file():
-        what = "is not a file" if file.exists() else "does not exist"
-        raise NotFoundError(f"{str(file)!r} {what}: --vector takes a .npy file")
-    try:
-        # Mapped, so that a header that promises terabytes is refused and not allocated.
-        return np.lib.format.open_memmap(file, mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{str(file)!r} is not a .npy file of numbers ({error})") from error
-
-
-def _embed_query(model: str, text: str, collection: AnyCollection) -> Any:
-    from nextvec.encoder import Encoder
-
-    query = Encoder.load(model).encode_query(text)
-    if len(query) != collection.dim:
-        raise InputError(
-            f"model {model!r} gives {len(query)} dimensions, the collection has {collection.dim}: "
-            "search with the model that it was embedded with"
-        )
-    return query
 
 
 def _document(hits: Hits) -> dict[str, Any]:
