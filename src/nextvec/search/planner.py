@@ -4,8 +4,9 @@ Calibration, once per collection and machine, measures on queries of the collect
 - how many matching rows the cells must give for a recall, by the share of rows that match (``Calibration.rows``),
 - how wide the walk through the graph must be (``Calibration.widths``),
 - what each way takes, as a line in rows or width (``Calibration.costs``).
-For a query the share that counts is the one in its neighbourhood: where it is well under the filter's share of all
-rows, the matches lie far from the query, approximate ways are neither good nor fast, and the exact index answers.
+For a query the share that counts is the one in its neighbourhood, not the one in all rows. Where the neighbourhood
+holds hardly more matches than were asked for, the best ones lie outside, approximate ways are neither good nor fast,
+and the exact index answers.
 A sample of the answers is checked against the exact index in the background; where recall falls short, the next
 searches look further (``Watch``).
 
@@ -29,8 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.search.indexes.approximate import Approximate
-from nextvec.search.indexes.cells import Prepared, nearest, prepare, search_cells, share_near
-from nextvec.search.indexes.exact import DIRECT, ExactIndex, Found, spread, workers
+from nextvec.search.indexes.cells import NEAR, Prepared, nearest, prepare, search_cells, share_near
+from nextvec.search.indexes.exact import DIRECT, GATHER_SHARE, ExactIndex, Found, spread, workers
 from nextvec.search.indexes.graph import search_graph
 
 Int64 = NDArray[np.int64]
@@ -38,7 +39,7 @@ Float32 = NDArray[np.float32]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-ADVERSE = 0.67  # of the filter's share of all rows; a neighbourhood with less of it is left to the exact index
+AMPLE = 4  # matches in the neighbourhood per hit asked for; where there are fewer, the exact index answers
 WIDEST = 2_048  # of a walk through the graph
 _FILTERS = 32  # prepared ones kept
 _BATCH = 8  # queries from which the exact index scans them together and the others share the threads
@@ -163,8 +164,8 @@ class Planner:
             return [replace(one, told=why) for one in self.exact.search(queries, k, allowed)]
         began, alone = time.perf_counter(), len(queries) < _BATCH
         ways = self._ways(near, k, target, matches, matches / len(self.exact.rows), alone)
-        if ways[0].name == "exact":
-            # The matches are at best spread evenly: a denser neighbourhood needs more rows yet, a thinner one is exact.
+        if ways[0].name == "exact" and matches < GATHER_SHARE * len(self.exact.rows):
+            # Not worth a look at the neighbourhood, where they are few: gathering them is as fast.
             return [replace(one, told=_told(ways)) for one in self.exact.search(queries, k, allowed)]
         filter_ = self._filtered(near, allowed)
         plan = functools.partial(self._plan, near, filter_, k, target, matches, alone)
@@ -184,15 +185,14 @@ class Planner:
         self, near: Approximate, filter_: Filtered, k: int, target: float, matches: int, alone: bool, query: Float32
     ) -> tuple[list[Way], Int64 | None]:
         """The ways for one query, the cheapest first, and the order of the cells if it was looked at."""
-        share = matches / len(self.exact.rows)
         if filter_.allowed is None:
-            return self._ways(near, k, target, matches, share, alone), None
+            return self._ways(near, k, target, matches, 1.0, alone), None
         order = nearest(near.cells, query)
         local = share_near(near.cells, order, filter_.mask)
-        if local < ADVERSE * share:
+        if local * NEAR * len(near.cells) < AMPLE * k:
             cost = near.calibration.exact(matches, len(self.exact.rows), alone)
             return [Way("exact", matches, cost)], order
-        return self._ways(near, k, target, matches, max(local, share), alone), order
+        return self._ways(near, k, target, matches, local, alone), order
 
     def _ways(self, near: Approximate, k: int, target: float, matches: int, share: float, alone: bool) -> list[Way]:
         """The ways where ``share`` of the rows near the query match, the cheapest first."""
