@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filter_cases import SCHEMA
 from typer.testing import CliRunner
 
 from nextvec.cli.collection import app
@@ -18,15 +19,6 @@ from nextvec.search.stores import create_collection, open_collection
 from nextvec.search.stores.moving import checksum, copy_rows
 from nextvec.types import ConflictError, InputError
 
-SCHEMA = {
-    "year": "int",
-    "score": "float",
-    "open": "bool",
-    "venue": "string",
-    "day": "date",
-    "seen at": "timestamp",
-    "tags": "list[string]",
-}
 ROWS = 57
 NUMBERS = itertools.count()
 RUNNER = CliRunner()
