@@ -39,6 +39,7 @@ from nextvec.engine.method import Method
 from nextvec.language_method import texts_of
 from nextvec.methods._ernie_gram_parts import Lexicon, Masker, rows_of
 from nextvec.nn.backbones.transformer import Transformer, TransformerConfig
+from nextvec.nn.linear import Linear, linear
 from nextvec.objectives.base import Columns, Objective, Outputs, Scope
 from nextvec.objectives.masked_tokens import MaskedTokens
 from nextvec.types import Batch, Card, Claim, Column, InputError, Ragged, Term
@@ -154,7 +155,7 @@ class ErnieGram(Method):
         self.lexicon = Lexicon(config.vocab, tuple(tuple(gram) for gram in config.grams))
         shape = config.model()
         self.reader = _Reader(self.lexicon.size, shape, config.length)
-        self.fine_head = nn.Linear(shape.dim, config.vocab)
+        self.fine_head = Linear(shape.dim, config.vocab)
         self.coarse_bias = nn.Parameter(torch.zeros(self.lexicon.size))
         self.generator = self.replaced_head = None
         if config.kind == "relation":
@@ -184,12 +185,12 @@ class ErnieGram(Method):
         if self.generator is not None:
             # The generator sees masks and no queries of its own; they are there, and nothing reads them.
             guessed = self.generator(values, at.values, query.values, ids.lengths)[hide]
-            out["generator_logits"] = guessed @ self.generator.table.weight.T
+            out["generator_logits"] = linear(guessed, self.generator.table.weight)
             values = values.index_copy(0, hide, self._draw(out["generator_logits"].detach(), batch, hide))
         hidden = self.reader(values, at.values, query.values, ids.lengths)
         out["hidden"] = hidden
         if self.config.kind != "contiguous":
-            out["coarse_logits"] = hidden[hide] @ self.reader.table.weight.T + self.coarse_bias
+            out["coarse_logits"] = linear(hidden[hide], self.reader.table.weight, self.coarse_bias)
         if self.config.kind != "explicit":
             out["fine_logits"] = self.fine_head(hidden[rows_of(batch.ragged("fine"))])
         if self.replaced_head is not None:

@@ -29,6 +29,7 @@ from torch.nn import functional
 
 from nextvec.data.tokenizers import ByteTokenizer, TextTokenizer
 from nextvec.language_method import LanguageConfig, LanguageMethod
+from nextvec.nn.linear import Linear
 from nextvec.objectives.base import Columns, Objective, Outputs, Scope
 from nextvec.objectives.next_token import predicted, text_of
 from nextvec.types import Batch, Card, Claim, Column, InputError, Ragged, Term
@@ -114,10 +115,10 @@ class _Layer(nn.Module):
         super().__init__()
         self.heads = heads
         self.norms = nn.ModuleList(nn.RMSNorm(dim) for _ in range(3))
-        self.own, self.out = nn.Linear(dim, 3 * dim, bias=False), nn.Linear(dim, dim, bias=False)
-        self.asked, self.given = nn.Linear(dim, dim, bias=False), nn.Linear(dim, 2 * dim, bias=False)
-        self.crossed = nn.Linear(dim, dim, bias=False)
-        self.up, self.down = nn.Linear(dim, 4 * dim, bias=False), nn.Linear(4 * dim, dim, bias=False)
+        self.own, self.out = Linear(dim, 3 * dim, bias=False), Linear(dim, dim, bias=False)
+        self.asked, self.given = Linear(dim, dim, bias=False), Linear(dim, 2 * dim, bias=False)
+        self.crossed = Linear(dim, dim, bias=False)
+        self.up, self.down = Linear(dim, 4 * dim, bias=False), Linear(4 * dim, dim, bias=False)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
         """x [R, k, D], memory [R, K, D] -> [R, k, D]."""
@@ -171,7 +172,7 @@ class FutureToken(LanguageMethod):
         if min(config.pseudo, config.decoder) < 1:
             raise InputError(f"pseudo is {config.pseudo} and decoder {config.decoder}; expected at least 1 of each")
         dim, heads = self.backbone.config.dim, self.backbone.config.heads
-        self.expand = nn.Linear(dim, config.pseudo * dim, bias=False)
+        self.expand = Linear(dim, config.pseudo * dim, bias=False)
         self.begin = nn.Parameter(torch.zeros(dim))
         self.place_table = nn.Parameter(torch.zeros(config.ahead, dim))
         self.layers = nn.ModuleList(_Layer(dim, heads) for _ in range(config.decoder))

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nextvec.nn.linear import linear
+
 SUPPORTED = frozenset({"bert", "roberta", "xlm-roberta", "camembert"})
 _GELU = {"gelu", "gelu_python"}
 
@@ -115,7 +117,7 @@ class PackedBert:
 
     def _attend(self, h: Tensor, layer: _Layer, runs: list[tuple[int, int]]) -> Tensor:
         width = h.shape[1]
-        qkv = F.linear(h, *layer.qkv)
+        qkv = linear(h, *layer.qkv)
         parts, start = [], 0
         for length, count in runs:
             stop = start + length * count

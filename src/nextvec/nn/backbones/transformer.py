@@ -37,6 +37,7 @@ from nextvec.nn.backbones.attention import (
 from nextvec.nn.backbones.cache import KVCache
 from nextvec.nn.backbones.positions import POSITIONS, Positions, Rotation, Turned, require_place, rotate
 from nextvec.nn.backbones.transformer_config import TransformerConfig
+from nextvec.nn.linear import Linear, linear
 from nextvec.types import InputError, Ragged
 
 __all__ = ["Block", "Transformer", "TransformerConfig"]
@@ -56,10 +57,10 @@ class Block(nn.Module):
         heads, key_heads, width = config.heads, config.key_heads, config.head_width
         self.heads, self.key_heads, self.head_width = heads, key_heads, width
         self.post, self.activation = config.norm_position == "post", config.activation
-        self.qkv = nn.Linear(config.dim, (heads + 2 * key_heads) * width, bias=config.biases)
-        self.out = nn.Linear(heads * width, config.dim, bias=config.biases)
-        self.up = nn.Linear(config.dim, (2 if config.gated else 1) * config.ffn_width, bias=config.biases)
-        self.down = nn.Linear(config.ffn_width, config.dim, bias=config.biases)
+        self.qkv = Linear(config.dim, (heads + 2 * key_heads) * width, bias=config.biases)
+        self.out = Linear(heads * width, config.dim, bias=config.biases)
+        self.up = Linear(config.dim, (2 if config.gated else 1) * config.ffn_width, bias=config.biases)
+        self.down = Linear(config.ffn_width, config.dim, bias=config.biases)
         self.attention_norm, self.ffn_norm = _norm(config), _norm(config)
         self.eps = config.eps
         self.query_scale = nn.Parameter(torch.ones(width)) if config.qk_norm else None
@@ -119,7 +120,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.final_norm = _norm(config) if config.norm_position == "pre" else None
         untied = config.vocab and not config.tied
-        self.head = nn.Linear(config.dim, config.vocab, bias=False) if untied else None
+        self.head = Linear(config.dim, config.vocab, bias=False) if untied else None
         self.apply(_initialise)
         with torch.no_grad():
             for block in self._blocks():
@@ -156,7 +157,7 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of final hidden states [..., D]."""
-        return F.linear(hidden, self.head_weight())
+        return linear(hidden, self.head_weight())
 
     @overload
     def forward(

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from nextvec.nn.backbones.transformer import Transformer, TransformerConfig
+from nextvec.nn.linear import Linear
 from nextvec.types import InputError, Ragged
 
 __all__ = ["ViT", "ViTConfig"]
@@ -68,7 +69,7 @@ class ViT(nn.Module):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.config = config
-        self.patches = nn.Linear(config.channels * config.patch**2, config.dim)
+        self.patches = Linear(config.channels * config.patch**2, config.dim)
         side = config.image // config.patch
         self.row_table = nn.Parameter(torch.empty(side, config.dim))
         self.column_table = nn.Parameter(torch.empty(side, config.dim))

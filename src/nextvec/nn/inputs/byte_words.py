@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nextvec.nn.linear import Linear
 from nextvec.types import InputError
 
 __all__ = ["ByteWords", "word_bytes"]
@@ -48,8 +49,8 @@ class ByteWords(nn.Module):
         self.kind, self.heads, self.longest = kind, heads, longest
         self.byte_table, self.place_table = nn.Embedding(256, width), nn.Embedding(longest, width)
         self.queries = nn.Parameter(torch.empty(queries, width))
-        self.both = nn.Linear(width, 2 * width, bias=False)
-        self.out = nn.Linear(queries * width if kind == "attention" else width, dim)
+        self.both = Linear(width, 2 * width, bias=False)
+        self.out = Linear(queries * width if kind == "attention" else width, dim)
         self.empty = nn.Parameter(torch.empty(dim))
         for weight in (self.byte_table.weight, self.place_table.weight, self.queries):
             nn.init.normal_(weight, std=0.5)

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nextvec.nn.linear import Linear
 from nextvec.nn.pooling.modes import pool
 from nextvec.types import InputError
 
@@ -39,8 +40,8 @@ class _GatedForward(nn.Module):
     def __init__(self, width: int, expansion: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.up = nn.Linear(width, 2 * expansion * width, bias=False)
-        self.down = nn.Linear(expansion * width, width, bias=False)
+        self.up = Linear(width, 2 * expansion * width, bias=False)
+        self.down = Linear(expansion * width, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.up(self.norm(x)).chunk(2, dim=-1)
@@ -55,9 +56,9 @@ class _CrossAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm, self.norm_context = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.to_q = nn.Linear(width, heads * head_width, bias=False)
-        self.to_kv = nn.Linear(width, 2 * heads * head_width, bias=False)
-        self.to_out = nn.Linear(heads * head_width, width, bias=False)
+        self.to_q = Linear(width, heads * head_width, bias=False)
+        self.to_kv = Linear(width, 2 * heads * head_width, bias=False)
+        self.to_out = Linear(heads * head_width, width, bias=False)
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
         """mask: bool [B, T], which of the context may be read."""
