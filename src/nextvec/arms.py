@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 
 from nextvec.data.sources import Source
-from nextvec.engine.engine import Engine, TrainConfig
+from nextvec.engine.engine import Engine, Report, TrainConfig
 from nextvec.engine.method import Method
 from nextvec.engine.optim import OptimConfig
 from nextvec.engine.schedule import ScheduleConfig
@@ -39,14 +40,21 @@ def fit_arm(
     name: str = "training",
     done: int = 0,
     total: int = 0,
+    after: Callable[[int], None] | None = None,
 ) -> None:
     """``config.steps`` steps of ``method``, which then is in evaluation mode; taken up again where it was interrupted.
 
     name: the folder of its checkpoints, which goes when training is over: those of a dozen runs are gigabytes that
-    nobody reads. done, total: the steps of the arm's trainings before this one, and of all (0: this is all).
+    nobody reads. done, total: the steps of the arm's trainings before this one, and of all (0: this is all). after: is
+    called with the number of every step made (of some of them again, where the training is taken up).
     """
     folder = run.folder / name
-    engine = Engine(method, config, device=device)
-    engine.fit(source, folder=folder, on_step=lambda state: run.progress(done + state.step, total or state.steps))
+
+    def on_step(state: Report) -> None:
+        if after is not None:
+            after(state.step)
+        run.progress(done + state.step, total or state.steps)
+
+    Engine(method, config, device=device).fit(source, folder=folder, on_step=on_step)
     shutil.rmtree(folder)
     method.eval()

@@ -73,11 +73,19 @@ def scale_named(scales: Mapping[str, S], name: str) -> S:
 
 
 def train(
-    method: Method, source: Source, scale: TextScale, run: Run, *, name: str = "training", done: int = 0, total: int = 0
+    method: Method,
+    source: Source,
+    scale: TextScale,
+    run: Run,
+    *,
+    name: str = "training",
+    done: int = 0,
+    total: int = 0,
+    after: Callable[[int], None] | None = None,
 ) -> None:
     """``scale.steps`` steps of ``method`` (see ``arms.fit_arm``)."""
     config = arm_config(steps=scale.steps, batch=scale.batch, lr=scale.lr, seed=run.seed, weight_decay=0.01)
-    fit_arm(method, source, config, run, device=scale.device, name=name, done=done, total=total)
+    fit_arm(method, source, config, run, device=scale.device, name=name, done=done, total=total, after=after)
 
 
 def write_texts(shared: Path, *, scale: TextScale) -> None:

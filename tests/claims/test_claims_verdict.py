@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
+import numpy as np
 import pytest
 
-from nextvec.claims.verdict import check, judge, overall, split, summary
-from nextvec.evaluate.intervals import paired_t_interval, t_interval, t_quantile
+from nextvec.claims.verdict import check, judge, overall, rank_tests, split, summary
+from nextvec.evaluate.intervals import holm, paired_t_interval, signed_rank_p, t_interval, t_quantile
 from nextvec.evaluate.retrieval import Interval
 from nextvec.types import Check, InputError
 
@@ -50,6 +52,43 @@ def test_one_value_and_equal_values() -> None:
             t_interval(values)
     with pytest.raises(InputError, match="one length"):
         paired_t_interval([1.0], [1.0, 2.0])
+
+
+def test_signed_ranks_by_hand_and_beside_scipy() -> None:
+    # All of one sign: 2 / 2**n. Ranks 1 to 4 with the least below 0: sums of at most 1 in 2 of 16 ways, on both sides.
+    assert signed_rank_p([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == 2 / 2**6
+    assert signed_rank_p([-1.0, 2.0, 3.0, 4.0]) == 4 / 16
+    assert signed_rank_p([0.0, 0.0]) == 1.0
+    stats = pytest.importorskip("scipy.stats", reason="scipy is not installed")
+    random = np.random.default_rng(0)
+    for n in range(3, 14):
+        values = random.normal(0.3, size=n)
+        assert signed_rank_p(list(values)) == pytest.approx(stats.wilcoxon(values, method="exact").pvalue, abs=1e-12)
+    # Ties: by enumerating all signs, which scipy's exact method does not do.
+    tied = [1.0, -1.0, 2.0, 2.0, 2.0, -3.0, 4.0]
+    ranks = stats.rankdata(np.abs(tied))
+    sums = np.array([ranks[np.array(signs, bool)].sum() for signs in itertools.product([0, 1], repeat=7)])
+    least = min(ranks[np.array(tied) > 0].sum(), ranks[np.array(tied) < 0].sum())
+    assert signed_rank_p(tied) == pytest.approx(2 * np.mean(sums <= least), abs=1e-12)
+    with pytest.raises(InputError, match="finite"):
+        signed_rank_p([math.nan])
+
+
+def test_holm_by_hand() -> None:
+    # Sorted 0.01, 0.03, 0.04 times 3, 2, 1: 0.03, 0.06, 0.04, and no later one below an earlier.
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_rank_tests_of_checks_with_seeds_enough() -> None:
+    many = {"differences": [0.3, 0.4, 0.5, 0.6, 0.7, 0.8], "margin": 0.2}
+    few = {"differences": [1.0, 2.0, 3.0], "margin": 0.0}
+    assert rank_tests([many, few, many | {"margin": 0.55}]) == [
+        {"wilcoxon": 2 / 64, "holm": 4 / 64},
+        {},
+        {"wilcoxon": pytest.approx(1.0), "holm": 1.0},
+    ]
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="methods need torch: pip install 'nextvec[hf]'")
 
-from nextvec.data.judged import read_judged  # noqa: E402
+from nextvec.data.judged import JudgedPairs, read_judged  # noqa: E402
 from nextvec.data.sources import ragged  # noqa: E402
 from nextvec.engine.engine import Engine, TrainConfig  # noqa: E402
 from nextvec.engine.optim import OptimConfig  # noqa: E402
+from nextvec.methods._dse_parts import best_constant  # noqa: E402
 from nextvec.methods.dse import Dse  # noqa: E402
 from nextvec.types import InputError  # noqa: E402
 
@@ -67,6 +68,43 @@ def test_the_loss_is_labels_and_teacher(data: Path, tmp_path: Path) -> None:
     out = method(batch)
     total = sum(weight * float(part(out, batch).mean.detach()) for weight, part in method.objective().parts())
     assert total == pytest.approx(0.7 * task + 0.3 * np.square(z - taught).mean(), rel=1e-4)
+
+
+def test_heads_begin_at_the_best_constant() -> None:
+    """The loss of no other constant is lower: of a score its mean, of yes or no and of classes the log odds."""
+    texts = [f"a {word} thing" for word in WORDS]
+    score = JudgedPairs(texts, texts, np.array([0, 1, 2, 3, 4, 5], np.float32), "score")
+    assert best_constant(score).tolist() == [2.5]
+    yes = JudgedPairs(texts, texts, np.array([0, 0, 0, 0, 1, 1]), "binary")
+    torch.testing.assert_close(best_constant(yes), torch.tensor([np.log(2.5 / 4.5)], dtype=torch.float32))
+    classes = JudgedPairs(texts, texts, np.array([0, 1, 1, 2, 2, 2]), "classes", ("a", "b", "c"))
+    torch.testing.assert_close(
+        torch.softmax(best_constant(classes), 0), torch.tensor([1.5, 2.5, 3.5]) / 7.5, atol=1e-6, rtol=0
+    )
+    for head in ("mlp", "cosine"):
+        method = Dse.start(settings(kind="score", head=head), texts)
+        method.begin(score)
+        last = method.head[-1] if head == "mlp" else method.head
+        if head == "mlp":
+            assert float(last.bias) == 2.5
+        else:  # both texts of a pair are one: all cosines are 1, and the constant is all that can be fitted
+            assert float(last.bias + last.weight) == pytest.approx(2.5, abs=1e-5)
+
+
+def test_the_cosine_begins_at_least_squares() -> None:
+    first = [f"a {word} thing" for word in WORDS]
+    pairs = JudgedPairs(first, first[::-1], np.array([5, 4, 2, 3, 1, 0], np.float32), "score")
+    method = Dse.start(settings(kind="score", head="cosine"), first)
+    method.begin(pairs)
+    cosines = torch.nn.functional.cosine_similarity(
+        *(torch.from_numpy(method.encode(side)) for side in (first, first[::-1]))
+    )
+    slope, offset = np.linalg.lstsq(np.stack([cosines.numpy(), np.ones(6)], 1), pairs.label, rcond=None)[0]
+    np.testing.assert_allclose(
+        method.score(method.encode(first), method.encode(first[::-1]))[:, 0],
+        slope * cosines.numpy() + offset,
+        atol=1e-2,
+    )
 
 
 def test_the_teacher_is_trained_once_and_kept(data: Path, tmp_path: Path) -> None:

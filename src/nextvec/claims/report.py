@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +61,7 @@ def _section(result: Mapping[str, Any], path: Path, beside: Path) -> str:
         f"*{card['title']}*, {card['year']}{paper}.\n",
         f"{result['statement']}\n",
         f"**Verdict: {result['verdict']}.**\n",
-        _table(
-            ["what the paper says", "here it must hold that", "difference", "verdict"],
-            [_check_row(check) for check in result["checks"]],
-        ),
+        _checks(result["checks"]),
         _table([_cell(header) for header in headers], [[_cell(cell) for cell in row] for row in rows]),
     ]
     if result.get("plot"):
@@ -77,9 +74,17 @@ def _section(result: Mapping[str, Any], path: Path, beside: Path) -> str:
     return "\n".join(parts)
 
 
-def _check_row(check: Mapping[str, Any]) -> list[str]:
-    verdict = f"{check['verdict']} ({check['note']})" if check["note"] else str(check["verdict"])
-    return [_cell(check["says"]), f"`{_cell(inequality(check))}`", interval(check["difference"]) or "–", _cell(verdict)]
+def _checks(checks: Sequence[Mapping[str, Any]]) -> str:
+    """A row per check; where there were seeds enough for a rank test, a column of its p."""
+    tested = any("wilcoxon" in check for check in checks)
+    headers = ["what the paper says", "here it must hold that", "difference", "verdict"]
+    rows = []
+    for check in checks:
+        verdict = f"{check['verdict']} ({check['note']})" if check["note"] else str(check["verdict"])
+        row = [_cell(check["says"]), f"`{_cell(inequality(check))}`", interval(check["difference"]) or "–"]
+        p = [f"{check['wilcoxon']:.2g} ({check['holm']:.2g})" if "wilcoxon" in check else "–"] if tested else []
+        rows.append([*row, *p, _cell(verdict)])
+    return _table([*headers[:3], *(["Wilcoxon's p (Holm)"] if tested else []), headers[3]], rows)
 
 
 def _origin(result: Mapping[str, Any]) -> str:

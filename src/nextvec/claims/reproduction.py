@@ -21,7 +21,7 @@ from nextvec.claims.facts import commit, hardware, versions
 from nextvec.claims.jobs import Job, digest, slug, work_folder
 from nextvec.claims.pool import FailedRunError, Note, default_parallel, run_jobs
 from nextvec.claims.results import KIND, SCHEMA, Scale, read_result
-from nextvec.claims.verdict import check, overall, split, summary
+from nextvec.claims.verdict import check, overall, rank_tests, split, summary
 from nextvec.files import atomic_write, storage_error
 from nextvec.types import Card, Claim, ConflictError, InputError, MissingExtraError, Progress, did_you_mean
 
@@ -195,6 +195,7 @@ def _document(plan: _Plan) -> dict[str, Any]:
         kept[arm] = {seed: run for seed, run in found.items() if run is not None}
     runs = {arm: {seed: run["measures"] for seed, run in own.items()} for arm, own in kept.items() if own}
     checks = [check(one, runs, claim.arms) for one in claim.checks]
+    checks = [one | tests for one, tests in zip(checks, rank_tests(checks), strict=True)]
     return {
         "kind": KIND,
         "schema": SCHEMA,

@@ -6,16 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
-from nextvec.evaluate.intervals import paired_t_interval, t_interval
+from nextvec.evaluate.intervals import holm, paired_t_interval, signed_rank_p, t_interval
 from nextvec.evaluate.retrieval import Interval
 from nextvec.types import Check, InputError
 
-__all__ = ["HOLDS", "INCONCLUSIVE", "Verdict", "check", "judge", "overall", "split", "summary"]
+__all__ = ["HOLDS", "INCONCLUSIVE", "Verdict", "check", "judge", "overall", "rank_tests", "split", "summary"]
 
 Verdict: TypeAlias = Literal["holds", "does not hold", "inconclusive"]
 HOLDS: Verdict = "holds"
 DOES_NOT_HOLD: Verdict = "does not hold"
 INCONCLUSIVE: Verdict = "inconclusive"
+_ENOUGH = 6  # 2 / 2**5 is above 0.05
 
 Runs: TypeAlias = Mapping[str, Mapping[int, Mapping[str, float]]]
 """Measures by arm and seed, of the runs that are complete."""
@@ -94,6 +95,18 @@ def _side(side: str | float, runs: Runs, arms: Mapping[str, Any]) -> tuple[dict[
         known = sorted({name for measures in own.values() for name in measures})
         raise InputError(f"a check reads {side!r}, but the arm {arm!r} measures {', '.join(known)}")
     return found, arm
+
+
+def rank_tests(checks: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """For each check Wilcoxon's p that the differences lie about the margin, alone and by Holm among all of these;
+    nothing where fewer seeds than ``_ENOUGH`` leave no p below 0.05. The verdict is the interval's all the same."""
+    p = {
+        i: signed_rank_p([difference - one["margin"] for difference in one["differences"]])
+        for i, one in enumerate(checks)
+        if len(one["differences"]) >= _ENOUGH
+    }
+    adjusted = dict(zip(p, holm(list(p.values())), strict=True))
+    return [{"wilcoxon": p[i], "holm": adjusted[i]} if i in p else {} for i in range(len(checks))]
 
 
 def overall(verdicts: Sequence[Verdict]) -> Verdict:

@@ -1,4 +1,5 @@
-"""Student's t intervals of a mean over few runs (seeds). Pure Python: what is measured n times, n small.
+"""Student's t intervals of a mean over few runs (seeds), and the signed-rank test. Pure Python: what is measured n
+times, n small.
 
 Legend: n values, df = n - 1 degrees of freedom. For measures over many queries see ``retrieval.bootstrap``.
 """
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from nextvec.evaluate.retrieval import Interval
 from nextvec.types import InputError
 
-__all__ = ["paired_t_interval", "t_interval", "t_quantile"]
+__all__ = ["holm", "paired_t_interval", "signed_rank_p", "t_interval", "t_quantile"]
 
 _DECIMALS = 12
 """Differences are rounded to so many decimals: 0.3 - 0.2 and 0.2 - 0.1 are the same to everyone but the processor."""
@@ -73,3 +74,33 @@ def _probability_within(t: float, df: int) -> float:
         term *= cosine_squared * (k + 1) / (k + 2)
     total *= math.sin(angle)
     return 2 / math.pi * (angle + total) if odd else total
+
+
+def signed_rank_p(differences: Sequence[float]) -> float:
+    """The two-sided p of Wilcoxon's signed-rank test that ``differences`` lie about 0, exact for any ties.
+
+    Zeros are left out; where nothing else is there, 1. The smallest p of n differences is 2 / 2**n.
+    """
+    if not all(math.isfinite(value) for value in differences):
+        raise InputError(f"a test needs finite numbers, got {list(differences)}")
+    values = sorted((round(value, _DECIMALS) for value in differences if round(value, _DECIMALS)), key=abs)
+    sizes = [abs(value) for value in values]
+    # Twice the rank, a whole number where equal sizes share the mean of their ranks.
+    ranks = [sizes.index(size) + 1 + len(sizes) - sizes[::-1].index(size) for size in sizes]
+    total = sum(ranks)
+    ways = [1] + [0] * total  # of the sums of ranks that random signs give
+    for rank in ranks:
+        ways = [count + (ways[i - rank] if i >= rank else 0) for i, count in enumerate(ways)]
+    positive = sum(rank for rank, value in zip(ranks, values, strict=True) if value > 0)
+    least = min(positive, total - positive)
+    return min(1.0, 2.0 * sum(ways[: least + 1]) / float(2 ** len(ranks)))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's adjusted p of a family of tests, in the order given: reject where it is at most the level."""
+    order = sorted(range(len(p)), key=lambda i: p[i])
+    adjusted, highest = [0.0] * len(p), 0.0
+    for place, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(p) - place) * p[i]))
+        adjusted[i] = highest
+    return adjusted

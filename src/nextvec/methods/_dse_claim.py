@@ -139,6 +139,7 @@ def _student(run: Run, *, student: str, scale: Scale) -> Mapping[str, float]:
     # Every arm has a process of its own: the teacher of a seed is trained anew, to the same weights.
     taught = Dse.teacher(learned, config, batch=scale.batch).logits(learned) if config.alpha else None
     method = Dse.start(config, [*learned.first, *learned.second])
+    method.begin(learned)
     train(method, method.judged(learned, taught, batch=scale.batch, seed=run.seed), scale, run)
     score = 100 * spearman(method.score(method.encode(tests.first), method.encode(tests.second))[:, 0], tests.label)
     found = {"score": score}

@@ -3,7 +3,8 @@
 All arms train the same small random transformer on titles and first sentences with two hard negatives that the teacher
 mined. ``plain`` is InfoNCE; ``all`` has everything; ``no_focal``, ``no_mixing`` and ``no_kl`` lack one ingredient each,
 and ``kl_only`` follows the teacher without a contrastive loss: the paper's ablations. ``points`` is the mean of STS-B
-(Spearman) and titles that find abstracts (nDCG@10), times 100.
+(Spearman) and titles that find abstracts (nDCG@10), times 100; ``soup`` of ``all`` the same of the average of its last
+three checkpoints, which the paper's first version has.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.torch import load_file, save_file
 
 from nextvec.data.mining import mine_pairs
+from nextvec.engine.soup import soup
 from nextvec.files import atomic_write
 from nextvec.methods.kalm import Kalm, taught_columns, teach
 from nextvec.text_claims import Measured, TextScale, read_texts, scale_named, train, training_pairs, write_texts
@@ -32,6 +35,7 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "no_kl": {**_FOCAL, **_MIXING},
     "kl_only": {**_KL, "contrast": 0.0},
 }
+_CHECKPOINTS = (0.8, 0.9, 1.0)  # parts of the steps after which the weights are averaged
 _NOTHING = {"gamma": 0.0, "pairs": 0, "whole": False, "distil": 0.0, "contrast": 1.0}
 
 
@@ -88,6 +92,11 @@ def claim(name: str) -> Claim:
             Check(says="the teacher helps", better="all.points", worse="no_kl.points"),
             Check(says="focal weights help", better="all.points", worse="no_focal.points"),
             Check(says="mixed negatives help", better="all.points", worse="no_mixing.points"),
+            Check(
+                says="the average of the last checkpoints helps",
+                better="all.soup",
+                worse="all.points",
+            ),
             Check(says="the contrastive loss helps the teacher's", better="all.points", worse="kl_only.points"),
             Check(says="the teacher helps more than focal weights", better="no_focal.points", worse="no_kl.points"),
             Check(says="the teacher helps more than mixed negatives", better="no_mixing.points", worse="no_kl.points"),
@@ -134,6 +143,21 @@ def _arm(run: Run, *, arm: str, scale: Scale) -> Mapping[str, float]:
     method = Kalm.start(config, [*pairs.queries, *pairs.documents])
     extra = taught_columns(taught, hard) if own["distil"] else None
     source = method.source(pairs, batch=scale.batch, seed=run.seed, hard=hard, extra=extra)
-    train(method, source, scale, run)
-    found = Measured(method.vectors, method.text_tokenizer(), texts, scale).points()
-    return {**found, "points": (found["sts"] + found["ndcg"]) / 2}
+    steps = [max(round(share * scale.steps), 1) for share in _CHECKPOINTS]
+
+    def keep(step: int) -> None:
+        if arm == "all" and step in steps:
+            save_file(method.state_dict(), run.folder / f"step-{step}.safetensors")
+
+    train(method, source, scale, run, after=keep)
+
+    def points() -> dict[str, float]:
+        found = Measured(method.vectors, method.text_tokenizer(), texts, scale).points()
+        return {**found, "points": (found["sts"] + found["ndcg"]) / 2}
+
+    found = points()
+    if arm == "all":
+        kept = [load_file(run.folder / f"step-{step}.safetensors") for step in dict.fromkeys(steps)]
+        method.load_state_dict(soup(kept))
+        found["soup"] = points()["points"]
+    return found

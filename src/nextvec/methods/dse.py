@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ from nextvec.data.tokenizers import TextTokenizer
 from nextvec.engine.engine import Engine, TrainConfig
 from nextvec.engine.optim import OptimConfig
 from nextvec.files import atomic_write
-from nextvec.methods._dse_parts import CrossEncoder, JudgedConfig
+from nextvec.methods._dse_parts import CrossEncoder, JudgedConfig, best_constant
 from nextvec.nn.pooling.modes import pool
 from nextvec.objectives.base import Objective
 from nextvec.objectives.distill import DistillVectors
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from nextvec.encoder import Encoder
 
 HEADS = ("mlp", "cosine")
+_FITTED = 256  # pairs
 
 
 class Dse(TextMethod):
@@ -71,6 +72,7 @@ class Dse(TextMethod):
             "The teacher reads the pair without token types, which our transformer has not.",
             "The teacher is trained by ``prepare`` with AdamW at a constant rate; the paper's schedule is BERT's.",
             "Two-way tasks have one logit; MNLI's three classes three, as in the paper.",
+            "Heads begin at the best constant (the cosine's at least squares), and not at random.",
         ),
     )
     train_settings: ClassVar[tuple[str, ...]] = ("optim.lr=5e-5", "optim.weight_decay=0.01", "schedule.warmup=0.1")
@@ -106,6 +108,24 @@ class Dse(TextMethod):
             )
         else:
             self.head = nn.Linear(1, 1)
+
+    @torch.no_grad()
+    def begin(self, pairs: JudgedPairs) -> None:
+        """Let the head begin where the labels of ``pairs`` are: its bias at the best constant, and of the cosine both
+        numbers by least squares over the first 256 pairs, as the base sees them."""
+        if isinstance(self.head, nn.Sequential):
+            cast(nn.Linear, self.head[-1]).bias.copy_(best_constant(pairs))
+            return
+        one, two = (torch.from_numpy(self.encode(texts[:_FITTED])) for texts in (pairs.first, pairs.second))
+        cosines = functional.cosine_similarity(one, two, dim=1).double().numpy()
+        wanted = pairs.label[:_FITTED].astype(np.float64)
+        if pairs.kind == "binary":
+            wanted = 4 * wanted - 2  # odds of e**2 to 1
+        spread = float(cosines.std()) > 1e-6
+        slope, offset = np.polyfit(cosines, wanted, 1) if spread else (1.0, wanted.mean() - cosines.mean())
+        head = cast(nn.Linear, self.head)
+        head.weight.fill_(float(slope))
+        head.bias.fill_(float(offset))
 
     def vectors(self, texts: Ragged) -> Tensor:
         """psi [B, last * D]; of a text of one token, zeros."""
@@ -172,6 +192,7 @@ class Dse(TextMethod):
             if taught.shape != (len(pairs), pairs.outputs):
                 raise InputError(f"{str(path)!r} has logits {list(taught.shape)} for {len(pairs)} pairs: remove it")
         method = cls.start(config, [*pairs.first, *pairs.second])
+        method.begin(pairs)
         return method, method.judged(pairs, taught, batch=batch, seed=seed)
 
     @classmethod
@@ -180,6 +201,8 @@ class Dse(TextMethod):
         names = ("base", "depth", "vocab", "dropout", "seed", "kind", "outputs")
         settings = JudgedConfig(max_length=2 * config.max_length, **{name: getattr(config, name) for name in names})
         teacher = CrossEncoder.start(settings, [*pairs.first, *pairs.second])
+        with torch.no_grad():
+            teacher.head.bias.copy_(best_constant(pairs))
         columns = {"text": ragged(teacher.joined(pairs)), "label": pairs.label}
         optim = OptimConfig(lr=config.teacher_lr, weight_decay=0.01)
         plan = TrainConfig(steps=config.teacher_steps, batch=min(batch, len(pairs)), optim=optim, seed=config.seed)
