@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from nextvec.search.collection import Collection
 from nextvec.search.indexes import approximate, codes
+from nextvec.search.indexes import exact as exact_module
+from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.approximate import ApproximateFiles
-from nextvec.search.indexes.cells import build_cells, cell_count, nearest, prepare, search_cells
+from nextvec.search.indexes.cells import build_cells, cell_count, nearest, search_cells
 from nextvec.search.indexes.exact import ExactIndex
 from nextvec.search.indexes.rows import in_memory
 from nextvec.search.planner import Watch
@@ -159,7 +161,7 @@ def test_another_handle_sees_the_index_when_it_is_published(tmp_path: Path) -> N
         assert told is not None and set(told["considered"]) == {"exact", "cells"}
 
 
-@pytest.mark.parametrize("part", ["means.npy", "order.npy", "codes.npy", "graph"])
+@pytest.mark.parametrize("part", ["means.npy", "order.npy", "codes.npy", "links.npy", "upper.npy"])
 @pytest.mark.parametrize("harm", ["flip", "cut", "gone"])
 def test_a_damaged_file_is_noticed_and_made_anew(copy: Path, part: str, harm: str) -> None:
     (path,) = (copy / "derived").glob(f"approximate-*.{part}")
@@ -247,11 +249,11 @@ def test_dot_products_of_vectors_of_many_lengths(tmp_path: Path) -> None:
         assert recall_of(collection, QUERIES * 3, 10, None, 0.95) >= 0.95
 
 
-@pytest.mark.parametrize("integer_kernels", [True, False])
-def test_cells_that_give_every_row_give_the_exact_answer(
-    integer_kernels: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not integer_kernels:
+@pytest.mark.parametrize("kernels", ["compiled", "numkong", "none"])
+def test_cells_that_give_every_row_give_the_exact_answer(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kernels != "compiled":
+        monkeypatch.setattr(exact_module, "native", None)
+    if kernels == "none":
         monkeypatch.setattr(codes, "numkong", None)
     vectors = clustered(2_000, 5)
     rows = in_memory([(np.arange(2_000), vectors)], DIM)
@@ -259,11 +261,11 @@ def test_cells_that_give_every_row_give_the_exact_answer(
     assert len(cells.means) == cell_count(2_000)
     assert sorted(cells.order.tolist()) == list(range(2_000))
     assert np.array_equal(cells.order[cells.places], np.arange(2_000))
-    for allowed in (None, np.arange(0, 2_000, 3), np.arange(0, 2_000, 300), np.zeros(0, np.int64)):
-        filter_ = prepare(cells, allowed, 2_000)
+    for taken in (None, np.arange(0, 2_000, 3), np.arange(0, 2_000, 300), np.zeros(0, np.int64)):
+        allowed = None if taken is None else Allowed(2_000, rows=taken)
         for query in QUERIES[:5]:
-            truth = exact.search(query[None], 10, allowed)[0]
-            found = search_cells(cells, exact, query, 10, filter_, nearest(cells, query), rows=2_000)
+            truth = exact.search(query[None], 10, taken)[0]
+            found = search_cells(cells, exact, query, 10, allowed, nearest(cells, query), rows=2_000)
             assert found.rows.tolist() == truth.rows.tolist() and found.scores.tolist() == truth.scores.tolist()
 
 

@@ -37,7 +37,10 @@ def test_the_same_rows_as_a_pass_over_the_columns(records: list[Row], case: tupl
     expected = [i for i, record in enumerate(records) if truth(record) is True]
     assert np.flatnonzero(mask(tree, columns.__getitem__)).tolist() == expected
     if found is not None:
-        assert found.dtype == np.int64 and found.tolist() == expected
+        assert found.rows.dtype == np.int64 and found.rows.tolist() == expected
+        assert found.count == len(expected) and sorted(found.listed.tolist()) == expected
+        if found.test is not None:
+            assert np.flatnonzero(found.test.rows()).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -76,7 +79,7 @@ def test_filters_that_the_indexes_answer(where: str) -> None:
 
     found = column_index.resolve(tree, len(records), indexes.get, column)
     assert found is not None
-    assert found.tolist() == np.flatnonzero(mask(tree, columns.__getitem__)).tolist()
+    assert found.rows.tolist() == np.flatnonzero(mask(tree, columns.__getitem__)).tolist()
     assert bool(looked) == (" AND " in where and "BETWEEN" not in where)  # only what an index cannot tell
 
 
@@ -85,7 +88,7 @@ def test_wide_filters_unique_texts_and_large_numbers_are_left_to_the_pass() -> N
     index = column_index.index_of(column, "int")
     assert index is not None
     wide = column_index.resolve(parse("year > 10 AND year <= 1500", COLUMNS), 2000, {"year": index}.get, {}.__getitem__)
-    assert wide is not None and wide.tolist() == list(range(11, 1501))
+    assert wide is not None and wide.rows.tolist() == list(range(11, 1501))
     for where in ("NOT year = 3", "year != 3", "year > 3.5"):
         assert (
             column_index.resolve(parse(where, COLUMNS), 2000, {"year": index}.get, {"year": column}.__getitem__) is None
@@ -95,7 +98,7 @@ def test_wide_filters_unique_texts_and_large_numbers_are_left_to_the_pass() -> N
     sorted_ = column_index.index_of(huge, "int")
     tree = parse(f"year = {2**53 + 1}", COLUMNS)
     found = column_index.resolve(tree, 1000, {"year": sorted_}.get, {"year": huge}.__getitem__)
-    assert found is not None and found.tolist() == [1]
+    assert found is not None and found.rows.tolist() == [1]
 
 
 def test_a_collection_answers_the_same_before_and_after_an_index_pays(tmp_path) -> None:  # type: ignore[no-untyped-def]

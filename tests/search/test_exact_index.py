@@ -45,14 +45,19 @@ def unit(rng: np.random.Generator, rows: int, dim: int) -> NDArray[np.float32]:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-@pytest.fixture(params=["int8", "float32"])
+@pytest.fixture(params=["int8, compiled", "int8", "float32"])
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways to scan: with integer kernels, and where the package for them cannot be imported."""
+    """All ways to scan: with compiled kernels, without, and where numkong cannot be imported either."""
+    if request.param == "int8, compiled":
+        if exact.native is None:
+            pytest.skip("the search kernels were not compiled")
+    else:
+        monkeypatch.setattr(exact, "native", None)
     if request.param == "float32":
         monkeypatch.setattr(kernels, "numkong", None)
     elif not kernels.available():
         pytest.skip("numkong is not installed")
-    return str(request.param)
+    return str(request.param).partition(",")[0]
 
 
 @pytest.mark.parametrize("queries", [1, 3, 70])

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from nextvec.search.fusion import DEPTH, Ranked, rrf, weighted
 from nextvec.search.grouping import Grouping, codes_of
+from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.exact import Found
 from nextvec.search.paging import Cursor, Remembered
 from nextvec.search.postings import Bm25
@@ -35,19 +36,19 @@ _RANGE = 1_024  # rows that a search for all above a score looks at first
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What is searched. ``allowed``: the rows that satisfy the filter, ascending (None: all); ``find(queries, n)``:
+    """What is searched. ``allowed``: the rows that satisfy the filter (None: all); ``find(queries, n)``:
     the n best of them by vector, in row numbers of the snapshot; ``words(column)``: the index of an attribute;
     ``vectors(rows)``: float32 [n, D]."""
 
     snapshot: Snapshot
-    allowed: NDArray[np.int64] | None
+    allowed: Allowed | None
     find: Callable[[NDArray[np.float32], int], Sequence[Found]]
     words: Callable[[str], Bm25]
     vectors: Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
     @property
     def matches(self) -> int:
-        return self.snapshot.rows if self.allowed is None else len(self.allowed)
+        return self.snapshot.rows if self.allowed is None else self.allowed.count
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ def _grouping(request: Request, source: Source) -> Grouping | None:
     if request.group_by is None:
         return None
     codes = codes_of(source.snapshot, request.group_by)
-    sizes = np.bincount(codes if source.allowed is None else codes[source.allowed])
+    sizes = np.bincount(codes if source.allowed is None else codes[source.allowed.rows])
     return Grouping(codes, sizes, request.group_size)
 
 
@@ -216,7 +217,7 @@ def _by_words(request: Request, source: Source, i: int) -> Listed:
     if source.allowed is None:
         rows = np.flatnonzero(total)
     else:
-        rows = source.allowed[total[source.allowed] > 0]
+        rows = source.allowed.rows[total[source.allowed.rows] > 0]
     return Listed(rows, total[rows].astype(np.float32), "bm25")
 
 

@@ -1,7 +1,7 @@
 """What approximate ways need for a recall, and what each way costs, measured on one collection and machine.
 
-The queries are rows of the collection with noise (cosine 0.6 to the row they come from): about as hard as short
-questions are for the documents that answer them, and harder than the rows themselves.
+The queries are rows of the collection with noise (cosine 0.7 to the row they come from): a little harder than titles
+are for the abstracts that they belong to, and much harder than the rows themselves.
 Shapes: N rows, C cells, D dimensions, M matching rows, S calibration queries.
 """
 
@@ -12,14 +12,15 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.cells import Cells, nearest, prepare, search_cells, seen_by
 from nextvec.search.indexes.exact import GATHER_SHARE, ExactIndex
-from nextvec.search.indexes.graph import search_graph
+from nextvec.search.indexes.graph import Graph, search_graph
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
@@ -27,21 +28,21 @@ Float32 = NDArray[np.float32]
 TARGETS = (0.9, 0.95, 0.99)
 SHARES = (1.0, 0.3, 0.1, 0.03, 0.01)
 DEPTHS = (10, 100)  # k
-WIDTHS = (12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+WIDTHS = (12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128, 160, 192, 256, 384, 512)
 QUERIES = 192
-_SIGNAL = 0.6
+_SIGNAL = 0.7
 _REPEATS = 15
 _BATCH = 64
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """rows: target -> k -> matching rows to see at each of ``SHARES``; widths: target -> efSearch at k=10, None where
-    the graph did not reach it; costs: name -> (milliseconds, milliseconds per unit)."""
+    """rows: target -> k -> matching rows to see at each of ``SHARES``; widths: target -> width of the walk at k=10 at
+    each of ``SHARES``, None where the graph did not reach it; costs: name -> (milliseconds, milliseconds per unit)."""
 
     total: int
     rows: dict[float, dict[int, list[float]]]
-    widths: dict[float, int | None]
+    widths: dict[float, list[int | None]]
     costs: dict[str, tuple[float, float]]
 
     def target(self, recall: float) -> float | None:
@@ -63,6 +64,20 @@ class Calibration:
         places, logs = np.log(SHARES[::-1]), np.log(values[::-1])
         return float(np.exp(np.interp(math.log(max(share, SHARES[-1])), places, logs)))
 
+    def width(self, target: float, share: float) -> float | None:
+        """Width of the walk at k=10, for a share of rows that match near the query; None where none was enough."""
+        widths = self.widths.get(target, [None] * len(SHARES))
+        after = next((i for i, known in enumerate(SHARES) if known <= share * (1 + 1e-9)), None)
+        if after is None or widths[after] is None:
+            return None
+        before = widths[after - 1] if after else None
+        high, low = widths[after], before if before is not None else widths[after]
+        assert high is not None and low is not None
+        if after == 0 or SHARES[after] == share:
+            return float(high)
+        part = math.log(SHARES[after - 1] / share) / math.log(SHARES[after - 1] / SHARES[after])
+        return math.exp((1 - part) * math.log(low) + part * math.log(high))
+
     def exact(self, matches: int, total: int, alone: bool) -> float:
         """Predicted milliseconds per query of the exact index; ``alone``: one query at a time."""
         kind = "" if alone else "batch "
@@ -74,6 +89,11 @@ class Calibration:
         """Predicted milliseconds."""
         start, slope = self.costs[name]
         return start + slope * amount
+
+    def at_share(self, name: str, share: float, amount: float) -> float:
+        """Predicted milliseconds of a way that looks for matches, at the nearest share that was measured."""
+        known = min(SHARES, key=lambda one: abs(math.log(one / max(share, SHARES[-1]))))
+        return self.line(f"{name} {known}", amount)
 
     def to_json(self) -> dict[str, Any]:
         """For a JSON file."""
@@ -90,33 +110,43 @@ class Calibration:
             len(values) != len(SHARES) or min(values) <= 0 for depths in rows.values() for values in depths.values()
         ):
             raise ValueError("rows of another shape")
-        widths = {float(target): None if width is None else int(width) for target, width in document["widths"].items()}
+        widths = {
+            float(target): [None if width is None else int(width) for width in own]
+            for target, own in document["widths"].items()
+        }
+        if any(len(own) != len(SHARES) for own in widths.values()):
+            raise ValueError("widths of another shape")
         costs = {str(name): (float(pair[0]), float(pair[1])) for name, pair in document["costs"].items()}
         return cls(int(document["total"]), rows, widths, costs)
 
 
 def calibrate(
-    exact: ExactIndex, cells: Cells, graph: Any | None, *, seed: int = 0, progress: Callable[[str], None] | None = None
+    exact: ExactIndex,
+    cells: Cells,
+    graph: Graph | None,
+    *,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
 ) -> Calibration:
     """Measure all of it: some seconds for 100,000 rows."""
     say = progress or (lambda _: None)
     rng = np.random.default_rng(seed)
     queries = calibration_queries(exact.rows.vectors, rng)
     say("how many rows the cells must give")
-    needed = {k: [] for k in DEPTHS}  # type: dict[int, list[Int64]]
-    for share in SHARES:
-        allowed = _random(len(exact.rows), share, rng)
-        for k in DEPTHS:
-            needed[k].append(_needed(exact, cells, queries, k, allowed))
+    filters = [_random(len(exact.rows), share, rng) for share in SHARES]
+    needed = {k: [_needed(exact, cells, queries, k, allowed) for allowed in filters] for k in DEPTHS}
     rows = {
         target: {k: [_enough(seen, target) for seen in needed[k]] for k in DEPTHS}
         for target in TARGETS
         if len(exact.rows) >= 4 * DEPTHS[1]
     }
     say("how wide the walk through the graph must be")
-    widths = _widths(exact, graph, queries)
+    widths = {target: [] for target in TARGETS}  # type: dict[float, list[int | None]]
+    for allowed in filters:
+        for target, width in _widths(exact, graph, queries, allowed).items():
+            widths[target].append(width)
     say("what each way takes")
-    return Calibration(len(exact.rows), rows, widths, _costs(exact, cells, graph, queries, rng))
+    return Calibration(len(exact.rows), rows, widths, _costs(exact, cells, graph, queries, filters, rng))
 
 
 def calibration_queries(vectors: Float32, rng: np.random.Generator) -> Float32:
@@ -132,16 +162,16 @@ def calibration_queries(vectors: Float32, rng: np.random.Generator) -> Float32:
     return scaled
 
 
-def _random(total: int, share: float, rng: np.random.Generator) -> Int64 | None:
-    return None if share == 1 else np.flatnonzero(rng.random(total) < share)
+def _random(total: int, share: float, rng: np.random.Generator) -> Allowed | None:
+    return None if share == 1 else Allowed(total, rows=np.flatnonzero(rng.random(total) < share))
 
 
-def _needed(exact: ExactIndex, cells: Cells, queries: Float32, k: int, allowed: Int64 | None) -> Int64:
+def _needed(exact: ExactIndex, cells: Cells, queries: Float32, k: int, allowed: Allowed | None) -> Int64:
     """For each query and each of its true k best: how many matching rows the cells give until it is among them."""
-    filter_ = prepare(cells, allowed, len(exact.rows))
+    filter_ = prepare(cells, allowed)
     cell_of = np.searchsorted(cells.starts, cells.places, side="right") - 1
     found = []
-    for query, best in zip(queries, exact.search(queries, k, allowed), strict=True):
+    for query, best in zip(queries, exact.search(queries, k, None if allowed is None else allowed.rows), strict=True):
         order = nearest(cells, query)
         rank = np.empty(len(order), np.int64)
         rank[order] = np.arange(len(rank))
@@ -155,17 +185,19 @@ def _enough(seen: Int64, target: float) -> float:
     return float(max(np.quantile(seen, target + 0.1 * (1 - target)), 1)) if len(seen) else 1.0
 
 
-def _widths(exact: ExactIndex, graph: Any | None, queries: Float32) -> dict[float, int | None]:
+def _widths(
+    exact: ExactIndex, graph: Graph | None, queries: Float32, allowed: Allowed | None
+) -> dict[float, int | None]:
     widths: dict[float, int | None] = dict.fromkeys(TARGETS)
     if graph is None:
         return widths
-    best = exact.search(queries, DEPTHS[0])
-    nothing = np.zeros(0, np.int64)
+    best = exact.search(queries, DEPTHS[0], None if allowed is None else allowed.rows)
     for width in WIDTHS:
-        reached = []
-        for query, truth in zip(queries, best, strict=True):
-            found = search_graph(graph, exact, query, DEPTHS[0], None, nothing, width=width)
-            reached.append(np.mean(found.scores >= truth.scores[-1]) if len(found.scores) else 0.0)
+        found = search_graph(graph, exact, queries, DEPTHS[0], allowed, width=width)
+        # Over the hits that there are, so that a walk that met few of them counts as what it is.
+        reached = [
+            np.sum(one.scores >= true.scores[-1]) / len(true.scores) for one, true in zip(found, best, strict=True)
+        ]
         for target in TARGETS:
             if widths[target] is None and np.mean(reached) >= target + 0.1 * (1 - target):
                 widths[target] = width
@@ -175,11 +207,14 @@ def _widths(exact: ExactIndex, graph: Any | None, queries: Float32) -> dict[floa
 
 
 def _costs(
-    exact: ExactIndex, cells: Cells, graph: Any | None, queries: Float32, rng: np.random.Generator
+    exact: ExactIndex,
+    cells: Cells,
+    graph: Graph | None,
+    queries: Float32,
+    filters: list[Allowed | None],
+    rng: np.random.Generator,
 ) -> dict[str, tuple[float, float]]:
     total, k = len(exact.rows), DEPTHS[0]
-    everything = prepare(cells, None, total)
-    nothing = np.zeros(0, np.int64)
 
     def line(run: Callable[[Float32, float], object], low: float, high: float, batch: int = 1) -> tuple[float, float]:
         turns = len(queries) - batch + 1
@@ -208,16 +243,17 @@ def _costs(
         some = queries[:size]
         costs[name] = (0.0, timed(functools.partial(_scan, exact, some, k), _REPEATS // 2) / size / total)
 
-    def look(query: Float32, amount: float) -> object:
-        return search_cells(cells, exact, query[0], k, everything, nearest(cells, query[0]), rows=amount)
+    for share, allowed in zip(SHARES, filters, strict=True):
 
-    costs["cells"] = line(look, total // 100, total // 10)
-    if graph is not None:
+        def look(query: Float32, amount: float, allowed: Allowed | None = allowed) -> object:
+            return search_cells(cells, exact, query[0], k, allowed, nearest(cells, query[0]), rows=amount)
 
-        def walk(query: Float32, amount: float) -> object:
-            return search_graph(graph, exact, query[0], k, None, nothing, width=int(amount))
+        def walk(query: Float32, amount: float, allowed: Allowed | None = allowed) -> object:
+            return search_graph(cast(Graph, graph), exact, query, k, allowed, width=int(amount))
 
-        costs["graph"] = line(walk, 16, 256)
+        costs[f"cells {share}"] = line(look, share * total / 100, share * total / 10)
+        if graph is not None:
+            costs[f"graph {share}"] = line(walk, 16, 128)
     return costs
 
 

@@ -28,6 +28,7 @@ from nextvec.search import filters
 from nextvec.search.answer import Source, respond
 from nextvec.search.derived import Placed
 from nextvec.search.handle import Handle
+from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.approximate import Progress
 from nextvec.search.indexes.exact import Found
 from nextvec.search.indexes.rows import Damaged, row_check
@@ -174,7 +175,7 @@ class Collection(Handle):
         """How many rows there are, or match."""
         tree = None if where is None else self._parsed(where)
         snapshot = self._current()
-        return snapshot.rows if tree is None else len(snapshot.matching(tree))
+        return snapshot.rows if tree is None else snapshot.allowed(tree).count
 
     def index(self, *, graph: bool = True, progress: Progress | None = None) -> dict[str, Any]:
         """Build what searches with a ``recall`` below 1 use: cells, and a graph unless ``graph`` is False.
@@ -298,8 +299,8 @@ class Collection(Handle):
         snapshot = self._current()
         if request.cursors and request.cursors[0].version != snapshot.version:
             return self._continued(request.cursors[0].version, request, tree, began)
-        allowed = None if tree is None else snapshot.matching(tree)
-        if allowed is not None and len(allowed) == snapshot.rows:
+        allowed = None if tree is None else snapshot.allowed(tree)
+        if allowed is not None and allowed.count == snapshot.rows:
             allowed = None
         source = Source(
             snapshot,
@@ -332,7 +333,7 @@ class Collection(Handle):
     def _located(
         self,
         snapshot: Snapshot,
-        allowed: NDArray[np.int64] | None,
+        allowed: Allowed | None,
         recall: float | None,
         queries: NDArray[np.float32],
         k: int,
@@ -354,17 +355,17 @@ class Collection(Handle):
         snapshot: Snapshot,
         queries: NDArray[np.float32],
         k: int,
-        allowed: NDArray[np.int64] | None,
+        allowed: Allowed | None,
         recall: float | None,
     ) -> tuple[list[Found], Placed | None]:
-        if snapshot.rows == 0 or (allowed is not None and len(allowed) == 0):
+        if snapshot.rows == 0 or (allowed is not None and allowed.count == 0):
             nothing = Found(np.zeros(0, np.int64), np.zeros(0, np.float32), "no matches", 0)
             return [nothing] * len(queries), None
 
         def search(placed: Placed) -> tuple[list[Found], Placed]:
-            rows = placed.to_index(allowed)
+            rows = placed.allowed(allowed)
             if recall is None:
-                return placed.index.search(queries, k, rows), placed
+                return placed.index.among(queries, k, rows), placed
             return self._derived.planner(placed).search(queries, k, rows, recall), placed
 
         try:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from nextvec.search import filters
 from nextvec.search.filters import Filter, Value
+from nextvec.search.indexes.allowed import Allowed, Test, code_test, range_test
 from nextvec.search.schema import ARROW_TYPES
 
 Int64 = NDArray[np.int64]
@@ -32,6 +33,9 @@ class ColumnIndex(Protocol):
 
     def slices(self, leaf: Filter) -> list[Int64] | None:
         """The rows of ``leaf`` as disjoint or overlapping runs; None where this index cannot tell."""
+
+    def test(self, leaf: Filter) -> Test | None:
+        """``leaf`` as a test of a row's value; None where that takes more than one number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +65,12 @@ class Sorted:
         dense[rows] = values
         return cls(kind, values[order], rows[order], nulls, dense)
 
-    def wide(self, leaf: Filter) -> Int64 | None:
-        """The rows of a range of many rows, ascending, by one pass over plain numbers."""
+    def test(self, leaf: Filter) -> Test | None:
+        """A range."""
         bounds = self._range(leaf)
         if bounds is None or bounds[0] >= bounds[1]:
             return None
-        low, high = self.values[bounds[0]], self.values[bounds[1] - 1]
-        if bounds[0] == 0:
-            mask = self.dense <= high
-        elif bounds[1] == len(self.values):
-            mask = self.dense >= low
-        else:
-            mask = (self.dense >= low) & (self.dense <= high)
-        mask[self.nulls] = False
-        return np.flatnonzero(mask)
+        return range_test(self.dense, self.nulls, self.values[bounds[0]], self.values[bounds[1] - 1])
 
     def _range(self, leaf: Filter) -> tuple[int, int] | None:
         """Where the values of a comparison, or of several, lie in ``values``."""
@@ -125,12 +121,14 @@ class Sorted:
 
 @dataclass(frozen=True, slots=True)
 class Postings:
-    """For value v the rows ``rows[starts[v]:starts[v + 1]]``, ascending; codes: value to v."""
+    """For value v the rows ``rows[starts[v]:starts[v + 1]]``, ascending; codes: value to v; dense int32 [N]: the v of
+    each row, -1 for NULL, where a row has one value at most."""
 
     codes: dict[Value, int]
     starts: Int64
     rows: Int64
     nulls: Int64
+    dense: NDArray[np.int32] | None
 
     @classmethod
     def of(cls, column: pa.Array, kind: str) -> Postings | None:
@@ -155,7 +153,25 @@ class Postings:
         code, rows = code[fresh], rows[fresh]
         names = encoded.dictionary.to_pylist()
         starts = np.searchsorted(code, np.arange(len(names) + 1))
-        return cls({name: number for number, name in enumerate(names)}, starts, rows, nulls)
+        dense = None
+        if kind != "list[string]":
+            dense = np.full(len(column), -1, np.int32)
+            dense[rows] = code
+        return cls({name: number for number, name in enumerate(names)}, starts, rows, nulls, dense)
+
+    def test(self, leaf: Filter) -> Test | None:
+        """One of some values, of rows that have one each."""
+        match leaf:
+            case filters.Compare(_, "=", value):
+                wanted: tuple[Value, ...] = (value,)
+            case filters.IsTrue():
+                wanted = (True,)
+            case filters.In(_, values):
+                wanted = values
+            case _:
+                return None
+        known = [self.codes[value] for value in wanted if value in self.codes]
+        return code_test(self.dense, len(self.codes), known) if self.dense is not None and known else None
 
     def slices(self, leaf: Filter) -> list[Int64] | None:
         match leaf:
@@ -183,21 +199,32 @@ def index_of(column: pa.Array, kind: str) -> ColumnIndex | None:
 
 def resolve(
     tree: Filter, rows: int, index: Callable[[str], ColumnIndex | None], columns: filters.Columns
-) -> Int64 | None:
-    """The rows that satisfy ``tree``, ascending; None where a pass over the columns does it as fast.
+) -> Allowed | None:
+    """The rows that satisfy ``tree``; None where a pass over the columns does it as fast.
 
     rows: N. index: the index of a column, if there is one. columns: the values of a column.
     """
     tree = _with_ranges(tree, index)
+    if (alone := _alone(tree, rows, index)) is not None:
+        return alone
     most = _most(tree, index)
-    if most is None:
+    if most is None or (most > FEW * rows and not _one_run(tree, index)):
         return None
-    if most > FEW * rows and not _one_run(tree, index):
-        name = next(iter(filters.columns_used(tree)))
-        known = index(name)
-        leaf = isinstance(tree, filters.Compare) or _is_range(tree, index)
-        return known.wide(tree) if leaf and isinstance(known, Sorted) else None
-    return _rows(tree, index, columns)
+    return Allowed(rows, rows=_rows(tree, index, columns))
+
+
+def _alone(tree: Filter, rows: int, index: Callable[[str], ColumnIndex | None]) -> Allowed | None:
+    """The rows of a filter of one column that its index has side by side, without sorting them."""
+    runs = _runs(tree, index)
+    if runs is None:
+        return None
+    known = index(next(iter(filters.columns_used(tree))))
+    assert known is not None
+    test = known.test(tree)
+    if len(runs) == 1 and (test is not None or not len(runs[0])):
+        return Allowed(rows, listed=runs[0], test=test)
+    # Several values of a column that holds one in each row: no row comes twice.
+    return Allowed(rows, listed=np.concatenate(runs), test=test) if test is not None else None
 
 
 def _with_ranges(tree: Filter, index: Callable[[str], ColumnIndex | None]) -> Filter:

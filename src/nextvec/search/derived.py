@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import OrderedDict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from filelock import Timeout
 from numpy.typing import NDArray
 
+from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.approximate import Approximate, ApproximateFiles, Progress
 from nextvec.search.indexes.exact import ExactIndex
 from nextvec.search.indexes.rows import RowFiles, Rows, in_memory
@@ -34,21 +36,31 @@ class Placed:
         sequence = index.rows.sequence
         if not np.array_equal(sequence, snapshot.sequence):
             self.places = np.searchsorted(sequence, snapshot.sequence)
-        self._moved: OrderedDict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = OrderedDict()
+        self._moved: OrderedDict[int, tuple[Allowed, Allowed]] = OrderedDict()
 
-    def to_index(self, rows: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
-        """Row numbers of the snapshot (None: all) as row numbers of the index. The same array gives the same array,
-        by which the planner knows a filter again."""
-        if self.places is None or rows is None:
-            return rows if self.places is None else self.places
-        kept = self._moved.get(id(rows))
-        if kept is None or kept[0] is not rows:
-            kept = (rows, self.places[rows])
-            self._moved[id(rows)] = kept
+    def to_index(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Row numbers of the snapshot as row numbers of the index."""
+        return rows if self.places is None else self.places[rows]
+
+    def allowed(self, allowed: Allowed | None) -> Allowed | None:
+        """The rows of the snapshot that a filter takes (None: all) as rows of the index."""
+        if self.places is None:
+            return allowed
+        if allowed is None:
+            return self._everything
+        kept = self._moved.get(id(allowed))
+        if kept is None or kept[0] is not allowed:
+            kept = (allowed, Allowed(len(self.index.rows), rows=self.places[allowed.rows]))
+            self._moved[id(allowed)] = kept
             if len(self._moved) > _FILTERS:
                 with contextlib.suppress(KeyError):  # another thread was as quick
                     self._moved.popitem(last=False)
         return kept[1]
+
+    @cached_property
+    def _everything(self) -> Allowed:
+        assert self.places is not None
+        return Allowed(len(self.index.rows), rows=self.places)
 
     def to_snapshot(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The way back."""
@@ -113,7 +125,7 @@ class Derived:
             "rows_added_since": len(planner.exact.rows) - len(near.cells),
             "cells": len(near.cells.means),
             "graph": near.graph is not None,
-            "widths": {str(target): width for target, width in near.calibration.widths.items()},
+            "widths": {str(target): widths[0] for target, widths in near.calibration.widths.items()},
             "recall": self.watch.told(),
         }
 

@@ -19,18 +19,17 @@ import functools
 import math
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.approximate import Approximate
-from nextvec.search.indexes.cells import NEAR, Prepared, nearest, prepare, search_cells, share_near
+from nextvec.search.indexes.cells import nearest, search_cells, share_near
 from nextvec.search.indexes.exact import DIRECT, GATHER_SHARE, ExactIndex, Found, spread, workers
 from nextvec.search.indexes.graph import search_graph
 
@@ -41,7 +40,7 @@ Result = TypeVar("Result")
 
 AMPLE = 4  # matches in the neighbourhood per hit asked for; where there are fewer, the exact index answers
 WIDEST = 2_048  # of a walk through the graph
-_FILTERS = 32  # prepared ones kept
+_STEP = 4  # of widths
 _BATCH = 8  # queries from which the exact index scans them together and the others share the threads
 _CHECKS = 0.05  # of the time of searches may go into checking some of them
 _WAYS = 1_024  # weighings kept
@@ -100,45 +99,6 @@ class Watch:
         return told
 
 
-class Filtered:
-    """One filter as the approximate ways see it, worked out as far as they ask. allowed: its rows, ascending."""
-
-    def __init__(self, near: Approximate, allowed: Int64 | None, total: int) -> None:
-        self.allowed = allowed
-        self._near = near
-        self._total = total
-
-    @cached_property
-    def mask(self) -> NDArray[np.bool_]:
-        """Of the rows that cells and graph hold: bool [n]."""
-        mask = np.zeros(len(self._near.cells), np.bool_)
-        if self.allowed is None:
-            mask[:] = True
-        else:
-            mask[self.allowed[: np.searchsorted(self.allowed, len(mask))]] = True
-        return mask
-
-    @cached_property
-    def bits(self) -> NDArray[np.uint8] | None:
-        """The mask as bits, lowest first, as faiss's selector reads them."""
-        return None if self.allowed is None else np.packbits(self.mask, bitorder="little")
-
-    @cached_property
-    def tail(self) -> Int64:
-        """Allowed rows that came after cells and graph were made."""
-        inside = len(self._near.cells)
-        if self.allowed is None:
-            return np.arange(inside, self._total)
-        return self.allowed[np.searchsorted(self.allowed, inside) :]
-
-    @cached_property
-    def prepared(self) -> Prepared:
-        """For the cells."""
-        if self.allowed is None:
-            return self._near.everything(self._total)
-        return prepare(self._near.cells, self.allowed, self._total)
-
-
 class Planner:
     """Answers searches over one exact index and what was built beside it. Safe to share between threads."""
 
@@ -146,31 +106,31 @@ class Planner:
         self.exact = exact
         self.approximate = approximate
         self.watch = watch or Watch()
-        self._filters: OrderedDict[int, Filtered] = OrderedDict()
         self._lock = threading.Lock()
         self._ways_kept: dict[tuple[Any, ...], list[Way]] = {}
         self._searching, self._checking = 0.0, 0.0  # seconds
 
-    def search(self, queries: Float32, k: int, allowed: Int64 | None, recall: float | None) -> list[Found]:
+    def search(self, queries: Float32, k: int, allowed: Allowed | None, recall: float | None) -> list[Found]:
         """For each of float32 [Q, D] the best rows found, told what was considered. recall None: the best there are."""
-        near = self.approximate
-        matches = len(self.exact.rows) if allowed is None else len(allowed)
+        near, total = self.approximate, len(self.exact.rows)
+        matches = total if allowed is None else allowed.count
         if recall is None or near is None or matches <= DIRECT or k * 4 >= matches:
-            found = self.exact.search(queries, k, allowed)
+            found = self.exact.among(queries, k, allowed)
             return found if recall is None else [replace(one, told={"why": self._why(matches, k)}) for one in found]
         target = near.calibration.target(recall)
         if target is None:
             why = {"why": f"no approximate way reached a recall of {recall} when it was calibrated"}
-            return [replace(one, told=why) for one in self.exact.search(queries, k, allowed)]
+            return [replace(one, told=why) for one in self.exact.among(queries, k, allowed)]
         began, alone = time.perf_counter(), len(queries) < _BATCH
-        ways = self._ways(near, k, target, matches, matches / len(self.exact.rows), alone)
-        if ways[0].name == "exact" and matches < GATHER_SHARE * len(self.exact.rows):
+        ways = self._ways(near, k, target, matches, matches / total, alone)
+        if ways[0].name == "exact" and matches < GATHER_SHARE * total:
             # Not worth a look at the neighbourhood, where they are few: gathering them is as fast.
-            return [replace(one, told=_told(ways)) for one in self.exact.search(queries, k, allowed)]
-        filter_ = self._filtered(near, allowed)
-        plan = functools.partial(self._plan, near, filter_, k, target, matches, alone)
-        plans = _each(plan, list(queries), alone)
-        found = self._run(near, queries, k, filter_, plans, alone)
+            return [replace(one, told=_told(ways)) for one in self.exact.among(queries, k, allowed)]
+        plans = [(ways, None)] * len(queries)  # type: list[tuple[list[Way], Int64 | None]]
+        if allowed is not None:
+            plan = functools.partial(self._plan, near, allowed, k, target, alone)
+            plans = _each(plan, list(queries), alone)
+        found = self._run(near, queries, k, allowed, plans, alone)
         self._searching += time.perf_counter() - began
         if self._checking <= _CHECKS * self._searching and found[0].plan.startswith(plans[0][0][0].name):
             self._sample(queries[0], k, allowed, target, plans[0][0][0].name, found[0])
@@ -182,17 +142,15 @@ class Planner:
         return f"{matches} matches for k={k}: fewer than an approximate way pays for"
 
     def _plan(
-        self, near: Approximate, filter_: Filtered, k: int, target: float, matches: int, alone: bool, query: Float32
+        self, near: Approximate, allowed: Allowed, k: int, target: float, alone: bool, query: Float32
     ) -> tuple[list[Way], Int64 | None]:
-        """The ways for one query, the cheapest first, and the order of the cells if it was looked at."""
-        if filter_.allowed is None:
-            return self._ways(near, k, target, matches, 1.0, alone), None
+        """The ways for one query, the cheapest first, and the order of the cells."""
         order = nearest(near.cells, query)
-        local = share_near(near.cells, order, filter_.mask)
-        if local * NEAR * len(near.cells) < AMPLE * k:
-            cost = near.calibration.exact(matches, len(self.exact.rows), alone)
-            return [Way("exact", matches, cost)], order
-        return self._ways(near, k, target, matches, local, alone), order
+        local = share_near(near.cells, order, allowed)
+        if local * near.cells.near < AMPLE * k:
+            cost = near.calibration.exact(allowed.count, len(self.exact.rows), alone)
+            return [Way("exact", allowed.count, cost)], order
+        return self._ways(near, k, target, allowed.count, local, alone), order
 
     def _ways(self, near: Approximate, k: int, target: float, matches: int, share: float, alone: bool) -> list[Way]:
         """The ways where ``share`` of the rows near the query match, the cheapest first."""
@@ -219,13 +177,15 @@ class Planner:
         rows = cost.rows_needed(target, k, share) * further["cells"]
         ways = [
             Way("exact", matches, cost.exact(matches, len(self.exact.rows), alone)),
-            Way("cells", rows, cost.line("cells", min(rows, matches)) / threads),
+            Way("cells", rows, cost.at_share("cells", share, min(rows, matches)) / threads),
         ]
-        width = cost.widths.get(target)
+        width = cost.width(target, share)
         if width is not None and near.graph is not None:
-            wide = max(width * further["graph"] * max(1.0, k / 10) / share, k)
+            wide = max(width * further["graph"] * max(1.0, k / 10), k)
             if wide <= WIDEST:
-                ways.append(Way("graph", math.ceil(wide), cost.line("graph", wide) / threads))
+                # In steps, so that the queries of a batch share them.
+                wide = _STEP * math.ceil(wide / _STEP)
+                ways.append(Way("graph", wide, cost.at_share("graph", share, wide) / threads))
         return sorted(ways, key=lambda way: way.cost)
 
     def _run(
@@ -233,46 +193,38 @@ class Planner:
         near: Approximate,
         queries: Float32,
         k: int,
-        filter_: Filtered,
+        allowed: Allowed | None,
         plans: list[tuple[list[Way], Int64 | None]],
         alone: bool,
     ) -> list[Found]:
-        want = k if filter_.allowed is None else min(k, len(filter_.allowed))
+        want = k if allowed is None else min(k, allowed.count)
+        answers: dict[int, Found] = {}
 
-        def answer(number: int) -> Found | None:
+        def walk(numbers: list[int]) -> list[tuple[int, Found]]:
+            graph, width = near.graph, int(plans[numbers[0]][0][0].amount)
+            assert graph is not None
+            return list(
+                zip(numbers, search_graph(graph, self.exact, queries[numbers], k, allowed, width=width), strict=True)
+            )
+
+        def look(numbers: list[int]) -> list[tuple[int, Found]]:
+            (number,) = numbers
             (way, *_), order = plans[number]
-            query = queries[number]
-            if way.name == "graph":
-                width = int(way.amount)
-                found = search_graph(near.graph, self.exact, query, k, filter_.bits, filter_.tail, width=width)
-            elif way.name == "cells":
-                order = nearest(near.cells, query) if order is None else order
-                found = search_cells(near.cells, self.exact, query, k, filter_.prepared, order, rows=way.amount)
-            else:
-                return None
-            return found if len(found.rows) >= want else None
+            order = nearest(near.cells, queries[number]) if order is None else order
+            return [(number, search_cells(near.cells, self.exact, queries[number], k, allowed, order, rows=way.amount))]
 
-        answers = _each(answer, range(len(queries)), alone)
-        left = [number for number, found in enumerate(answers) if found is None]
+        def answer(task: tuple[str, list[int]]) -> list[tuple[int, Found]]:
+            return walk(task[1]) if task[0] == "graph" else look(task[1])
+
+        for done in _each(answer, _tasks([ways[0] for ways, _ in plans], alone), alone):
+            answers.update((number, found) for number, found in done if len(found.rows) >= want)
+        left = [number for number in range(len(queries)) if number not in answers]
         if left:
             # Planned so, or fewer hits than there are matches: the exact index is never wrong.
-            for number, found in zip(left, self.exact.search(queries[left], k, filter_.allowed), strict=True):
-                answers[number] = found
-        return [found for found in answers if found is not None]
+            answers.update(zip(left, self.exact.among(queries[left], k, allowed), strict=True))
+        return [answers[number] for number in range(len(queries))]
 
-    def _filtered(self, near: Approximate, allowed: Int64 | None) -> Filtered:
-        """The filter, known again by its array: snapshots hand out the same one for the same filter."""
-        if allowed is None:
-            return Filtered(near, None, len(self.exact.rows))
-        with self._lock:
-            kept = self._filters.get(id(allowed))
-            if kept is None or kept.allowed is not allowed:
-                kept = self._filters[id(allowed)] = Filtered(near, allowed, len(self.exact.rows))
-                if len(self._filters) > _FILTERS:
-                    self._filters.popitem(last=False)
-            return kept
-
-    def _sample(self, query: Float32, k: int, allowed: Int64 | None, target: float, way: str, found: Found) -> None:
+    def _sample(self, query: Float32, k: int, allowed: Allowed | None, target: float, way: str, found: Found) -> None:
         """Have one answer checked in the background. Until it is, no other one is handed in."""
         with self._lock:
             if self._checking == np.inf:
@@ -281,15 +233,30 @@ class Planner:
         _checker().submit(self._check, query[None].copy(), k, allowed, target, way, found, spent)
 
     def _check(
-        self, query: Float32, k: int, allowed: Int64 | None, target: float, way: str, found: Found, spent: float
+        self, query: Float32, k: int, allowed: Allowed | None, target: float, way: str, found: Found, spent: float
     ) -> None:
         began = time.perf_counter()
         try:
-            best = self.exact.search(query, k, allowed)[0]
+            best = self.exact.among(query, k, allowed)[0]
             # By score, so that rows that tie with the last hit count as found.
             self.watch.note(target, way, float(np.mean(found.scores >= best.scores[-1])))
         finally:
             self._checking = spent + time.perf_counter() - began
+
+
+def _tasks(ways: list[Way], alone: bool) -> list[tuple[str, list[int]]]:
+    """Queries by way, of one width together, in as many parts as there are threads. ``exact`` is not among them."""
+    tasks: list[tuple[str, list[int]]] = []
+    walks: dict[float, list[int]] = {}
+    for number, way in enumerate(ways):
+        if way.name == "cells":
+            tasks.append(("cells", [number]))
+        elif way.name == "graph":
+            walks.setdefault(way.amount, []).append(number)
+    parts = 1 if alone else workers()
+    for numbers in walks.values():
+        tasks += [("graph", numbers[part::parts]) for part in range(min(parts, len(numbers)))]
+    return tasks
 
 
 def _told(ways: list[Way]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nextvec.search import column_index, filters
+from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.schema import SEQUENCE, Schema
 from nextvec.search.store import told
 
@@ -59,7 +60,7 @@ class Snapshot:
         self._columns: dict[str, pa.Array] = {}
         self._indexes: dict[str, column_index.ColumnIndex | None] = {}
         self._asked: dict[str, int] = {}
-        self._masks: OrderedDict[filters.Filter, NDArray[np.int64]] = OrderedDict()
+        self._masks: OrderedDict[filters.Filter, Allowed] = OrderedDict()
         self._lock = threading.RLock()
         self._order: NDArray[np.int64] | None = None
         self._sequence: NDArray[np.int64] | None = None
@@ -116,19 +117,24 @@ class Snapshot:
         return self.rows, ids[0].as_py(), ids[-1].as_py()
 
     def matching(self, tree: filters.Filter) -> NDArray[np.int64]:
-        """The rows that satisfy the filter, ascending: int64 [matches]. The last 32 answers are kept."""
+        """The rows that satisfy the filter, ascending: int64 [matches]."""
+        return self.allowed(tree).rows
+
+    def allowed(self, tree: filters.Filter) -> Allowed:
+        """The rows that satisfy the filter. The last 32 answers are kept."""
         with self._lock:
             if tree in self._masks:
                 self._masks.move_to_end(tree)
                 return self._masks[tree]
         self._index(tree)
         found = column_index.resolve(tree, self.rows, self._indexes.get, self.column)
-        rows = np.flatnonzero(filters.mask(tree, self.column)) if found is None else found
+        if found is None:
+            found = Allowed(self.rows, rows=np.flatnonzero(filters.mask(tree, self.column)))
         with self._lock:
-            self._masks[tree] = rows
+            self._masks[tree] = found
             if len(self._masks) > _MASKS:
                 self._masks.popitem(last=False)
-        return rows
+        return found
 
     def _index(self, tree: filters.Filter) -> None:
         """Count what the filter reads; make an index of each column that was asked for often enough to pay for it."""

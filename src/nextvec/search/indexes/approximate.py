@@ -25,19 +25,21 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from nextvec.extras import available, require
+from nextvec.extras import require
 from nextvec.files import atomic_write, storage_error
 from nextvec.search.calibration import Calibration, calibrate
-from nextvec.search.indexes.cells import Cells, Prepared, build_cells, prepare
+from nextvec.search.indexes.cells import Cells, build_cells
 from nextvec.search.indexes.exact import ExactIndex
-from nextvec.search.indexes.graph import extend_graph, start_graph
+from nextvec.search.indexes.graph import Graph, extend_graph, links_of, start_graph
 from nextvec.search.indexes.rows import Rows
+from nextvec.search.native import kernels
 from nextvec.types import ConflictError, InputError
 
-FORMAT = 1
+FORMAT = 2
 MIN_ROWS = 4_096  # fewer are scanned exactly in less time than anything else takes
 _HEADER = "approximate.json"
 _ARRAYS = ("means", "order", "starts", "places", "codes", "scale")
+_LINKS = ("links", "upper")
 _SAVE_EVERY = 60.0  # seconds of building the graph between two savings
 _BLOCK = 1 << 24
 
@@ -52,13 +54,8 @@ class Approximate:
     rows: str
     name: str
     cells: Cells
-    graph: Any | None
+    graph: Graph | None
     calibration: Calibration
-
-    @functools.lru_cache(maxsize=4)  # noqa: B019 - few objects of this kind, and they live as long as their reader
-    def everything(self, total: int) -> Prepared:
-        """No filter, with ``total`` rows in the exact index."""
-        return prepare(self.cells, None, total)
 
 
 class ApproximateFiles:
@@ -94,7 +91,9 @@ class ApproximateFiles:
             count, dim = cells.codes.shape
             if dim != self.dim or not count == header["count"] == len(cells.order) == len(cells.places):
                 return None
-            graph = self._graph(name, files)
+            graph = self._graph(name, files, header["entry"])
+            if kernels is not None and cells.native is not None and graph is not None and len(graph) != count:
+                return None
             return Approximate(rows.name, name, cells, graph, calibration)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError):
             return None
@@ -105,14 +104,12 @@ class ApproximateFiles:
         # A plain array over the map: np.memmap's own bookkeeping costs microseconds at every slice.
         return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
 
-    def _graph(self, name: str, files: dict[str, Any]) -> Any | None:
-        if "graph" not in files or not available("faiss"):
+    def _graph(self, name: str, files: dict[str, Any], entry: int) -> Graph | None:
+        if "links" not in files or kernels is None:
             return None
-        faiss = require("faiss", why="an approximate index")
-
-        path = self._path(f"{name}.graph")
-        _check(path, files["graph"])
-        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        links, upper = (self._array(name, part, files) for part in _LINKS)
+        graph = Graph(links, upper, int(entry))
+        return graph if graph.native is not None else None
 
     def build(self, exact: ExactIndex, *, metric: str, graph: bool, progress: Progress | None = None) -> Approximate:
         """Make and publish files for all rows of ``exact``, or go on with what an interrupted build has left.
@@ -144,20 +141,23 @@ class ApproximateFiles:
         cells = self._cells(work, rows, metric, say)
         built = self._grown(work, rows, say) if graph else None
         say("calibrating", 0, 1)
-        calibration = calibrate(exact, cells, built)
+        calibration = calibrate(exact, cells, built if kernels is not None else None)
         say("calibrating", 1, 1)
         name = f"approximate-{secrets.token_hex(4)}"
         files = {}
-        for part in [*(f"{part}.npy" for part in _ARRAYS), *(["graph"] if graph else [])]:
-            path = self._path(f"{name}.{part}")
-            (work / part).replace(path)
-            files[part.removesuffix(".npy")] = {"bytes": path.stat().st_size, "crc": _crc(path)}
+        if built is not None:
+            _keep(work, built, _LINKS)
+        for part in [*_ARRAYS, *(_LINKS if built is not None else ())]:
+            path = self._path(f"{name}.{part}.npy")
+            (work / f"{part}.npy").replace(path)
+            files[part] = {"bytes": path.stat().st_size, "crc": _crc(path)}
         header = {
             "format": FORMAT,
             "rows": rows.name,
             "count": len(rows),
             "name": name,
             "files": files,
+            "entry": 0 if built is None else built.entry,
             "calibration": calibration.to_json(),
         }
         with atomic_write(self.folder / _HEADER, "w") as stream:
@@ -193,12 +193,10 @@ class ApproximateFiles:
             return Cells(**arrays)
         except (OSError, ValueError):
             made = build_cells(rows, metric=metric, progress=functools.partial(say, "cells"))
-        for part in _ARRAYS:
-            with atomic_write(work / f"{part}.npy") as stream:
-                np.save(stream, getattr(made, part), allow_pickle=False)
+        _keep(work, made, _ARRAYS)
         return made
 
-    def _grown(self, work: Path, rows: Rows, say: Progress) -> Any:
+    def _grown(self, work: Path, rows: Rows, say: Progress) -> Graph:
         faiss = require("faiss", why="an approximate index")
 
         path = work / "graph"
@@ -219,12 +217,18 @@ class ApproximateFiles:
             extend_graph(graph, rows, after)
         finally:
             _save(graph, path)  # what an interruption leaves is kept
-        return graph
+        return links_of(graph)
 
     def _path(self, name: str) -> Path:
         if Path(name).name != name:
             raise ValueError(f"unsafe name {name!r}")
         return self.folder / name
+
+
+def _keep(folder: Path, made: Cells | Graph, parts: tuple[str, ...]) -> None:
+    for part in parts:
+        with atomic_write(folder / f"{part}.npy") as stream:
+            np.save(stream, getattr(made, part), allow_pickle=False)
 
 
 def _save(graph: Any, path: Path) -> None:

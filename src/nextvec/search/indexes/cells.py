@@ -11,23 +11,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.extras import require
-from nextvec.search.indexes import codes as kernels
+from nextvec.search.indexes import codes
+from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.exact import ExactIndex, Found
-from nextvec.search.indexes.rows import Rows
+from nextvec.search.indexes.graph import late_rows, with_late
+from nextvec.search.indexes.rows import Damaged, Rows
+from nextvec.search.native import kernels, outputs
 
 Int64 = NDArray[np.int64]
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
 
 SPARE = 3  # candidates re-scored per hit asked for: int8 scores order near ties wrongly
-_MANY_NEAR = 512  # cells looked at, at most, to find that many rows
-NEAR = 0.02  # share of all rows that counts as the neighbourhood of a query
+_NEAR_SHARE, _NEAR_ROWS = 0.02, 4_096
 _POINTS = 64  # rows per centroid that k-means sees
 _ROUNDS = 10
 _CHUNK = 16_384
@@ -48,16 +51,24 @@ class Cells:
     def __len__(self) -> int:
         return len(self.order)
 
+    @cached_property
+    def native(self) -> Any:
+        """For the kernel. ValueError where they hold rows that are not there."""
+        return kernels.cells(self.order, self.starts, self.codes, self.scale, self.codes.shape[1])
+
+    @property
+    def near(self) -> int:
+        """How many rows count as the neighbourhood of a query."""
+        return max(min(int(_NEAR_SHARE * len(self)), _NEAR_ROWS), 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A filter as the cells see it. places: of the allowed rows, ascending (None: all rows); starts [C + 1]: where
-    each cell begins in them; tail: allowed rows that came after the cells were made."""
+    each cell begins in them."""
 
     places: Int32 | None
     starts: Int64
-    tail: Int64
-    matches: int
 
 
 def cell_count(rows: int) -> int:
@@ -106,20 +117,17 @@ def _means(rows: Rows, order: Int32, starts: Int64) -> Float32:
     return means
 
 
-def prepare(cells: Cells, allowed: Int64 | None, total: int) -> Prepared:
-    """The filter that allows these rows (ascending; None: all ``total`` rows of the exact index)."""
+def prepare(cells: Cells, allowed: Allowed | None) -> Prepared:
+    """The filter that allows these rows (None: all)."""
     inside = len(cells)
     if allowed is None:
-        return Prepared(None, cells.starts, np.arange(inside, total), total)
-    cut = int(np.searchsorted(allowed, inside))
+        return Prepared(None, cells.starts)
+    cut = allowed.count if inside >= allowed.total else int(np.searchsorted(allowed.rows, inside))
     if cut > inside // 8:
-        mask = np.zeros(inside, np.bool_)
-        mask[allowed[:cut]] = True
-        places = np.flatnonzero(mask[cells.order]).astype(np.int32)
+        places = np.flatnonzero(allowed.mask[:inside][cells.order]).astype(np.int32)
     else:
-        places = np.sort(cells.places[allowed[:cut]])
-    starts = np.searchsorted(places, cells.starts)
-    return Prepared(places, starts, allowed[cut:], len(allowed))
+        places = np.sort(cells.places[allowed.rows[:cut]])
+    return Prepared(places, np.searchsorted(places, cells.starts))
 
 
 def nearest(cells: Cells, query: Float32) -> Int64:
@@ -128,12 +136,16 @@ def nearest(cells: Cells, query: Float32) -> Int64:
     return order
 
 
-def share_near(cells: Cells, order: Int64, mask: NDArray[np.bool_]) -> float:
-    """The share of the rows in the neighbourhood that match. order: the cells, nearest first; mask [n]: the matches."""
-    ends = np.cumsum((cells.starts[order + 1] - cells.starts[order])[:_MANY_NEAR])
-    count = int(np.searchsorted(ends, NEAR * len(cells))) + 1
-    rows = np.concatenate([cells.order[cells.starts[cell] : cells.starts[cell + 1]] for cell in order[:count]])
-    return float(np.count_nonzero(mask[rows]) + 1) / (len(rows) + 1)
+def share_near(cells: Cells, order: Int64, allowed: Allowed) -> float:
+    """The share of the rows in the neighbourhood that match. order: the cells, nearest first."""
+    if kernels is not None:
+        rows, matching = kernels.share(cells.native, allowed.native, order, cells.near)
+    else:
+        ends = np.cumsum(cells.starts[order + 1] - cells.starts[order])
+        count = int(np.searchsorted(ends, cells.near)) + 1
+        near = np.concatenate([cells.order[cells.starts[cell] : cells.starts[cell + 1]] for cell in order[:count]])
+        rows, matching = len(near), np.count_nonzero(allowed.mask[near])
+    return (int(matching) + 1) / (int(rows) + 1)
 
 
 def seen_by(filter_: Prepared, order: Int64) -> Int64:
@@ -142,27 +154,44 @@ def seen_by(filter_: Prepared, order: Int64) -> Int64:
 
 
 def search_cells(
-    cells: Cells, exact: ExactIndex, query: Float32, k: int, filter_: Prepared, order: Int64, *, rows: float
+    cells: Cells, exact: ExactIndex, query: Float32, k: int, allowed: Allowed | None, order: Int64, *, rows: float
 ) -> Found:
-    """The best min(k, M) among the ``rows`` matching rows that are nearest by cell, and all that came later.
+    """The best k among the ``rows`` matching rows of float32 [D] that are nearest by cell, and all that came later.
     order [C]: the cells, nearest first.
 
     Scores are those of the exact index. There may be fewer hits than that where ``rows`` < k.
     """
-    code = kernels.quantise(query[None])
+    look = _scan if exact.native is not None else _scan_by_numpy
+    found = look(cells, exact, query, k, allowed, order, rows)
+    late = late_rows(allowed, len(cells), len(exact.rows))
+    return with_late(exact, query[None], k, [found], late)[0] if len(late) else found
+
+
+def _scan(
+    cells: Cells, exact: ExactIndex, query: Float32, k: int, allowed: Allowed | None, order: Int64, rows: float
+) -> Found:
+    out = outputs(1, k)
+    filter_ = None if allowed is None else allowed.native
+    whole = kernels.scan(exact.native, cells.native, filter_, query, order, float(rows), k, SPARE * k + 8, out)
+    if not whole:
+        raise Damaged("rows differ from what was written")
+    hits, scanned = out[2][0].tolist()
+    return Found(out[0][0, :hits], out[1][0, :hits], f"cells, {scanned:,} rows scanned", scanned)
+
+
+def _scan_by_numpy(
+    cells: Cells, exact: ExactIndex, query: Float32, k: int, allowed: Allowed | None, order: Int64, rows: float
+) -> Found:
+    filter_ = prepare(cells, allowed)
     last = int(np.searchsorted(seen_by(filter_, order), rows)) + 1
-    found, scores = _scan(cells, code, filter_, np.sort(order[:last]))
-    if len(filter_.tail):
-        late = exact.rows
-        more = kernels.dots(code.codes, np.take(late.codes, filter_.tail, axis=0))[0] * late.scale[filter_.tail]
-        found, scores = np.concatenate([found, filter_.tail]), np.concatenate([scores, more.astype(np.float32)])
+    found, scores = _matching_rows(cells, codes.quantise(query[None]), filter_, np.sort(order[:last]))
     scanned, keep = len(found), min(len(found), SPARE * k + 8)
     if keep < scanned:
         found = found[np.argpartition(-scores, keep - 1)[:keep]]
     return exact.score(query, np.sort(found), k, f"cells, {scanned:,} rows scanned")
 
 
-def _scan(cells: Cells, code: Any, filter_: Prepared, chosen: Int64) -> tuple[Int64, Float32]:
+def _matching_rows(cells: Cells, code: Any, filter_: Prepared, chosen: Int64) -> tuple[Int64, Float32]:
     """The matching rows of these cells, and their scores in the unit of the query's code."""
     starts = filter_.starts[chosen]
     sizes = filter_.starts[chosen + 1] - starts
@@ -173,5 +202,5 @@ def _scan(cells: Cells, code: Any, filter_: Prepared, chosen: Int64) -> tuple[In
     at = np.arange(total) + np.repeat(starts - (ends - sizes), sizes)
     if filter_.places is not None:
         at = filter_.places[at]
-    products = kernels.dots(code.codes, np.take(cells.codes, at, axis=0))[0]
+    products = codes.dots(code.codes, np.take(cells.codes, at, axis=0))[0]
     return cells.order[at].astype(np.int64), (products * cells.scale[at]).astype(np.float32)

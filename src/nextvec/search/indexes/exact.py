@@ -23,7 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.search.indexes import codes as kernels
+from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.rows import Damaged, Rows, row_check
+from nextvec.search.native import kernels as native
+from nextvec.search.native import outputs
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
@@ -32,11 +35,14 @@ Result = TypeVar("Result")
 
 DIRECT = 256  # rows; fewer matches than this are scored in float64 at once
 GATHER_SHARE = 0.25  # of all rows; under it the matching rows are gathered, above it everything is scanned
+LISTED = 65_536  # rows that one thread scores one by one, for one query; of a batch BATCHED
+BATCHED = 2_048
 BLOCK = 16_384  # rows scanned or gathered in one piece
 RERANK = 4_096  # rows left after the codes; above it a float32 pass comes between
 _QUERIES = 64  # queries scanned together
 _CHUNK = 8_192  # rows turned into float64 in one piece
 _UNIT = 2.0**-24  # float32 rounding
+_CERTAIN = 64  # rows that a kernel scores in float64 at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,8 @@ class ExactIndex:
         the derived rows are not what was written.
         """
         matches = len(self.rows) if allowed is None else len(allowed)
+        if allowed is not None and self.lists(matches, len(queries)):
+            return self.listed(queries, k, allowed)
         if matches <= DIRECT or k * 4 >= matches:
             every = np.arange(len(self.rows)) if allowed is None else allowed
             return [self.score(query, every, k, "direct") for query in queries]
@@ -88,6 +96,12 @@ class ExactIndex:
         for start in range(0, len(queries), _QUERIES):
             found += self._pruned(queries[start : start + _QUERIES], k, allowed, matches)
         return found
+
+    def among(self, queries: Float32, k: int, allowed: Allowed | None) -> list[Found]:
+        """``search`` among the rows that a filter takes (None: all)."""
+        if allowed is not None and self.lists(allowed.count, len(queries)):
+            return self.listed(queries, k, allowed.listed)
+        return self.search(queries, k, None if allowed is None else allowed.rows)
 
     def _pruned(self, queries: Float32, k: int, allowed: Int64 | None, matches: int) -> list[Found]:
         scorer: Scorer
@@ -119,8 +133,41 @@ class ExactIndex:
             plan += ", near ties in float32"
         return self.score(query, left, k, plan)
 
+    @functools.cached_property
+    def native(self) -> Any:
+        """The rows as the compiled kernels take them; None where there are none."""
+        rows = self.rows
+        if native is None or len(rows) >= 2**31:
+            return None
+        return native.rows(
+            rows.vectors, rows.codes, rows.scale, rows.error, rows.norm, rows.check, rows.vectors.shape[1]
+        )
+
+    def lists(self, matches: int, queries: int) -> bool:
+        """Whether ``listed`` is the way to look at so many rows."""
+        few = matches <= DIRECT or matches < GATHER_SHARE * len(self.rows)
+        return few and matches <= (LISTED if queries == 1 else BATCHED) and self.native is not None
+
+    def listed(self, queries: Float32, k: int, rows: Int64, *, plan: str = "", certain: int = _CERTAIN) -> list[Found]:
+        """``search`` among these rows, in any order, by a compiled kernel: rows that their codes do not rule out are
+        scored in float64 (all of them, where there are no more than ``certain``)."""
+        k = min(k, len(rows))
+        if k == 0:
+            return [Found(rows[:0], np.zeros(0, np.float32), plan or "direct", 0)] * len(queries)
+        if len(rows) > certain and self._verified < len(self.rows):
+            self._verify_codes()
+        out = outputs(len(queries), k)
+        rows = np.ascontiguousarray(rows, np.int64)
+        if not native.exact(self.native, np.ascontiguousarray(queries), rows, k, certain, out):
+            raise Damaged("rows differ from what was written")
+        plan = plan or ("direct" if len(rows) <= certain else "gather int8")
+        found, scores, counts = out
+        return [Found(found[i, :n], scores[i, :n], plan, m) for i, (n, m) in enumerate(counts.tolist())]
+
     def score(self, query: Float32, rows: Int64, k: int, plan: str) -> Found:
         """The k best of these rows, by float64 scores rounded to float32, ties in row order."""
+        if self.native is not None:
+            return self.listed(query[None], k, rows, plan=plan, certain=len(rows))[0]
         wide = query.astype(np.float64)
         scores = np.empty(len(rows), np.float32)
         for start in range(0, len(rows), _CHUNK):

@@ -1,36 +1,61 @@
-"""A navigable graph (HNSW, arXiv 1603.09320) over 8-bit codes, on faiss's kernels, with a bitmap for the filter.
+"""A graph (HNSW): rows linked to near ones, walked from one near row to the next by a compiled kernel.
 
-The walk goes through all rows and keeps those that match, so that a filter never cuts the graph apart; it stops when
-``width`` rows (efSearch) that it has seen are nearer than the ones kept. Of matches that are spread evenly it must
-see width / share rows, which pays while the share is large; the planner chooses something else where it is not.
+faiss builds it (Malkov and Yashunin 2016, arXiv 1603.09320) over 8-bit codes; what is kept are its links. The walk goes
+through rows that match the filter alone, and where a neighbour does not match, on to the neighbours of that one
+(two hops, after ACORN, Patel et al. 2024, arXiv 2403.04871), so that it stays connected while most rows do not match.
+How wide it must be for a recall is measured (calibration.py).
 
-Shapes: N rows of the exact index, n <= N of them in the graph, D dimensions, M rows allowed by a filter.
+Shapes: N rows, D dimensions, W links of a row at the lowest level.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.extras import require
+from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.exact import ExactIndex, Found
-from nextvec.search.indexes.rows import Rows
+from nextvec.search.indexes.rows import Damaged, Rows
+from nextvec.search.native import kernels, outputs
 
 Int64 = NDArray[np.int64]
+Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
 
-LINKS = 16  # per row and layer (M of the paper; 2 M at the lowest layer)
+LINKS = 16  # per row and level (M of the paper; W = 2 M at the lowest level)
 BUILD_WIDTH = 80  # efConstruction
 SPARE = 2  # rows scored again per hit asked for
 _CHUNK = 4_096
 _SAMPLE = 50_000  # rows from which the ranges of the 8-bit codes are learned
 
 
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """links int32 [N, W]: of each row at the lowest level, -1 after the last one; upper int32: the other levels from
+    the highest to the first, each as its number of rows, links per row, rows (ascending) and links; entry: where a
+    walk begins."""
+
+    links: Int32
+    upper: Int32
+    entry: int
+
+    def __len__(self) -> int:
+        return len(self.links)
+
+    @cached_property
+    def native(self) -> Any:
+        """For the kernel. ValueError where links lead to rows that are not there."""
+        return kernels.graph(self.links, self.upper, self.links.shape[1], self.entry)
+
+
 def start_graph(rows: Rows) -> Any:
-    """An empty graph for these rows."""
+    """An empty graph of faiss for these rows."""
     faiss = require("faiss", why="an approximate index")
 
     graph = faiss.IndexHNSWSQ(rows.vectors.shape[1], faiss.ScalarQuantizer.QT_8bit, LINKS, faiss.METRIC_INNER_PRODUCT)
@@ -47,26 +72,57 @@ def extend_graph(graph: Any, rows: Rows, after: Callable[[int], None]) -> None:
         after(graph.ntotal)
 
 
-def search_graph(
-    graph: Any,
-    exact: ExactIndex,
-    query: Float32,
-    k: int,
-    bits: NDArray[np.uint8] | None,
-    tail: Int64,
-    *,
-    width: int,
-) -> Found:
-    """The best rows found for float32 [D], at most k: fewer where the walk met fewer that match. ``tail``: allowed
-    rows that are not in the graph; they are all scored. Scores are those of the exact index."""
+def links_of(graph: Any) -> Graph:
+    """The links of a graph of faiss."""
     faiss = require("faiss", why="an approximate index")
 
-    parameters = faiss.SearchParametersHNSW(efSearch=width)
-    if bits is not None:
-        # faiss keeps bare pointers: ``bits`` and the selector must outlive the call.
-        selector = faiss.IDSelectorBitmap(graph.ntotal, faiss.swig_ptr(bits))
-        parameters.sel = selector
-    wanted = min(SPARE * k + 4, max(width, k), graph.ntotal)
-    rows = graph.search(query[None], wanted, params=parameters)[1][0]
-    rows = np.concatenate([rows[rows >= 0], tail])
-    return exact.score(query, np.sort(rows), k, f"graph, width {width}")
+    hnsw = graph.hnsw
+    neighbours = faiss.vector_to_array(hnsw.neighbors)
+    offsets = faiss.vector_to_array(hnsw.offsets).astype(np.int64)[:-1]
+    levels = faiss.vector_to_array(hnsw.levels)
+    begins = faiss.vector_to_array(hnsw.cum_nneighbor_per_level).astype(np.int64)
+
+    def of(rows: Int64, level: int) -> Int32:
+        places = np.arange(begins[level], begins[level + 1])
+        return np.ascontiguousarray(neighbours[offsets[rows, None] + places], np.int32)
+
+    links = np.concatenate([of(part, 0) for part in np.array_split(np.arange(len(levels)), len(levels) // _CHUNK + 1)])
+    upper = [np.zeros(0, np.int32)]
+    for level in range(int(hnsw.max_level), 0, -1):
+        members = np.flatnonzero(levels > level)
+        own = of(members, level)
+        upper += [np.array(own.shape, np.int32), members.astype(np.int32), own.ravel()]
+    return Graph(links, np.concatenate(upper), int(hnsw.entry_point))
+
+
+def search_graph(
+    graph: Graph, exact: ExactIndex, queries: Float32, k: int, allowed: Allowed | None, *, width: int
+) -> list[Found]:
+    """For each of float32 [Q, D] the best rows found that match, at most k: fewer where the walk met fewer. Allowed
+    rows that came after the graph are all looked at. Scores are the exact index's. Needs the compiled kernels."""
+    wanted = min(SPARE * k + 4, max(width, k))
+    out = outputs(len(queries), k)
+    filter_ = None if allowed is None else allowed.native
+    if not kernels.walk(exact.native, graph.native, filter_, queries, k, max(width, k), wanted, out):
+        raise Damaged("rows differ from what was written")
+    rows, scores, counts = out
+    plan = f"graph, width {width}"
+    found = [Found(rows[i, :n], scores[i, :n], plan, m) for i, (n, m) in enumerate(counts.tolist())]
+    late = late_rows(allowed, len(graph), len(exact.rows))
+    return with_late(exact, queries, k, found, late) if len(late) else found
+
+
+def late_rows(allowed: Allowed | None, inside: int, total: int) -> Int64:
+    """The allowed rows (None: all) from number ``inside`` on, which came after an index was made."""
+    if inside >= total:
+        return np.zeros(0, np.int64)
+    return np.arange(inside, total) if allowed is None else allowed.from_(inside)
+
+
+def with_late(exact: ExactIndex, queries: Float32, k: int, found: list[Found], late: Int64) -> list[Found]:
+    """What was found, with the best of ``late`` rows among it."""
+    merged = []
+    for query, one in zip(queries, found, strict=True):
+        (more,) = exact.search(query[None], k, late)
+        merged.append(exact.score(query, np.concatenate([one.rows, more.rows]), k, one.plan))
+    return merged

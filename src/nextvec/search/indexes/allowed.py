@@ -1,0 +1,112 @@
+"""The rows that a filter takes, in the form that each way to search wants them: counted at once, the rest when asked.
+
+Shapes: N rows in all, M of them allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextvec.search.native import BITS, CODES, FLOATS, INTS, kernels
+
+__all__ = ["Allowed", "Test"]
+
+Int64 = NDArray[np.int64]
+
+_FEW = 0.125  # share of all rows; for more than this a pass over the values is as fast as sorting
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """Whether a row is allowed, by its value: kind INTS or FLOATS with low <= values[row] <= high and, where ``extra``
+    is there, a bit for rows that are not NULL; kind CODES with extra[values[row]] (-1, which finds the last of it, 0,
+    where there is none)."""
+
+    kind: int
+    values: NDArray[Any]
+    extra: NDArray[np.uint8] | None = None
+    low: float = 0
+    high: float = 0
+
+    def rows(self) -> NDArray[np.bool_]:
+        """All rows' answers, bool [N]."""
+        if self.kind == CODES:
+            assert self.extra is not None
+            chosen: NDArray[np.bool_] = self.extra[self.values].view(np.bool_)
+            return chosen
+        mask: NDArray[np.bool_] = (self.values >= self.low) & (self.values <= self.high)
+        if self.extra is not None:
+            mask &= np.unpackbits(self.extra, count=len(mask), bitorder="little").view(np.bool_)
+        return mask
+
+
+class Allowed:
+    """M of N rows. They are known as ``rows``, or ``listed`` in any order with, where there is one, a ``test``."""
+
+    def __init__(
+        self, total: int, *, rows: Int64 | None = None, listed: Int64 | None = None, test: Test | None = None
+    ) -> None:
+        known = rows if rows is not None else listed
+        assert known is not None
+        self.total = total
+        self.count = len(known)
+        self.listed: Int64 = known
+        self.test = test
+        if rows is not None:
+            self.__dict__["rows"] = rows
+
+    @cached_property
+    def rows(self) -> Int64:
+        """Ascending, int64 [M]."""
+        if self.test is not None and self.count > _FEW * self.total:
+            return np.flatnonzero(self.test.rows())
+        return np.sort(self.listed)
+
+    @cached_property
+    def mask(self) -> NDArray[np.bool_]:
+        """bool [N]."""
+        if self.test is not None:
+            return self.test.rows()
+        mask = np.zeros(self.total, np.bool_)
+        mask[self.listed] = True
+        return mask
+
+    @cached_property
+    def native(self) -> Any:
+        """For the kernels."""
+        if self.test is None:
+            return kernels.filter(BITS, np.packbits(self.mask, bitorder="little"), None, 0, 0, self.total)
+        test = self.test
+        return kernels.filter(test.kind, test.values, test.extra, test.low, test.high, self.total)
+
+    def from_(self, first: int) -> Int64:
+        """The rows from number ``first`` on, ascending."""
+        if first >= self.total:
+            return self.listed[:0]
+        return self.rows[np.searchsorted(self.rows, first) :]
+
+
+def range_test(values: NDArray[Any], nulls: Int64, low: Any, high: Any) -> Test:
+    """Rows whose value [N], int64 or float64, lies from ``low`` to ``high``, without those in ``nulls``."""
+    valid = None
+    if len(nulls):
+        there = np.ones(len(values), np.bool_)
+        there[nulls] = False
+        valid = np.packbits(there, bitorder="little")
+    whole = values.dtype == np.int64
+    return Test(
+        INTS if whole else FLOATS, values, valid, *((int(low), int(high)) if whole else (float(low), float(high)))
+    )
+
+
+def code_test(codes: NDArray[np.int32], count: int, chosen: Sequence[int]) -> Test:
+    """Rows whose code [N] (-1: none) is one of ``chosen``, of ``count`` codes."""
+    table = np.zeros(count + 1, np.uint8)
+    table[list(chosen)] = 1
+    return Test(CODES, codes, table)
