@@ -32,7 +32,17 @@ from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.approximate import Progress
 from nextvec.search.indexes.exact import Found
 from nextvec.search.indexes.rows import Damaged, row_check
-from nextvec.search.inputs import Attributes, check_ids, check_rows, refuse_existing
+from nextvec.search.inputs import (
+    Attributes,
+    check_columns,
+    check_ids,
+    check_k,
+    check_recall,
+    check_rows,
+    plain_query,
+    refuse_existing,
+)
+from nextvec.search.paging import Cursor
 from nextvec.search.requests import Options, Request, check_request, text_weights
 from nextvec.search.schema import check_schema
 from nextvec.search.snapshot import Snapshot
@@ -255,6 +265,11 @@ class Collection(Handle):
 
         Raises InputError, NotFoundError where a cursor's version is no longer kept.
         """
+        plain = text is None and text_columns is None and cursor is None and group_by is None and diversity is None
+        if plain and min_score is None and alpha is None and group_size is None and fusion == "rrf" and not explain:
+            query = plain_query(vector, self._schema)
+            if query is not None and k is not None:
+                return self._plain(query, k, where, columns, recall)
         began = time.perf_counter()
         request = check_request(
             self._schema,
@@ -295,6 +310,27 @@ class Collection(Handle):
 
     # Parts
 
+    def _plain(self, query: NDArray[np.float32], k: int, where: str | None, columns: Any, recall: Any) -> Hits:
+        """The answer to what most searches are, one vector and perhaps a filter, without what the others need."""
+        names = check_columns(columns, self._schema) if columns is not None else []
+        k, wanted = check_k(k), check_recall(recall)
+        snapshot = self._current()
+        allowed = None if where is None else snapshot.allowed(self._parsed(where))
+        matches = snapshot.rows if allowed is None else allowed.count
+        if matches == snapshot.rows:
+            allowed = None
+        (found,), placed = self._found(snapshot, query, min(k, max(matches, 1)), allowed, wanted, told=False)
+        rows = found.rows if placed is None else placed.to_snapshot(found.rows)
+        ids = snapshot.column("id").take(pa.array(rows)).to_pylist()
+        more = wanted is None and matches > k
+        next_page = partial(self._after, snapshot, query, k, where) if more else None
+        return Hits(ids, found.scores, snapshot.values(rows, names), None, next_page)
+
+    def _after(self, snapshot: Snapshot, query: NDArray[np.float32], k: int, where: str | None) -> str:
+        """The cursor after the first page of a plain search."""
+        request = Request.of_vector(query, k, where)
+        return Cursor(snapshot.version, k, request.fingerprints(snapshot.identity)[0]).text()
+
     def _answered(self, request: Request, tree: filters.Filter | None, began: float) -> list[Hits]:
         snapshot = self._current()
         if request.cursors and request.cursors[0].version != snapshot.version:
@@ -305,7 +341,7 @@ class Collection(Handle):
         source = Source(
             snapshot,
             allowed,
-            find=partial(self._located, snapshot, allowed, request.recall),
+            find=partial(self._located, snapshot, allowed, request.recall, request.explain),
             words=partial(self._words.index, snapshot),
             vectors=partial(self._vectors, snapshot),
         )
@@ -335,11 +371,12 @@ class Collection(Handle):
         snapshot: Snapshot,
         allowed: Allowed | None,
         recall: float | None,
+        told: bool,
         queries: NDArray[np.float32],
         k: int,
     ) -> list[Found]:
         """``_found``, in row numbers of the snapshot."""
-        found, placed = self._found(snapshot, queries, k, allowed, recall)
+        found, placed = self._found(snapshot, queries, k, allowed, recall, told=told)
         return [replace(one, rows=placed.to_snapshot(one.rows)) for one in found] if placed else found
 
     def _vectors(self, snapshot: Snapshot, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -357,6 +394,8 @@ class Collection(Handle):
         k: int,
         allowed: Allowed | None,
         recall: float | None,
+        *,
+        told: bool,
     ) -> tuple[list[Found], Placed | None]:
         if snapshot.rows == 0 or (allowed is not None and allowed.count == 0):
             nothing = Found(np.zeros(0, np.int64), np.zeros(0, np.float32), "no matches", 0)
@@ -366,7 +405,7 @@ class Collection(Handle):
             rows = placed.allowed(allowed)
             if recall is None:
                 return placed.index.among(queries, k, rows), placed
-            return self._derived.planner(placed).search(queries, k, rows, recall), placed
+            return self._derived.planner(placed).search(queries, k, rows, recall, told=told), placed
 
         try:
             return search(self._derived.index(snapshot))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from nextvec.search import filters
 from nextvec.search.filters import Filter, Value
-from nextvec.search.indexes.allowed import Allowed, Test, code_test, range_test
+from nextvec.search.indexes.allowed import Allowed, Condition, code_test, range_test
 from nextvec.search.schema import ARROW_TYPES
 
 Int64 = NDArray[np.int64]
@@ -34,7 +34,7 @@ class ColumnIndex(Protocol):
     def slices(self, leaf: Filter) -> list[Int64] | None:
         """The rows of ``leaf`` as disjoint or overlapping runs; None where this index cannot tell."""
 
-    def test(self, leaf: Filter) -> Test | None:
+    def test(self, leaf: Filter) -> Condition | None:
         """``leaf`` as a test of a row's value; None where that takes more than one number."""
 
 
@@ -65,7 +65,7 @@ class Sorted:
         dense[rows] = values
         return cls(kind, values[order], rows[order], nulls, dense)
 
-    def test(self, leaf: Filter) -> Test | None:
+    def test(self, leaf: Filter) -> Condition | None:
         """A range."""
         bounds = self._range(leaf)
         if bounds is None or bounds[0] >= bounds[1]:
@@ -159,7 +159,7 @@ class Postings:
             dense[rows] = code
         return cls({name: number for number, name in enumerate(names)}, starts, rows, nulls, dense)
 
-    def test(self, leaf: Filter) -> Test | None:
+    def test(self, leaf: Filter) -> Condition | None:
         """One of some values, of rows that have one each."""
         match leaf:
             case filters.Compare(_, "=", value):

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from nextvec.search.native import kernels
 from nextvec.search.schema import ARROW_TYPES, Schema
 from nextvec.types import ConflictError, InputError, did_you_mean
 
@@ -159,18 +160,37 @@ def check_lengths(vectors: NDArray[np.float32], what: str = "vector") -> None:
         raise InputError(f"{what} {bad[0]} has length {lengths[bad[0]]:.3g}: expected 0 or 1e-15 to 1e15, rescale it")
 
 
+def _refuse_zero(row: int, what: str) -> None:
+    if row >= 0:
+        raise InputError(
+            f"{what} {row} is all zeros and has no direction: cosine needs a non-zero vector (or use metric 'dot')"
+        )
+
+
+def plain_query(vector: Any, schema: Schema) -> NDArray[np.float32] | None:
+    """The query [1, D] that ``check_queries`` would make of one float32 vector, in a tenth of the time; None where it
+    is not as plain as that, and has to be looked at."""
+    if kernels is None or type(vector) is not np.ndarray or schema.metric != "cosine":
+        return None
+    if vector.dtype != np.float32 or vector.shape != (schema.dim,) or not vector.flags.c_contiguous:
+        return None
+    query = np.empty((1, schema.dim), np.float32)
+    return query if kernels.unit(vector, query, schema.dim) < 0 else None
+
+
 def normalise(vectors: NDArray[np.float32], what: str = "vector") -> NDArray[np.float32]:
     """Rows of length 1, float32 [N, D]; InputError names the first zero vector.
 
     Rows that are of length 1 up to the rounding of float32 stay as they are, so that doing it twice changes nothing:
     vectors moved from one collection to another keep their bits.
     """
+    if kernels is not None and vectors.flags.c_contiguous:
+        # All ways that a vector comes in take this one: cursors hold a checksum of its bits.
+        made = np.empty_like(vectors)
+        _refuse_zero(kernels.unit(vectors, made, vectors.shape[1]), what)
+        return made
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
-    zero = np.flatnonzero(lengths == 0)
-    if len(zero):
-        raise InputError(
-            f"{what} {zero[0]} is all zeros and has no direction: cosine needs a non-zero vector (or use metric 'dot')"
-        )
+    _refuse_zero(int(np.argmin(lengths)) if len(lengths) and not lengths.all() else -1, what)
     lengths[np.abs(lengths - 1) <= 2.0**-23] = 1.0
     # Subnormal rows lose digits when divided in float32.
     return np.ascontiguousarray((vectors / lengths[:, None]).astype(np.float32))

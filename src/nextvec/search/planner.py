@@ -110,13 +110,18 @@ class Planner:
         self._ways_kept: dict[tuple[Any, ...], list[Way]] = {}
         self._searching, self._checking = 0.0, 0.0  # seconds
 
-    def search(self, queries: Float32, k: int, allowed: Allowed | None, recall: float | None) -> list[Found]:
-        """For each of float32 [Q, D] the best rows found, told what was considered. recall None: the best there are."""
+    def search(
+        self, queries: Float32, k: int, allowed: Allowed | None, recall: float | None, *, told: bool = True
+    ) -> list[Found]:
+        """For each of float32 [Q, D] the best rows found. recall None: the best there are. told: say what was
+        considered."""
         near, total = self.approximate, len(self.exact.rows)
         matches = total if allowed is None else allowed.count
         if recall is None or near is None or matches <= DIRECT or k * 4 >= matches:
             found = self.exact.among(queries, k, allowed)
-            return found if recall is None else [replace(one, told={"why": self._why(matches, k)}) for one in found]
+            if recall is None or not told:
+                return found
+            return [replace(one, told={"why": self._why(matches, k)}) for one in found]
         target = near.calibration.target(recall)
         if target is None:
             why = {"why": f"no approximate way reached a recall of {recall} when it was calibrated"}
@@ -125,7 +130,8 @@ class Planner:
         ways = self._ways(near, k, target, matches, matches / total, alone)
         if ways[0].name == "exact" and matches < GATHER_SHARE * total:
             # Not worth a look at the neighbourhood, where they are few: gathering them is as fast.
-            return [replace(one, told=_told(ways)) for one in self.exact.among(queries, k, allowed)]
+            found = self.exact.among(queries, k, allowed)
+            return [replace(one, told=_told(ways)) for one in found] if told else found
         plans = [(ways, None)] * len(queries)  # type: list[tuple[list[Way], Int64 | None]]
         if allowed is not None:
             plan = functools.partial(self._plan, near, allowed, k, target, alone)
@@ -134,6 +140,8 @@ class Planner:
         self._searching += time.perf_counter() - began
         if self._checking <= _CHECKS * self._searching and found[0].plan.startswith(plans[0][0][0].name):
             self._sample(queries[0], k, allowed, target, plans[0][0][0].name, found[0])
+        if not told:
+            return found
         return [replace(one, told=_told(ways)) for one, (ways, _) in zip(found, plans, strict=True)]
 
     def _why(self, matches: int, k: int) -> str:

@@ -64,6 +64,28 @@ class Request:
     recall: float | None
     explain: bool
 
+    @classmethod
+    def of_vector(cls, query: NDArray[np.float32], k: int, where: str | None) -> Request:
+        """One vector [1, D], scaled, and perhaps a filter; everything else as it is where nothing is said of it."""
+        return cls(
+            vectors=query,
+            texts=None,
+            single=True,
+            k=k,
+            where=where,
+            names=[],
+            weights={},
+            fusion="rrf",
+            alpha=_ALPHA,
+            group_by=None,
+            group_size=1,
+            diversity=None,
+            min_score=None,
+            cursors=[],
+            recall=None,
+            explain=False,
+        )
+
     @property
     def is_plain(self) -> bool:
         """Whether this asks for the first k rows by vector, as they come."""

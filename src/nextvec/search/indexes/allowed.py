@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nextvec.search.native import BITS, CODES, FLOATS, INTS, kernels
 
-__all__ = ["Allowed", "Test"]
+__all__ = ["Allowed", "Condition"]
 
 Int64 = NDArray[np.int64]
 
@@ -23,7 +23,7 @@ _FEW = 0.125  # share of all rows; for more than this a pass over the values is 
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class Condition:
     """Whether a row is allowed, by its value: kind INTS or FLOATS with low <= values[row] <= high and, where ``extra``
     is there, a bit for rows that are not NULL; kind CODES with extra[values[row]] (-1, which finds the last of it, 0,
     where there is none)."""
@@ -50,7 +50,7 @@ class Allowed:
     """M of N rows. They are known as ``rows``, or ``listed`` in any order with, where there is one, a ``test``."""
 
     def __init__(
-        self, total: int, *, rows: Int64 | None = None, listed: Int64 | None = None, test: Test | None = None
+        self, total: int, *, rows: Int64 | None = None, listed: Int64 | None = None, test: Condition | None = None
     ) -> None:
         known = rows if rows is not None else listed
         assert known is not None
@@ -92,7 +92,7 @@ class Allowed:
         return self.rows[np.searchsorted(self.rows, first) :]
 
 
-def range_test(values: NDArray[Any], nulls: Int64, low: Any, high: Any) -> Test:
+def range_test(values: NDArray[Any], nulls: Int64, low: Any, high: Any) -> Condition:
     """Rows whose value [N], int64 or float64, lies from ``low`` to ``high``, without those in ``nulls``."""
     valid = None
     if len(nulls):
@@ -100,13 +100,13 @@ def range_test(values: NDArray[Any], nulls: Int64, low: Any, high: Any) -> Test:
         there[nulls] = False
         valid = np.packbits(there, bitorder="little")
     whole = values.dtype == np.int64
-    return Test(
+    return Condition(
         INTS if whole else FLOATS, values, valid, *((int(low), int(high)) if whole else (float(low), float(high)))
     )
 
 
-def code_test(codes: NDArray[np.int32], count: int, chosen: Sequence[int]) -> Test:
+def code_test(codes: NDArray[np.int32], count: int, chosen: Sequence[int]) -> Condition:
     """Rows whose code [N] (-1: none) is one of ``chosen``, of ``count`` codes."""
     table = np.zeros(count + 1, np.uint8)
     table[list(chosen)] = 1
-    return Test(CODES, codes, table)
+    return Condition(CODES, codes, table)

@@ -753,6 +753,40 @@ static PyObject *call_share(PyObject *self, PyObject *args) {
     return Py_BuildValue("LL", (long long)rows, (long long)matching);
 }
 
+/* unit(vectors float32 [N, D], out, dim) -> the first row whose length is 0 or not finite, or -1; out: rows of length 1.
+ * Rows that are of length 1 up to the rounding of float32 stay as they are. */
+VERSIONS static PyObject *call_unit(PyObject *self, PyObject *args) {
+    (void)self;
+    PyObject *vectors, *out;
+    Py_ssize_t dim, bad = -1;
+    Py_buffer from, to;
+    if (!PyArg_ParseTuple(args, "OOn", &vectors, &out, &dim)) return NULL;
+    if (PyObject_GetBuffer(vectors, &from, PyBUF_SIMPLE) < 0) return NULL;
+    if (PyObject_GetBuffer(out, &to, PyBUF_WRITABLE) < 0) {
+        PyBuffer_Release(&from);
+        return NULL;
+    }
+    int fits = dim > 0 && from.len == to.len && from.len % (4 * dim) == 0;
+    for (Py_ssize_t row = 0; fits && row < from.len / (4 * dim); row++) {
+        const float *vector = (const float *)from.buf + row * dim;
+        float *made = (float *)to.buf + row * dim;
+        double length = sqrt(dot64(vector, vector, dim));
+        if (!(length > 0) || !isfinite(length)) {
+            bad = row;
+            break;
+        }
+        if (fabs(length - 1) <= ldexp(1, -23)) length = 1;
+        for (Py_ssize_t i = 0; i < dim; i++) made[i] = (float)(vector[i] / length);
+    }
+    PyBuffer_Release(&from);
+    PyBuffer_Release(&to);
+    if (!fits) {
+        PyErr_SetString(PyExc_ValueError, "arrays that do not fit each other");
+        return NULL;
+    }
+    return PyLong_FromSsize_t(bad);
+}
+
 static PyMethodDef methods[] = {
     {"rows", make_rows, METH_VARARGS, "rows(vectors, codes, scale, error, norm, check, dim)"},
     {"graph", make_graph, METH_VARARGS, "graph(links, upper, width, entry)"},
@@ -762,6 +796,7 @@ static PyMethodDef methods[] = {
     {"walk", call_walk, METH_VARARGS, "walk(rows, graph, filter, queries, k, wide, most, out)"},
     {"scan", call_scan, METH_VARARGS, "scan(rows, cells, filter, query, nearest, enough, k, most, out)"},
     {"share", call_share, METH_VARARGS, "share(cells, filter, nearest, enough)"},
+    {"unit", call_unit, METH_VARARGS, "unit(vectors, out, dim)"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,0 +1,317 @@
+"""The compiled kernels and what is built on them: as NumPy has it, and no memory but what was handed over."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from nextvec.search.collection import Collection
+from nextvec.search.indexes import approximate, cells, exact, graph
+from nextvec.search.indexes.allowed import Allowed, Condition, code_test, range_test
+from nextvec.search.indexes.exact import ExactIndex
+from nextvec.search.indexes.rows import Damaged, Rows, in_memory
+from nextvec.search.native import BITS, CODES, INTS, kernels, outputs
+
+pytestmark = pytest.mark.skipif(kernels is None, reason="the search kernels were not compiled")
+
+N, DIM = 5_000, 24
+
+
+def made(seed: int = 0, count: int = N) -> NDArray[np.float32]:
+    random = np.random.default_rng(seed)
+    vectors = random.standard_normal((count, DIM)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def rows_of(vectors: NDArray[np.float32]) -> Rows:
+    return in_memory([(np.arange(len(vectors)), vectors)], vectors.shape[1])
+
+
+@pytest.fixture(scope="module")
+def grown() -> tuple[ExactIndex, graph.Graph, cells.Cells]:
+    pytest.importorskip("faiss", reason="the extra 'ann' (faiss) is not installed")
+    rows = rows_of(made())
+    built = graph.start_graph(rows)
+    graph.extend_graph(built, rows, lambda _: None)
+    return ExactIndex(rows), graph.links_of(built), cells.build_cells(rows)
+
+
+# ---------------------------------------------------------------- exact
+
+
+@pytest.mark.parametrize("dim", [1, 3, 16, 17, 100])
+@pytest.mark.parametrize("k", [1, 7, 400])
+def test_listed_rows_are_ranked_as_float64_does(dim: int, k: int) -> None:
+    random = np.random.default_rng(dim)
+    vectors = random.standard_normal((400, dim)).astype(np.float32)
+    vectors[::3] = vectors[0]  # ties
+    index, query = ExactIndex(rows_of(vectors)), random.standard_normal((2, dim)).astype(np.float32)
+    listed = random.permutation(400)[:300]
+    for one, found in zip(query, index.listed(query, k, listed), strict=True):
+        scores = np.array(
+            [np.float32(np.dot(vectors[row].astype(np.float64), one.astype(np.float64))) for row in listed]
+        )
+        order = np.lexsort((listed, -scores))[:k]
+        np.testing.assert_allclose(found.scores, scores[order], rtol=1e-6, atol=1e-7)
+        assert (
+            set(found.rows.tolist()) == set(listed[order].tolist()) or dim == 1
+        )  # last digits may break ties of 1 value
+        order = np.lexsort((found.rows, -found.scores))  # ties in row order
+        assert order.tolist() == list(range(len(found.rows)))
+
+
+def test_codes_rule_no_row_out_that_belongs_to_the_best() -> None:
+    """Rows that lie closer than their codes can tell."""
+    random = np.random.default_rng(1)
+    centre = random.standard_normal(DIM).astype(np.float32)
+    vectors = (centre + 1e-4 * random.standard_normal((N, DIM))).astype(np.float32)
+    index = ExactIndex(rows_of(vectors))
+    (found,) = index.listed(centre[None], 10, np.arange(N))
+    (all_scored,) = index.listed(centre[None], 10, np.arange(N), certain=N)
+    assert found.rows.tolist() == all_scored.rows.tolist() and found.scores.tolist() == all_scored.scores.tolist()
+    assert found.reranked > 10 and all_scored.reranked == N
+
+
+def test_a_damaged_row_is_noticed_when_it_is_scored() -> None:
+    rows = rows_of(made(count=300))
+    rows.vectors[7, 3] += 1
+    with pytest.raises(Damaged):
+        ExactIndex(rows).listed(rows.vectors[:1], 10, np.arange(300), certain=300)
+
+
+@pytest.mark.parametrize("listed", [[-1], [300], [2**40]])
+def test_rows_that_are_not_there_are_refused(listed: list[int]) -> None:
+    index = ExactIndex(rows_of(made(count=300)))
+    with pytest.raises(IndexError):
+        index.listed(made(count=1), 1, np.array(listed))
+
+
+def test_arrays_that_do_not_fit_are_refused() -> None:
+    rows = rows_of(made(count=300))
+    with pytest.raises(ValueError, match="codes"):
+        kernels.rows(rows.vectors, rows.codes[:-1], rows.scale, rows.error, rows.norm, rows.check, DIM)
+    held = ExactIndex(rows).native
+    with pytest.raises(ValueError, match="fit"):
+        kernels.exact(held, made(count=1), np.arange(5), 3, 5, outputs(1, 4))
+    with pytest.raises(ValueError, match="fit"):
+        kernels.exact(held, np.zeros(DIM - 1, np.float32), np.arange(5), 3, 5, outputs(1, 3))
+    frozen = outputs(1, 3)
+    frozen[0].flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        kernels.exact(held, made(count=1), np.arange(5), 3, 5, frozen)
+    with pytest.raises(TypeError):
+        kernels.exact(object(), made(count=1), np.arange(5), 3, 5, outputs(1, 3))
+    with pytest.raises(ValueError, match="kind"):
+        kernels.filter(9, np.zeros(8, np.uint8), None, 0, 0, 64)
+    with pytest.raises(ValueError, match="data"):
+        kernels.filter(INTS, np.zeros(5, np.int64), None, 0, 0, 6)
+    with pytest.raises(ValueError, match="table"):
+        kernels.filter(CODES, np.zeros(6, np.int32), None, 0, 0, 6)
+
+
+# ---------------------------------------------------------------- filters
+
+
+def filters_of(random: np.random.Generator) -> list[Condition | None]:
+    ints, floats = random.integers(-5, 5, N), random.random(N)
+    nulls, codes = np.flatnonzero(random.random(N) < 0.2), random.integers(-1, 6, N).astype(np.int32)
+    nothing = np.zeros(0, np.int64)
+    return [
+        None,
+        range_test(ints, nothing, -1, 2),
+        range_test(ints, nulls, 0, 0),
+        range_test(floats, nothing, 0.25, 0.75),
+        range_test(floats, nulls, 0.1, 0.5),
+        code_test(codes, 6, [0, 3]),
+    ]
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_every_kind_of_filter_is_the_mask_that_it_stands_for(
+    number: int, grown: tuple[ExactIndex, graph.Graph, cells.Cells]
+) -> None:
+    index, links, own = grown
+    test = filters_of(np.random.default_rng(2))[number]
+    mask = np.random.default_rng(3).random(N) < 0.3 if test is None else test.rows()
+    allowed = (
+        Allowed(N, rows=np.flatnonzero(mask)) if test is None else Allowed(N, listed=np.flatnonzero(mask), test=test)
+    )
+    assert np.array_equal(allowed.mask, mask) and np.array_equal(allowed.rows, np.flatnonzero(mask))
+    queries = made(9, 40)
+    truth = index.search(queries, 10, np.flatnonzero(mask))
+    order = cells.nearest(own, queries[0])
+    seen, matching = kernels.share(own.native, allowed.native, order, N)
+    assert (seen, matching) == (N, mask.sum())
+    hits = 0
+    for found, true in zip(graph.search_graph(links, index, queries, 10, allowed, width=128), truth, strict=True):
+        assert mask[found.rows].all() and len(set(found.rows.tolist())) == len(found.rows) == 10
+        hits += len(set(found.rows.tolist()) & set(true.rows.tolist()))
+    assert hits >= 0.95 * 400
+    for query, true in zip(queries[:5], truth, strict=False):
+        found = cells.search_cells(own, index, query, 10, allowed, cells.nearest(own, query), rows=N)
+        assert found.rows.tolist() == true.rows.tolist() and found.scores.tolist() == true.scores.tolist()
+
+
+def test_a_walk_without_matches_near_gives_what_it_met_and_one_that_is_wide_enough_all(
+    grown: tuple[ExactIndex, graph.Graph, cells.Cells],
+) -> None:
+    index, links, _ = grown
+    for rows in (np.array([17]), np.zeros(0, np.int64)):
+        (found,) = graph.search_graph(links, index, made(9, 1), 10, Allowed(N, rows=rows), width=10)
+        assert set(found.rows.tolist()) <= set(rows.tolist())
+    (found,) = graph.search_graph(links, index, made(9, 1), 10, None, width=N)
+    assert found.rows.tolist() == index.search(made(9, 1), 10)[0].rows.tolist()
+
+
+def test_many_walks_in_a_row_do_not_remember_each_other(grown: tuple[ExactIndex, graph.Graph, cells.Cells]) -> None:
+    """More than the numbers that rows are marked with."""
+    index, links, _ = grown
+    query = made(9, 1)
+    first = graph.search_graph(links, index, query, 5, None, width=5)[0].rows.tolist()
+    many = graph.search_graph(links, index, np.repeat(query, 70_000, axis=0), 5, None, width=5)
+    assert all(found.rows.tolist() == first for found in many[::1_000]) and many[-1].rows.tolist() == first
+
+
+# ---------------------------------------------------------------- hostile files
+
+
+@pytest.mark.parametrize("harm", ["links", "upper", "order", "starts"])
+def test_a_file_that_leads_outside_is_refused_though_its_checksum_is_right(tmp_path: Path, harm: str) -> None:
+    pytest.importorskip("faiss", reason="the extra 'ann' (faiss) is not installed")
+    with Collection.create(tmp_path / "c", dim=DIM) as collection:
+        collection.add([str(i) for i in range(N)], made())
+        assert collection.index()["graph"]
+    (path,) = (tmp_path / "c" / "derived").glob(f"approximate-*.{harm}.npy")
+    array = np.load(path)
+    array.ravel()[-1] = N + 1_000_000
+    np.save(path, array)
+    header = tmp_path / "c" / "derived" / "approximate.json"
+    document = json.loads(header.read_text())
+    document["files"][harm] = {"bytes": path.stat().st_size, "crc": approximate._crc(path)}
+    header.write_text(json.dumps(document))
+    with Collection.open(tmp_path / "c") as collection:
+        assert collection.info()["index"] is None
+        assert len(collection.search(made(9, 1)[0], 10, recall=0.9)) == 10
+
+
+def test_shapes_of_the_upper_levels_are_checked() -> None:
+    links = np.full((4, 2), -1, np.int32)
+    for upper in ([1], [2, 1, 0], [-1, 1], [1, 1, 9, 0], [1, 1, 0, 9], [1, 5_000, 0]):
+        with pytest.raises(ValueError, match="not there"):
+            kernels.graph(links, np.array(upper, np.int32), 2, 0)
+    with pytest.raises(ValueError, match="not there"):
+        kernels.graph(links, np.zeros(0, np.int32), 2, 4)
+
+
+# ---------------------------------------------------------------- the collection
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("faiss", reason="the extra 'ann' (faiss) is not installed")
+    path = tmp_path_factory.mktemp("native") / "c"
+    random = np.random.default_rng(5)
+    attributes = {
+        "year": [None if i % 11 == 0 else int(year) for i, year in enumerate(random.integers(2000, 2020, N))],
+        "share": random.random(N).tolist(),
+        "venue": [f"v{i % 7}" for i in range(N)],
+        "tags": [[f"t{i % 5}", f"t{i % 3}"] for i in range(N)],
+    }
+    schema = {"year": "int", "share": "float", "venue": "string", "tags": "list[string]"}
+    with Collection.create(path, dim=DIM, schema=schema) as collection:
+        collection.add([str(i) for i in range(N)], made(), attributes)
+        collection.delete([str(i) for i in range(0, N, 50)])
+        collection.index()
+        collection.add(
+            [f"late {i}" for i in range(100)], made(8, 100), [{"year": 2003, "share": 0.5, "venue": "v1"}] * 100
+        )
+    return path
+
+
+WHERE = [
+    None,
+    "year = 2003",
+    "year BETWEEN 2001 AND 2012",
+    "year >= 2000",
+    "year IS NULL",
+    "share < 0.01",
+    "share > 0.2 AND share <= 0.9",
+    "venue = 'v1'",
+    "venue IN ('v1', 'v2', 'nowhere')",
+    "'t1' IN tags",
+    "NOT venue = 'v3'",
+    "year < 2005 OR share > 0.99",
+    "year < 2005 AND venue = 'v2'",
+    "venue = 'nowhere'",
+]
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_the_short_way_the_long_way_and_numpy_agree(
+    stored: Path, where: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries = made(9, 6)
+    with Collection.open(stored) as collection:
+        for _ in range(5):  # so that the columns are indexed
+            collection.count(where)
+        short = [collection.search(query, 10, where=where, columns=["year"]) for query in queries]
+        long = [collection.search(query.tolist(), 10, where=where, columns=["year"]) for query in queries]
+        together = collection.search(queries, 10, where=where, columns=["year"])
+        near: list[Any] = [collection.search(query, 10, where=where, recall=0.95) for query in queries]
+        matching = set(collection.ids(where))
+    monkeypatch.setattr(exact, "native", None)
+    with Collection.open(stored) as collection:
+        plain = [collection.search(query.tolist(), 10, where=where, columns=["year"]) for query in queries]
+    want = min(10, len(matching))
+    for a, b, c, d, e in zip(short, long, together, plain, near, strict=True):
+        assert a.ids == b.ids == c.ids == d.ids and a.attributes == b.attributes == d.attributes
+        np.testing.assert_allclose(a.scores, d.scores, rtol=1e-6)
+        assert a.scores.tolist() == b.scores.tolist() == c.scores.tolist()
+        assert len(a.ids) == len(e.ids) == want and set(e.ids) <= matching
+        assert a.cursor == b.cursor and (a.cursor is None) == (len(matching) <= 10)
+    reached = (
+        np.mean([len(set(a.ids) & set(e.ids)) / max(want, 1) for a, e in zip(short, near, strict=True)]) if want else 1
+    )
+    assert reached >= 0.85  # 60 hits: a small sample of 0.95
+
+
+def test_pages_after_a_short_first_one(stored: Path) -> None:
+    query = made(9, 1)[0]
+    with Collection.open(stored) as collection:
+        ids: list[str] = []
+        hits = collection.search(query, 7, where="year < 2010")
+        while True:
+            ids += hits.ids
+            if hits.cursor is None:
+                break
+            hits = collection.search(query, 7, where="year < 2010", cursor=hits.cursor)
+        assert ids == collection.search(query, 10_000, where="year < 2010").ids and len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.0])
+def test_queries_that_are_no_vectors_are_refused_the_short_way_too(stored: Path, value: float) -> None:
+    from nextvec.types import InputError
+
+    query = made(9, 1)[0]
+    query[3] = value
+    if value == 0:
+        query[:] = 0
+    with Collection.open(stored) as collection, pytest.raises(InputError, match=r"zeros|NaN|nan|finite|inf"):
+        collection.search(query, 10)
+
+
+def test_bits_past_the_end_do_not_match() -> None:
+    rows = rows_of(made(count=10))
+    index = ExactIndex(rows)
+    links = np.array([[(i + 1) % 10, (i + 2) % 10] for i in range(10)], np.int32)
+    own = graph.Graph(links, np.zeros(0, np.int32), 0)
+    bits = np.packbits(np.ones(9, np.bool_), bitorder="little")
+    filter_ = kernels.filter(BITS, bits, None, 0, 0, 9)  # knows 9 of the 10 rows
+    out = outputs(1, 10)
+    assert kernels.walk(index.native, own.native, filter_, made(9, 1), 10, 10, 10, out)
+    assert out[2][0, 0] == 9 and 9 not in out[0][0, :9].tolist()
