@@ -1,5 +1,6 @@
 # make demo   set up .venv and open the paper-discovery site (ARGS=--once: answer one question and stop)
 # make test   set up .venv and run lint, types, import rule and tests
+# make kernels  compile the search kernels anew, after a change of their C
 # make bench  run the benchmarks beside their peers (JSON into benchmarks/out)
 # make clean  remove everything these targets made
 
@@ -15,7 +16,7 @@ export NEXTVEC_HOME ?= $(CURDIR)/.nextvec
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = true
 
-.PHONY: demo test lint types imports unit browser bench clean
+.PHONY: demo test lint types imports unit browser kernels bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -27,6 +28,9 @@ test: $(VENV)/.ready-test browser
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+kernels: $(VENV)/.ready
+	@NEXTVEC_KERNELS=on $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 
 bench: $(VENV)/.ready-test
 	@mkdir -p benchmarks/out
@@ -43,7 +47,7 @@ $(VENV)/bin/python:
 	@echo "Creating $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.ready: pyproject.toml constraints.txt hatch_build.py src/nextvec/search/native/_kernels.c | $(VENV)/bin/python
 	@echo "Installing nextvec and its dependencies into $(VENV) (about a minute, under 2 GB) ..."
 	@$(PIP) -e ".[hf,papers]"
 	@touch $@

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from nextvec.search import filters
 from nextvec.search.filters import Filter, Value
-from nextvec.search.indexes.allowed import Allowed, Condition, code_test, range_test
+from nextvec.search.indexes.allowed import Allowed, code_test, range_test
 from nextvec.search.schema import ARROW_TYPES
 
 Int64 = NDArray[np.int64]
@@ -34,8 +34,8 @@ class ColumnIndex(Protocol):
     def slices(self, leaf: Filter) -> list[Int64] | None:
         """The rows of ``leaf`` as disjoint or overlapping runs; None where this index cannot tell."""
 
-    def test(self, leaf: Filter) -> Condition | None:
-        """``leaf`` as a test of a row's value; None where that takes more than one number."""
+    def alone(self, leaf: Filter) -> Allowed | None:
+        """The rows of ``leaf`` where they lie side by side and a row is tested by one number; else None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +65,21 @@ class Sorted:
         dense[rows] = values
         return cls(kind, values[order], rows[order], nulls, dense)
 
-    def test(self, leaf: Filter) -> Condition | None:
+    def alone(self, leaf: Filter) -> Allowed | None:
         """A range."""
         bounds = self._range(leaf)
-        if bounds is None or bounds[0] >= bounds[1]:
+        if bounds is None:
             return None
-        return range_test(self.dense, self.nulls, self.values[bounds[0]], self.values[bounds[1] - 1])
+        start, stop = bounds
+        if start >= stop:
+            return Allowed(len(self.dense), rows=self.rows[:0])
+        test = range_test(self.dense, self.nulls, self.values[start], self.values[stop - 1])
+        return Allowed(len(self.dense), listed=self.rows[start:stop], test=test)
 
     def _range(self, leaf: Filter) -> tuple[int, int] | None:
         """Where the values of a comparison, or of several, lie in ``values``."""
+        if isinstance(leaf, filters.Compare):
+            return self._bounds(leaf.operator, leaf.value)
         parts = leaf.parts if isinstance(leaf, filters.And) else (leaf,)
         found = [self._bounds(part.operator, part.value) for part in parts if isinstance(part, filters.Compare)]
         known = [pair for pair in found if pair is not None]
@@ -98,15 +104,13 @@ class Sorted:
         number = self._number(value)
         if number is None or operator == "!=":
             return None
-        left, right = (int(np.searchsorted(self.values, number, side)) for side in ("left", "right"))
-        all_bounds = {
-            "=": (left, right),
-            "<": (0, left),
-            "<=": (0, right),
-            ">": (right, len(self.rows)),
-            ">=": (left, len(self.rows)),
-        }
-        return all_bounds[operator]
+        find, end = self.values.searchsorted, len(self.rows)
+        match operator:
+            case "=":
+                return int(find(number, "left")), int(find(number, "right"))
+            case "<" | "<=":
+                return 0, int(find(number, "left" if operator == "<" else "right"))
+        return int(find(number, "right" if operator == ">" else "left")), end
 
     def _number(self, value: Value) -> int | float | None:
         """``value`` in the unit of the column; None where comparing needs a wider type than the column's."""
@@ -159,19 +163,16 @@ class Postings:
             dense[rows] = code
         return cls({name: number for number, name in enumerate(names)}, starts, rows, nulls, dense)
 
-    def test(self, leaf: Filter) -> Condition | None:
-        """One of some values, of rows that have one each."""
-        match leaf:
-            case filters.Compare(_, "=", value):
-                wanted: tuple[Value, ...] = (value,)
-            case filters.IsTrue():
-                wanted = (True,)
-            case filters.In(_, values):
-                wanted = values
-            case _:
-                return None
-        known = [self.codes[value] for value in wanted if value in self.codes]
-        return code_test(self.dense, len(self.codes), known) if self.dense is not None and known else None
+    def alone(self, leaf: Filter) -> Allowed | None:
+        """One of some values, of rows that have one each: no row comes twice."""
+        runs = None if self.dense is None else self.slices(leaf)
+        if runs is None or self.dense is None or isinstance(leaf, filters.IsNull):
+            return None
+        codes = [int(self.dense[run[0]]) for run in runs if len(run)]
+        listed = runs[0] if len(runs) == 1 else np.concatenate(runs)
+        if not codes:
+            return Allowed(len(self.dense), rows=listed)
+        return Allowed(len(self.dense), listed=listed, test=code_test(self.dense, len(self.codes), codes))
 
     def slices(self, leaf: Filter) -> list[Int64] | None:
         match leaf:
@@ -205,26 +206,14 @@ def resolve(
     rows: N. index: the index of a column, if there is one. columns: the values of a column.
     """
     tree = _with_ranges(tree, index)
-    if (alone := _alone(tree, rows, index)) is not None:
-        return alone
+    if _is_of_one_column(tree, index):
+        known = index(next(iter(filters.columns_used(tree))))
+        if known is not None and (alone := known.alone(tree)) is not None:
+            return alone
     most = _most(tree, index)
     if most is None or (most > FEW * rows and not _one_run(tree, index)):
         return None
     return Allowed(rows, rows=_rows(tree, index, columns))
-
-
-def _alone(tree: Filter, rows: int, index: Callable[[str], ColumnIndex | None]) -> Allowed | None:
-    """The rows of a filter of one column that its index has side by side, without sorting them."""
-    runs = _runs(tree, index)
-    if runs is None:
-        return None
-    known = index(next(iter(filters.columns_used(tree))))
-    assert known is not None
-    test = known.test(tree)
-    if len(runs) == 1 and (test is not None or not len(runs[0])):
-        return Allowed(rows, listed=runs[0], test=test)
-    # Several values of a column that holds one in each row: no row comes twice.
-    return Allowed(rows, listed=np.concatenate(runs), test=test) if test is not None else None
 
 
 def _with_ranges(tree: Filter, index: Callable[[str], ColumnIndex | None]) -> Filter:
@@ -254,6 +243,11 @@ def _is_range(tree: Filter, index: Callable[[str], ColumnIndex | None]) -> bool:
     return whole and len(names) == 1 and isinstance(index(next(iter(names))), Sorted)
 
 
+def _is_of_one_column(tree: Filter, index: Callable[[str], ColumnIndex | None]) -> bool:
+    """Whether an index of one column may answer this as a whole."""
+    return _is_range(tree, index) if isinstance(tree, filters.And) else not isinstance(tree, (filters.Or, filters.Not))
+
+
 def _most(tree: Filter, index: Callable[[str], ColumnIndex | None]) -> int | None:
     """No more rows than this satisfy the filter; None where the indexes cannot tell."""
     match tree:
@@ -270,7 +264,7 @@ def _most(tree: Filter, index: Callable[[str], ColumnIndex | None]) -> int | Non
 
 
 def _runs(leaf: Filter, index: Callable[[str], ColumnIndex | None]) -> list[Int64] | None:
-    if isinstance(leaf, (filters.Or, filters.Not)) or (isinstance(leaf, filters.And) and not _is_range(leaf, index)):
+    if not _is_of_one_column(leaf, index):
         return None
     known = index(next(iter(filters.columns_used(leaf))))
     return None if known is None else known.slices(leaf)

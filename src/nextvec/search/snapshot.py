@@ -60,7 +60,7 @@ class Snapshot:
         self._columns: dict[str, pa.Array] = {}
         self._indexes: dict[str, column_index.ColumnIndex | None] = {}
         self._asked: dict[str, int] = {}
-        self._masks: OrderedDict[filters.Filter, Allowed] = OrderedDict()
+        self._masks: OrderedDict[int, tuple[filters.Filter, Allowed]] = OrderedDict()
         self._lock = threading.RLock()
         self._order: NDArray[np.int64] | None = None
         self._sequence: NDArray[np.int64] | None = None
@@ -121,17 +121,18 @@ class Snapshot:
         return self.allowed(tree).rows
 
     def allowed(self, tree: filters.Filter) -> Allowed:
-        """The rows that satisfy the filter. The last 32 answers are kept."""
+        """The rows that satisfy the filter. The answers to the last 32 new ones are kept."""
         with self._lock:
-            if tree in self._masks:
-                self._masks.move_to_end(tree)
-                return self._masks[tree]
+            # By identity: the same text gives the same tree, and to hash one takes longer than the search may.
+            kept = self._masks.get(id(tree))
+            if kept is not None and kept[0] is tree:
+                return kept[1]
         self._index(tree)
         found = column_index.resolve(tree, self.rows, self._indexes.get, self.column)
         if found is None:
             found = Allowed(self.rows, rows=np.flatnonzero(filters.mask(tree, self.column)))
         with self._lock:
-            self._masks[tree] = found
+            self._masks[id(tree)] = tree, found
             if len(self._masks) > _MASKS:
                 self._masks.popitem(last=False)
         return found
