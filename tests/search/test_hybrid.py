@@ -197,13 +197,13 @@ def test_deep_pages_search_no_deeper_than_needed(tmp_path: Path, monkeypatch: py
     collection.add([f"r{i}" for i in range(2000)], vectors(2000))
     query = vectors(1, seed=2)[0]
     asked: list[int] = []
-    found = Collection._located
+    found = Collection._found
 
-    def counted(self: Collection, snapshot: Any, allowed: Any, recall: Any, queries: Any, k: int) -> Any:
+    def counted(self: Collection, snapshot: Any, queries: Any, k: int, *others: Any, told: bool) -> Any:
         asked.append(k)
-        return found(self, snapshot, allowed, recall, queries, k)
+        return found(self, snapshot, queries, k, *others, told=told)
 
-    monkeypatch.setattr(Collection, "_located", counted)
+    monkeypatch.setattr(Collection, "_found", counted)
     hits = collection.search(query, 10)
     ids = list(hits.ids)
     while hits.cursor is not None:

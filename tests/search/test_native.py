@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nextvec.search.collection import Collection
+from nextvec.search.indexes import allowed as allowed_module
 from nextvec.search.indexes import approximate, cells, exact, graph
 from nextvec.search.indexes.allowed import Allowed, Condition, code_test, range_test
 from nextvec.search.indexes.exact import ExactIndex
@@ -111,7 +112,7 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="data"):
         kernels.filter(INTS, np.zeros(5, np.int64), None, 0, 0, 6)
     with pytest.raises(ValueError, match="table"):
-        kernels.filter(CODES, np.zeros(6, np.int32), None, 0, 0, 6)
+        kernels.filter(CODES, np.zeros(6, np.int32), None, -1, 0, 6)
 
 
 # ---------------------------------------------------------------- filters
@@ -128,12 +129,14 @@ def filters_of(random: np.random.Generator) -> list[Condition | None]:
         range_test(floats, nothing, 0.25, 0.75),
         range_test(floats, nulls, 0.1, 0.5),
         code_test(codes, 6, [0, 3]),
+        code_test(codes, 6, [2]),
     ]
 
 
-@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("itself", [True, False])
+@pytest.mark.parametrize("number", range(7))
 def test_every_kind_of_filter_is_the_mask_that_it_stands_for(
-    number: int, grown: tuple[ExactIndex, graph.Graph, cells.Cells]
+    number: int, itself: bool, monkeypatch: pytest.MonkeyPatch, grown: tuple[ExactIndex, graph.Graph, cells.Cells]
 ) -> None:
     index, links, own = grown
     test = filters_of(np.random.default_rng(2))[number]
@@ -142,7 +145,14 @@ def test_every_kind_of_filter_is_the_mask_that_it_stands_for(
         Allowed(N, rows=np.flatnonzero(mask)) if test is None else Allowed(N, listed=np.flatnonzero(mask), test=test)
     )
     assert np.array_equal(allowed.mask, mask) and np.array_equal(allowed.rows, np.flatnonzero(mask))
+    monkeypatch.setattr(allowed_module, "_SHORT", 0 if itself else 1 << 30)
     queries = made(9, 40)
+    if test is not None:
+        bits = np.empty((N + 7) // 8, np.uint8)
+        kernels.bits(kernels.filter(test.kind, test.values, test.extra, test.low, test.high, N), bits)
+        assert np.array_equal(bits, np.packbits(mask, bitorder="little"))
+        with pytest.raises(ValueError, match="room"):
+            kernels.bits(allowed.native, bits[:-1])
     truth = index.search(queries, 10, np.flatnonzero(mask))
     order = cells.nearest(own, queries[0])
     seen, matching = kernels.share(own.native, allowed.native, order, N)

@@ -211,9 +211,8 @@ class Planner:
         def walk(numbers: list[int]) -> list[tuple[int, Found]]:
             graph, width = near.graph, int(plans[numbers[0]][0][0].amount)
             assert graph is not None
-            return list(
-                zip(numbers, search_graph(graph, self.exact, queries[numbers], k, allowed, width=width), strict=True)
-            )
+            part = queries if len(numbers) == len(queries) else queries[numbers]
+            return list(zip(numbers, search_graph(graph, self.exact, part, k, allowed, width=width), strict=True))
 
         def look(numbers: list[int]) -> list[tuple[int, Found]]:
             (number,) = numbers

@@ -19,14 +19,15 @@ __all__ = ["Allowed", "Condition"]
 
 Int64 = NDArray[np.int64]
 
+_SHORT = 1 << 18  # rows
 _FEW = 0.125  # share of all rows; for more than this a pass over the values is as fast as sorting
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
     """Whether a row is allowed, by its value: kind INTS or FLOATS with low <= values[row] <= high and, where ``extra``
-    is there, a bit for rows that are not NULL; kind CODES with extra[values[row]] (-1, which finds the last of it, 0,
-    where there is none)."""
+    is there, a bit for rows that are not NULL; kind CODES with values[row] == low or, where low < 0, extra[values[row]]
+    (-1, which finds the last of it, 0, where there is none)."""
 
     kind: int
     values: NDArray[Any]
@@ -36,6 +37,9 @@ class Condition:
 
     def rows(self) -> NDArray[np.bool_]:
         """All rows' answers, bool [N]."""
+        if self.kind == CODES and self.low >= 0:
+            same: NDArray[np.bool_] = self.values == self.low
+            return same
         if self.kind == CODES:
             assert self.extra is not None
             chosen: NDArray[np.bool_] = self.extra[self.values].view(np.bool_)
@@ -58,6 +62,8 @@ class Allowed:
         self.count = len(known)
         self.listed: Int64 = known
         self.test = test
+        self._bits: Any = None
+        self._asked = False
         if rows is not None:
             self.__dict__["rows"] = rows
 
@@ -77,13 +83,24 @@ class Allowed:
         mask[self.listed] = True
         return mask
 
-    @cached_property
+    @property
     def native(self) -> Any:
-        """For the kernels."""
+        """For the kernels: the test itself, or a bit per row, which is faster to look up and takes a pass to make:
+        where that is short, and from the second time on."""
+        if self._bits is not None:
+            return self._bits
         if self.test is None:
-            return kernels.filter(BITS, np.packbits(self.mask, bitorder="little"), None, 0, 0, self.total)
-        test = self.test
-        return kernels.filter(test.kind, test.values, test.extra, test.low, test.high, self.total)
+            bits = np.packbits(self.mask, bitorder="little")
+        else:
+            test = self.test
+            itself = kernels.filter(test.kind, test.values, test.extra, test.low, test.high, self.total)
+            if self.total > _SHORT and not self._asked:
+                self._asked = True
+                return itself
+            bits = np.empty((self.total + 7) // 8, np.uint8)
+            kernels.bits(itself, bits)
+        self._bits = kernels.filter(BITS, bits, None, 0, 0, self.total)
+        return self._bits
 
     def from_(self, first: int) -> Int64:
         """The rows from number ``first`` on, ascending."""
@@ -107,6 +124,8 @@ def range_test(values: NDArray[Any], nulls: Int64, low: Any, high: Any) -> Condi
 
 def code_test(codes: NDArray[np.int32], count: int, chosen: Sequence[int]) -> Condition:
     """Rows whose code [N] (-1: none) is one of ``chosen``, of ``count`` codes."""
+    if len(chosen) == 1:
+        return Condition(CODES, codes, None, chosen[0])
     table = np.zeros(count + 1, np.uint8)
     table[list(chosen)] = 1
-    return Condition(CODES, codes, table)
+    return Condition(CODES, codes, table, -1)

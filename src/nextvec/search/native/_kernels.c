@@ -47,7 +47,7 @@ typedef struct {
 } Query;
 
 /* Which rows match. ALL; BITS: a bit per row; INTS, FLOATS: low <= value <= high, and a bit per row in valid unless
- * it is NULL; CODES: table[code] is set, code < 0 for rows without a value. */
+ * it is NULL; CODES: the code is low or, where low < 0, table[code] is set; code < 0 for rows without a value. */
 enum { ALL, BITS, INTS, FLOATS, CODES };
 typedef struct {
     int kind;
@@ -76,7 +76,7 @@ INLINE int matches(const Filter *filter, int64_t row) {
     }
     default: {
         int32_t code = ((const int32_t *)filter->data)[row];
-        return code >= 0 && filter->extra[code];
+        return filter->low >= 0 ? code == filter->low : code >= 0 && filter->extra[code];
     }
     }
 }
@@ -539,8 +539,9 @@ static PyObject *make_filter(PyObject *self, PyObject *args) {
         filter->low = PyLong_AsLongLong(low), filter->high = PyLong_AsLongLong(high);
     } else if (kind == FLOATS) {
         filter->low_float = PyFloat_AsDouble(low), filter->high_float = PyFloat_AsDouble(high);
-    } else if (kind == CODES && !filter->extra) {
-        PyErr_SetString(PyExc_ValueError, "codes need a table");
+    } else if (kind == CODES) {
+        filter->low = PyLong_AsLongLong(low);
+        if (filter->low < 0 && !filter->extra) PyErr_SetString(PyExc_ValueError, "codes need a table");
     }
     return PyErr_Occurred() ? failed(held) : (PyObject *)held;
 }
@@ -726,6 +727,54 @@ static PyObject *call_scan(PyObject *self, PyObject *args) {
     return end(&call, sound);
 }
 
+/* 64 rows' answers to a filter, lowest bit first. */
+INLINE uint64_t word(const Filter *filter, int64_t first, int count) {
+    uint8_t yes[64] = {0};
+    if (filter->kind == INTS) {
+        const int64_t *values = (const int64_t *)filter->data + first;
+        for (int i = 0; i < count; i++) yes[i] = (values[i] >= filter->low) & (values[i] <= filter->high);
+    } else if (filter->kind == FLOATS) {
+        const double *values = (const double *)filter->data + first;
+        for (int i = 0; i < count; i++) yes[i] = (values[i] >= filter->low_float) & (values[i] <= filter->high_float);
+    } else if (filter->kind == CODES && filter->low >= 0) {
+        const int32_t *codes = (const int32_t *)filter->data + first, wanted = (int32_t)filter->low;
+        for (int i = 0; i < count; i++) yes[i] = codes[i] == wanted;
+    } else {
+        for (int i = 0; i < count; i++) yes[i] = (uint8_t)matches(filter, first + i);
+    }
+    uint64_t bits = 0;
+    for (int i = 0; i < 8; i++) { /* eight bytes of 0 and 1 to eight bits by one product */
+        uint64_t eight;
+        memcpy(&eight, yes + 8 * i, 8);
+        bits |= ((eight * UINT64_C(0x0102040810204080)) >> 56) << (8 * i);
+    }
+    return bits;
+}
+
+/* bits(filter, out uint8 [(N + 7) / 8]): a bit per row */
+VERSIONS static PyObject *call_bits(PyObject *self, PyObject *args) {
+    (void)self;
+    PyObject *filter_object, *out;
+    Py_buffer to;
+    if (!PyArg_ParseTuple(args, "OO", &filter_object, &out)) return NULL;
+    const Filter *filter = held_as(filter_object, FILTER);
+    if (!filter || PyObject_GetBuffer(out, &to, PyBUF_WRITABLE) < 0) return NULL;
+    int fits = to.len == (filter->rows + 7) / 8;
+    for (int64_t row = 0; fits && row < filter->rows; row += 64) {
+        int count = filter->rows - row < 64 ? (int)(filter->rows - row) : 64;
+        uint64_t own = word(filter, row, count);
+        for (int i = 0; i < (count + 7) / 8; i++) ((uint8_t *)to.buf)[row / 8 + i] = (uint8_t)(own >> (8 * i));
+    }
+    if (fits && filter->extra && (filter->kind == INTS || filter->kind == FLOATS))
+        for (int64_t i = 0; i < to.len; i++) ((uint8_t *)to.buf)[i] &= filter->extra[i];
+    PyBuffer_Release(&to);
+    if (!fits) {
+        PyErr_SetString(PyExc_ValueError, "no room of a bit per row");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 /* share(cells, filter, nearest int64 [C], enough) -> (rows of the nearest cells, at least `enough`; those that match) */
 static PyObject *call_share(PyObject *self, PyObject *args) {
     (void)self;
@@ -796,6 +845,7 @@ static PyMethodDef methods[] = {
     {"walk", call_walk, METH_VARARGS, "walk(rows, graph, filter, queries, k, wide, most, out)"},
     {"scan", call_scan, METH_VARARGS, "scan(rows, cells, filter, query, nearest, enough, k, most, out)"},
     {"share", call_share, METH_VARARGS, "share(cells, filter, nearest, enough)"},
+    {"bits", call_bits, METH_VARARGS, "bits(filter, out)"},
     {"unit", call_unit, METH_VARARGS, "unit(vectors, out, dim)"},
     {NULL, NULL, 0, NULL},
 };
