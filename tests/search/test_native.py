@@ -325,3 +325,13 @@ def test_bits_past_the_end_do_not_match() -> None:
     out = outputs(1, 10)
     assert kernels.walk(index.native, own.native, filter_, made(9, 1), 10, 10, 10, out)
     assert out[2][0, 0] == 9 and 9 not in out[0][0, :9].tolist()
+
+
+def test_info_tells_the_memory_that_is_held(stored: Path) -> None:
+    with Collection.open(stored) as collection:
+        before = collection.info()["memory"]
+        collection.search(made(9, 1)[0], 10, where="year = 2003 AND share < 0.5")
+        after = collection.info()["memory"]
+    rows = 5_000  # as many as the files hold, with those that were deleted
+    assert after["own"] > before["own"] and before["own"] > 8 * (rows - 100)
+    assert before["mapped"] >= rows * DIM * 5  # float32 and int8

@@ -273,6 +273,8 @@ def info(path: PathArgument, as_json: JsonFlag = False) -> None:
     if "index" in facts:
         built = facts["index"]
         words["index"] = "none; nextvec collection index makes one" if built is None else _index_words(built)
+    if "memory" in facts:
+        words["memory"] = ", ".join(f"{size / 1e6:,.0f} MB {kind}" for kind, size in facts["memory"].items())
     rows = [[name, words.get(name, str(value))] for name, value in facts.items()]
     emit(facts, as_json=as_json, text=table(["", ""], rows).split("\n", 2)[2])
 

@@ -42,6 +42,7 @@ from nextvec.search.inputs import (
     plain_query,
     refuse_existing,
 )
+from nextvec.search.memory import held
 from nextvec.search.paging import Cursor
 from nextvec.search.requests import Options, Request, check_request, text_weights
 from nextvec.search.schema import check_schema
@@ -293,7 +294,8 @@ class Collection(Handle):
         return results[0] if request.single else results
 
     def info(self) -> dict[str, Any]:
-        """Path, dim, metric, schema, rows, version, fragments and bytes on disk."""
+        """Path, dim, metric, schema, rows, version, fragments, bytes on disk and in memory, and of the index what it
+        holds and the recall measured."""
         snapshot = self._current()
         return {
             "path": str(self.path),
@@ -306,6 +308,7 @@ class Collection(Handle):
             "bytes": folder_bytes(self.path / "data.lance"),
             "derived_bytes": folder_bytes(self.path / "derived"),
             "index": self._derived.told(snapshot),
+            "memory": held(snapshot, self._derived, self._words),
         }
 
     # Parts
