@@ -208,20 +208,15 @@ class Planner:
         want = k if allowed is None else min(k, allowed.count)
         answers: dict[int, Found] = {}
 
-        def walk(numbers: list[int]) -> list[tuple[int, Found]]:
-            graph, width = near.graph, int(plans[numbers[0]][0][0].amount)
-            assert graph is not None
+        def answer(numbers: list[int]) -> list[tuple[int, Found]]:
+            (way, *_), order = plans[numbers[0]]
             part = queries if len(numbers) == len(queries) else queries[numbers]
-            return list(zip(numbers, search_graph(graph, self.exact, part, k, allowed, width=width), strict=True))
-
-        def look(numbers: list[int]) -> list[tuple[int, Found]]:
-            (number,) = numbers
-            (way, *_), order = plans[number]
-            order = nearest(near.cells, queries[number]) if order is None else order
-            return [(number, search_cells(near.cells, self.exact, queries[number], k, allowed, order, rows=way.amount))]
-
-        def answer(task: tuple[str, list[int]]) -> list[tuple[int, Found]]:
-            return walk(task[1]) if task[0] == "graph" else look(task[1])
+            if way.name == "graph" and near.graph is not None:
+                found = search_graph(near.graph, self.exact, part, k, allowed, width=int(way.amount))
+            else:
+                order = nearest(near.cells, part[0]) if order is None else order
+                found = [search_cells(near.cells, self.exact, part[0], k, allowed, order, rows=way.amount)]
+            return list(zip(numbers, found, strict=True))
 
         for done in _each(answer, _tasks([ways[0] for ways, _ in plans], alone), alone):
             answers.update((number, found) for number, found in done if len(found.rows) >= want)
@@ -251,18 +246,19 @@ class Planner:
             self._checking = spent + time.perf_counter() - began
 
 
-def _tasks(ways: list[Way], alone: bool) -> list[tuple[str, list[int]]]:
-    """Queries by way, of one width together, in as many parts as there are threads. ``exact`` is not among them."""
-    tasks: list[tuple[str, list[int]]] = []
+def _tasks(ways: list[Way], alone: bool) -> list[list[int]]:
+    """Numbers of the queries that one call answers: one for cells, those of one width for the graph, in as many parts
+    as there are threads. Those of the exact index are not among them."""
+    if len(ways) == 1:
+        return [] if ways[0].name == "exact" else [[0]]
+    tasks = [[number] for number, way in enumerate(ways) if way.name == "cells"]
     walks: dict[float, list[int]] = {}
     for number, way in enumerate(ways):
-        if way.name == "cells":
-            tasks.append(("cells", [number]))
-        elif way.name == "graph":
+        if way.name == "graph":
             walks.setdefault(way.amount, []).append(number)
     parts = 1 if alone else workers()
     for numbers in walks.values():
-        tasks += [("graph", numbers[part::parts]) for part in range(min(parts, len(numbers)))]
+        tasks += [numbers[part::parts] for part in range(min(parts, len(numbers)))]
     return tasks
 
 
