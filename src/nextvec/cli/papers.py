@@ -124,6 +124,22 @@ def serve(
         run_server(site, host, port, rate=rate, as_json=as_json)
 
 
+@app.command()
+def mcp(home: HomeOption = None, encoder: EncoderOption = "nextvec-mini") -> None:
+    """Offer the papers to a language model as tools (MCP), over standard input and output.
+
+    Programs that speak the Model Context Protocol start this command themselves.
+    """
+    from nextvec.extras import require
+
+    require("mcp", why="offering the papers as tools")
+    with opened(home, encoder, must_exist=True) as site:
+        from nextvec.papers.mcp_server import create_server
+
+        check_index(site)
+        create_server(site).run("stdio")
+
+
 # -- shared with `nextvec demo` ------------------------------------------------------------------------------------
 @contextmanager
 def opened(home: Path | None, encoder: str, *, must_exist: bool = False) -> Iterator[Site]:
@@ -204,11 +220,7 @@ def run_server(site: Site, host: str, port: int, *, rate: int = DEFAULT_RATE, as
     from nextvec.papers.ingest import is_ready
     from nextvec.papers.web import create_app
 
-    if site.usable_collection() is None:
-        raise NotFoundError(
-            f"the search index in {str(site.home)!r} is missing, damaged or of another encoder: "
-            "make it anew with `nextvec papers ingest --source daily_papers` (or with your file)"
-        )
+    check_index(site)
     if not is_ready(site):
         note("some papers are newer than the search index: run the ingest again to index them")
     application = create_app(site, rate=rate)
@@ -232,6 +244,15 @@ def run_server(site: Site, host: str, port: int, *, rate: int = DEFAULT_RATE, as
         server = uvicorn.Server(config)
         server.run(sockets=[socket])
     note("stopped")
+
+
+def check_index(site: Site) -> None:
+    """NotFoundError where there is nothing to search in."""
+    if site.usable_collection() is None:
+        raise NotFoundError(
+            f"the search index in {str(site.home)!r} is missing, damaged or of another encoder: "
+            "make it anew with `nextvec papers ingest --source daily_papers` (or with your file)"
+        )
 
 
 def warm(site: Site) -> None:

@@ -124,7 +124,7 @@ def list_all(
     cursor: Annotated[str | None, Query(description="from the Link header of the page before")] = None,
     limit: Limit100 = 50,
 ) -> Response:
-    """Every paper, newest arXiv date first. The header ``Link: <...>; rel="next"`` leads to the next page."""
+    """Every paper, newest arXiv date first. A Link header with rel="next" leads to the next page."""
     site = _site(request)
     state = site.stamp
     after = Cursor.read(cursor) if cursor else None
