@@ -14,7 +14,7 @@ from fakes import HashEncoder
 from fastapi.testclient import TestClient
 
 from nextvec.papers.api import specification
-from nextvec.papers.api_queries import Cursor
+from nextvec.papers.api_queries import Cursor, _check_sum
 from nextvec.papers.ingest import ingest
 from nextvec.papers.records import Paper
 from nextvec.papers.search import search
@@ -134,10 +134,21 @@ def test_all_papers_by_cursor(client: TestClient, few: list[Paper]) -> None:
 def test_a_cursor_is_read_back_and_anything_else_is_not(moment: datetime | None) -> None:
     word = Cursor(moment, "cs/0112017").word()
     assert Cursor.read(word) == Cursor(moment, "cs/0112017")
-    body = json.dumps(["9999-99-99", "x"]).encode()
+    bodies = [
+        b"",
+        b"{}",
+        b"[" * 200,
+        b"\xff",
+        b'["9999-99-99", "x"]',
+        b'[7, "x"]',
+        b"[null, 7]",
+        b'[null, "a b"]',
+        b"[null]",
+    ]
+    forged = [base64.urlsafe_b64encode(_check_sum(body) + body).decode().rstrip("=") for body in bodies]
     for broken in (
         word[:-1], word + "A", word[:5] + ("A" if word[5] != "A" else "B") + word[6:], "x", "é", "A" * 500,
-        base64.urlsafe_b64encode(b"123456" + body).decode().rstrip("="),
+        base64.urlsafe_b64encode(b"123456" + bodies[4]).decode().rstrip("="), *forged,
     ):  # fmt: skip
         with pytest.raises(InputError, match="is not one of this site"):
             Cursor.read(broken)
