@@ -12,6 +12,7 @@ from nextvec.types import MissingExtraError
 EXTRAS: dict[str, tuple[str, ...]] = {
     "hf": ("torch", "transformers"),
     "papers": ("fastapi", "uvicorn", "jinja2", "sqlalchemy"),
+    "mcp": ("mcp",),
     "evaluate": ("sklearn", "bm25s"),
     "ann": ("faiss",),
     "peers": ("sentence_transformers", "faiss", "accelerate"),
@@ -27,6 +28,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 PURPOSES = {
     "hf": "encode with Hugging Face and sentence-transformers models; train",
     "papers": "the paper-discovery site",
+    "mcp": "the papers as tools of a language model (nextvec papers mcp)",
     "evaluate": "measure encoders: classification, clustering, BM25",
     "ann": "build and search approximate indexes of collections",
     "peers": "compare with other libraries (tests and benchmarks)",

@@ -196,6 +196,17 @@ def test_serve_takes_the_next_port_answers_and_ends_on_ctrl_c(home: Path) -> Non
             assert f"port {port} is taken, using {used}" in errors and "Traceback" not in errors
 
 
+def test_serve_limits_how_often_a_program_may_ask(home: Path) -> None:
+    with serving(home, "--port", str(free_port()), "--rate", "2") as (_, port, _line), connected(port) as connection:
+        statuses = []
+        for _ in range(3):
+            connection.request("GET", "/api/papers?limit=1")
+            response = connection.getresponse()
+            response.read()
+            statuses.append(response.status)
+        assert statuses == [200, 200, 429] and response.getheader("Retry-After")
+
+
 def test_a_running_site_sees_what_another_process_ingests(home: Path, tmp_path: Path) -> None:
     shutil.copytree(home, tmp_path / "site")
     with serving(tmp_path / "site", "--port", str(free_port())) as (_, port, _line):

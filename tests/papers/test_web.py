@@ -62,7 +62,7 @@ PATHS = [
     "/papers/month/2026-08?page=2", "/papers/trending", "/papers/trending?half=30&page=2", "/search", "/search?q=",
     "/search?q=language+model", "/search?q=language+model&page=2", "/search?q=zzzz&mode=keyword", "/about",
     "/search?org=NVIDIA", "/search?org=nvidia&votes=1000000", "/search?q=model&code=1&votes=10&from=2026-01-01",
-    "/papers/evil/one", "/search?q=<script>&org=O'Brien+%26+<Sons>",
+    "/papers/evil/one", "/api", "/search?q=<script>&org=O'Brien+%26+<Sons>",
 ]  # fmt: skip
 
 

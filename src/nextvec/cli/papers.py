@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nextvec.cli.console import JsonFlag, emit, note, progress
+from nextvec.papers.rate import DEFAULT_RATE
 from nextvec.types import InputError, NotFoundError, Progress
 
 if TYPE_CHECKING:
@@ -113,11 +114,30 @@ def serve(
     port: PortOption = 8000,
     home: HomeOption = None,
     encoder: EncoderOption = "nextvec-mini",
+    rate: Annotated[
+        int, typer.Option(min=0, max=1_000_000, help="Requests to /api per minute and client address; 0: any number.")
+    ] = DEFAULT_RATE,
     as_json: JsonFlag = False,
 ) -> None:
     """Serve the site until Ctrl-C."""
     with opened(home, encoder, must_exist=True) as site:
-        run_server(site, host, port, as_json=as_json)
+        run_server(site, host, port, rate=rate, as_json=as_json)
+
+
+@app.command()
+def mcp(home: HomeOption = None, encoder: EncoderOption = "nextvec-mini") -> None:
+    """Offer the papers to a language model as tools (MCP), over standard input and output.
+
+    Programs that speak the Model Context Protocol start this command themselves.
+    """
+    from nextvec.extras import require
+
+    require("mcp", why="offering the papers as tools")
+    with opened(home, encoder, must_exist=True) as site:
+        from nextvec.papers.mcp_server import create_server
+
+        check_index(site)
+        create_server(site).run("stdio")
 
 
 # -- shared with `nextvec demo` ------------------------------------------------------------------------------------
@@ -189,22 +209,21 @@ def shown(match: Match, place: int) -> str:
     return f"{place:>2}. {plain(paper.title)}\n    {line}\n    score {match.score:.4f}: {match.why()}"
 
 
-def run_server(site: Site, host: str, port: int, *, as_json: bool = False) -> None:
-    """Serve ``site`` on the first free port from ``port`` on, in this process, until Ctrl-C or SIGTERM."""
+def run_server(site: Site, host: str, port: int, *, rate: int = DEFAULT_RATE, as_json: bool = False) -> None:
+    """Serve ``site`` on the first free port from ``port`` on, in this process, until Ctrl-C or SIGTERM.
+
+    ``rate``: requests to /api per minute and client address; 0 for any number.
+    """
     from nextvec.extras import require
 
     uvicorn = require("uvicorn", why="the paper-discovery site")
     from nextvec.papers.ingest import is_ready
     from nextvec.papers.web import create_app
 
-    if site.usable_collection() is None:
-        raise NotFoundError(
-            f"the search index in {str(site.home)!r} is missing, damaged or of another encoder: "
-            "make it anew with `nextvec papers ingest --source daily_papers` (or with your file)"
-        )
+    check_index(site)
     if not is_ready(site):
         note("some papers are newer than the search index: run the ingest again to index them")
-    application = create_app(site)
+    application = create_app(site, rate=rate)
     warm(site)
     with _listen(host, port) as socket:
         taken = socket.getsockname()[1]
@@ -225,6 +244,15 @@ def run_server(site: Site, host: str, port: int, *, as_json: bool = False) -> No
         server = uvicorn.Server(config)
         server.run(sockets=[socket])
     note("stopped")
+
+
+def check_index(site: Site) -> None:
+    """NotFoundError where there is nothing to search in."""
+    if site.usable_collection() is None:
+        raise NotFoundError(
+            f"the search index in {str(site.home)!r} is missing, damaged or of another encoder: "
+            "make it anew with `nextvec papers ingest --source daily_papers` (or with your file)"
+        )
 
 
 def warm(site: Site) -> None:

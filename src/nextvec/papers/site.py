@@ -141,6 +141,18 @@ class Site:
         """Which state of the database this is; every change of a paper makes a new one."""
         return self.db.fact("generation") or "0"
 
+    @property
+    def index_stamp(self) -> str:
+        """Which state the searches answer from: it changes with the papers, the vectors, the words and the encoder.
+
+        Raises StorageError where there are no vectors to search.
+        """
+        try:
+            vectors = self.collection.version
+        except NotFoundError as error:
+            raise StorageError(f"the search index in {str(self.home)!r} is missing: run the ingest again") from error
+        return f"{self.stamp} {vectors} {self.words().stamp} {self.encoder_state}"
+
     def words(self) -> LexicalIndex:
         """The word index: read from disk when it is new there, built in memory where disk has none to give."""
         with self._lock:

@@ -18,7 +18,9 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
-from nextvec.papers import feed, lexical, trending
+from nextvec.papers import api_http, feed, lexical, trending
+from nextvec.papers.api import create_api
+from nextvec.papers.api_page import endpoints
 from nextvec.papers.bibtex import bibtex
 from nextvec.papers.db import Filters, Order
 from nextvec.papers.markdown import markdown
@@ -55,14 +57,15 @@ _log = logging.getLogger("nextvec.papers")
 router = APIRouter()
 
 
-def create_app(site: Site) -> FastAPI:
-    """The application over an open ``site``."""
+def create_app(site: Site, *, rate: int = 0) -> FastAPI:
+    """The application over an open ``site``. ``rate``: requests to /api per minute and client, 0 for any number."""
     app = FastAPI(title="nextvec papers", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.site = site
     app.state.jinja = environment()
     app.add_middleware(GZipMiddleware, minimum_size=600)
     app.middleware("http")(_with_headers)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.mount("/api", create_api(site, rate=rate))
     app.include_router(router)
     app.add_exception_handler(NextvecError, _on_error)
     app.add_exception_handler(HTTPException, _on_error)
@@ -300,6 +303,13 @@ def about(request: Request) -> Response:
     return _page(request, "about.html", context)
 
 
+@router.api_route("/api", methods=_GET)
+def interface(request: Request) -> Response:
+    """What programs can ask for, for people."""
+    site = str(request.base_url).rstrip("/")
+    return _page(request, "api.html", {"active": "api", "endpoints": endpoints(), "site": site})
+
+
 @router.api_route("/papers/{identifier:path}", methods=_GET)
 def paper_page(request: Request, identifier: str) -> Response:
     site = _site(request)
@@ -372,6 +382,8 @@ _TITLES = {
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
+    if request.url.path.startswith("/api/"):  # a path with a line break, which leads to no mount
+        return await api_http.on_error(request, error)
     if isinstance(error, HTTPException):
         status = error.status_code
         message = "There is no page at this address." if status == 404 else str(error.detail)

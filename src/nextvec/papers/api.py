@@ -1,0 +1,224 @@
+"""The interface for programs, under ``/api``: the read-only part of the Hugging Face Hub's paper API, over a ``Site``.
+
+``huggingface_hub.HfApi(endpoint=...)`` works with it unchanged. Shapes are in ``api_models``, HTTP in ``api_http``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cache
+from typing import Annotated, Any, cast
+
+from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
+from fastapi.openapi.utils import get_openapi
+
+from nextvec import __version__
+from nextvec.papers import api_models, feed, trending
+from nextvec.papers.api_http import Built, Gate, answer, handle_errors, next_link
+from nextvec.papers.api_queries import Cursor, Sort, all_papers, daily_papers
+from nextvec.papers.db import Stored
+from nextvec.papers.params import MAX_PAGE, read_filters
+from nextvec.papers.rate import RateLimit
+from nextvec.papers.records import ID_PATTERN, check_text, clean
+from nextvec.papers.search import MAX_QUERY, Mode, check_query, paper_id
+from nextvec.papers.search import search as search_site
+from nextvec.papers.site import Site
+from nextvec.types import InputError, NotFoundError
+
+__all__ = ["create_api", "router", "specification"]
+
+router = APIRouter()
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    304: {"description": "Unchanged since the ETag that If-None-Match names"},
+    400: {"model": api_models.Problem, "description": "A parameter cannot be used"},
+    404: {"model": api_models.Problem, "description": "There is no such paper"},
+    405: {"model": api_models.Problem, "description": "Another method than GET and HEAD"},
+    429: {"model": api_models.Problem, "description": "Too many requests; Retry-After says when to come back"},
+    503: {"model": api_models.Problem, "description": "The papers cannot be read at the moment"},
+    "default": {"model": api_models.Problem, "description": "Any other error"},
+}
+
+
+def create_api(site: Site, *, rate: int = 0) -> FastAPI:
+    """The interface as an application to be mounted at ``/api``. ``rate``: requests per minute and client, 0 for any
+    number."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    app.state.site = site
+    app.include_router(router)
+    app.add_middleware(Gate, limit=RateLimit(rate) if rate else None)
+    handle_errors(app)
+    return app
+
+
+def _read(path: str, model: Any, summary: str) -> Callable[[Callable[..., Response]], Callable[..., Response]]:
+    """Register a GET with its place in the specification, and the HEAD that belongs to it."""
+
+    def add(function: Callable[..., Response]) -> Callable[..., Response]:
+        router.add_api_route(path, function, response_model=model, summary=summary, responses=_ERRORS)
+        router.add_api_route(path, function, methods=["HEAD"], include_in_schema=False)
+        return function
+
+    return add
+
+
+def _site(request: Request) -> Site:
+    return cast(Site, request.app.state.site)
+
+
+def _name(text: str | None, name: str) -> str | None:
+    check_text(text or "", name)
+    value = clean(text or "")
+    if len(value) > 300:
+        raise InputError(f"{name} has {len(value)} characters; at most 300 are accepted")
+    return value or None
+
+
+def _day(description: str, kind: str, example: str, *, alias: str | None = None) -> Any:
+    return Query(alias=alias, description=description, examples=[example], json_schema_extra={"format": kind})
+
+
+Limit100 = Annotated[int, Query(ge=1, le=100, description="how many papers at most")]
+Identifier = Annotated[str, Path(alias="id", description="arXiv id", examples=["2412.06769"])]
+
+
+@_read("/daily_papers", list[api_models.ListedPaper], "The daily feed")
+def list_daily(
+    request: Request,
+    p: Annotated[int, Query(ge=0, le=MAX_PAGE, description="the page, from 0")] = 0,
+    limit: Limit100 = 50,
+    date: Annotated[str | None, _day("only this day", "date", "2025-02-28")] = None,
+    week: Annotated[str | None, _day("only this ISO week", "iso-week", "2025-W09")] = None,
+    month: Annotated[str | None, _day("only this month", "year-month", "2025-02")] = None,
+    submitter: Annotated[str | None, Query(description="only what this account listed")] = None,
+    sort: Annotated[Sort, Query(description="latest listing first, or votes that halve every 2 days")] = "publishedAt",
+) -> Response:
+    """Papers of the feed, of all days or of one day, ISO week or month."""
+    site = _site(request)
+    state = site.stamp
+    asked: list[tuple[feed.Kind, str | None]] = [("day", date), ("week", week), ("month", month)]
+    periods = [feed.parse_period(kind, text) for kind, text in asked if text]
+    if len(periods) > 1:
+        raise InputError("date, week and month exclude each other: give one of them")
+    period = periods[0] if periods else None
+    who = _name(submitter, "submitter")
+    now = datetime.now(UTC).replace(tzinfo=None)
+    at = now
+    if sort == "trending":
+        newest = max(site.db.day_counts(), default=now.date())
+        # Whole hours, so that the order, and with it the entity tag, holds for a while.
+        at = trending.reference(newest, now).replace(minute=0, second=0, microsecond=0)
+        state += f" {at}"
+
+    def build() -> Built:
+        found = daily_papers(site.db, period, who, sort=sort, at=at, limit=limit, offset=p * limit)
+        return api_models.as_json([api_models.listed(stored.paper) for stored in found]), {}
+
+    return answer(request, state, build)
+
+
+@_read("/papers", list[api_models.FlatPaper], "All papers")
+def list_all(
+    request: Request,
+    cursor: Annotated[str | None, Query(description="from the Link header of the page before")] = None,
+    limit: Limit100 = 50,
+) -> Response:
+    """Every paper, newest arXiv date first. A Link header with rel="next" leads to the next page."""
+    site = _site(request)
+    state = site.stamp
+    after = Cursor.read(cursor) if cursor else None
+
+    def build() -> Built:
+        found, following = all_papers(site.db, after, limit)
+        link = {"Link": next_link(request, cursor=following.word())} if following else {}
+        return api_models.as_json([api_models.flat(stored.paper) for stored in found]), link
+
+    return answer(request, state, build)
+
+
+@_read("/papers/search", list[api_models.ListedPaper], "Search by words and by meaning")
+def find(
+    request: Request,
+    q: Annotated[
+        str, Query(description="words, a question, a name or an arXiv id", json_schema_extra={"maxLength": MAX_QUERY})
+    ] = "",
+    limit: Annotated[int, Query(ge=1, le=120, description="how many papers at most")] = 20,
+    start: Annotated[str | None, _day("from this feed day on", "date", "2025-01-01", alias="from")] = None,
+    end: Annotated[str | None, _day("to this feed day", "date", "2025-12-31", alias="to")] = None,
+    org: Annotated[str | None, Query(description="organisation")] = None,
+    votes: Annotated[int, Query(ge=0, le=10**9, description="at least so many votes")] = 0,
+    code: Annotated[bool, Query(description="only papers with code")] = False,
+    mode: Annotated[Mode, Query(description="what to search by")] = "hybrid",
+) -> Response:
+    """The best papers for a query, under filters that every result satisfies. Without a query: the newest."""
+    site = _site(request)
+    query = check_query(q)
+    values = {"from": start, "to": end, "org": org, "votes": str(votes), "code": str(int(code))}
+    filters, _ = read_filters({name: value for name, value in values.items() if value}, site.db)
+
+    def build() -> Built:
+        return api_models.as_json([api_models.listed(stored.paper) for stored in matches()]), {}
+
+    def matches() -> list[Stored]:
+        if not query:
+            return site.db.select(filters, order="newest", limit=limit)
+        return [match.stored for match in search_site(site, query, filters, mode=mode, size=limit).matches]
+
+    return answer(request, site.index_stamp if query else site.stamp, build)
+
+
+@_read("/papers/{id:path}/similar", list[api_models.SimilarPaper], "Similar papers")
+def neighbours(
+    request: Request,
+    identifier: Identifier,
+    limit: Annotated[int, Query(ge=1, le=100, description="how many papers at most")] = 8,
+) -> Response:
+    """The nearest other papers by the cosine of their embeddings, the nearest first."""
+    site = _site(request)
+
+    def build() -> Built:
+        found = site.similar(_paper(site, identifier).paper.id, limit)
+        return api_models.as_json([api_models.similar(stored.paper, cosine) for stored, cosine in found]), {}
+
+    return answer(request, site.index_stamp, build)
+
+
+@_read("/papers/{id:path}", api_models.PaperDetails, "One paper")
+def one(request: Request, identifier: Identifier) -> Response:
+    """A paper by its arXiv id, with or without a version."""
+    site = _site(request)
+
+    def build() -> Built:
+        return api_models.as_json(api_models.details(_paper(site, identifier).paper)), {}
+
+    return answer(request, site.stamp, build)
+
+
+def _paper(site: Site, identifier: str) -> Stored:
+    if ID_PATTERN.fullmatch(identifier):
+        stored = site.db.get(identifier) or site.db.get(paper_id(identifier) or identifier)
+        if stored is not None:
+            return stored
+    raise NotFoundError(f"there is no paper {identifier[:80]!r} in this collection")
+
+
+# -- the specification ---------------------------------------------------------------------------------------------
+@cache
+def specification() -> dict[str, Any]:
+    """The interface as an OpenAPI document."""
+    return get_openapi(
+        title="nextvec papers",
+        version=__version__,
+        summary="Machine-learning papers by day, searched by meaning and by word.",
+        description="Read-only. The endpoints, parameters and fields are those of the Hugging Face Hub's paper API; "
+        "`similar` and the filters of the search are additions.",
+        routes=router.routes,
+        servers=[{"url": "/api"}],
+    )
+
+
+@router.api_route("/openapi.json", methods=["GET", "HEAD"], include_in_schema=False)
+def openapi(request: Request) -> Response:
+    """The specification."""
+    return answer(request, "specification", lambda: (json.dumps(specification()).encode(), {}))

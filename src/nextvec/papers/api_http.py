@@ -1,0 +1,143 @@
+"""How the interface for programs speaks HTTP: answers with entity tags, errors as JSON, limits, other origins."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from nextvec import __version__
+from nextvec.papers.rate import RateLimit, network
+from nextvec.types import InputError, NextvecError, NotFoundError
+
+__all__ = ["Gate", "answer", "handle_errors", "next_link", "on_error", "problem"]
+
+_OPEN = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Expose-Headers": "ETag, Link, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+}
+_PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, HEAD",
+    "Access-Control-Allow-Headers": "Accept, Accept-Language, Authorization, Content-Type, If-None-Match",
+    "Access-Control-Max-Age": "86400",
+}
+_log = logging.getLogger("nextvec.papers")
+
+Built = tuple[bytes, Mapping[str, str]]
+
+
+def answer(request: Request, state: str, build: Callable[[], Built]) -> Response:
+    """What ``build`` gives (JSON and further headers) under a strong entity tag, or 304 where the client has it.
+
+    ``state`` names everything beside the address that the answer depends on. It has to be read before ``build`` runs:
+    a change in between gives a newer body an older tag, which the next request replaces, never the other way round.
+    """
+    # A compressed body is another representation, and a strong tag belongs to one (RFC 9110, 8.8.3).
+    packed = "gzip" in request.headers.get("accept-encoding", "")
+    parts = [__version__, state, request.url.path, request.url.query]
+    digest = hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    tag = f'"{digest}{"-gzip" if packed else ""}"'
+    headers = {"ETag": tag, "Cache-Control": "public, no-cache"}
+    wanted = {part.strip().removeprefix("W/") for part in request.headers.get("if-none-match", "").split(",")}
+    unchanged = Response(status_code=304, headers=headers | {"Vary": "Accept-Encoding"})  # others: by GZipMiddleware
+    if tag in wanted:
+        return unchanged
+    body, further = build()
+    if "*" in wanted:  # whatever there is: known only now that there is something
+        return unchanged
+    return Response(body, media_type="application/json", headers=headers | dict(further))
+
+
+def next_link(request: Request, **changes: str) -> str:
+    """A ``Link`` header that leads to this address with other parameters; absolute, as clients expect it."""
+    url = request.url.include_query_params(**changes)
+    host = request.headers.get("host", "")
+    if not re.fullmatch(r"[A-Za-z0-9.:\[\]_-]{1,260}", host):  # what cannot be an address is not repeated
+        return f'<{url.path}?{url.query}>; rel="next"'
+    return f'<{url}>; rel="next"'
+
+
+def problem(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An error as the interface tells it."""
+    line = " ".join(message.split())
+    body = json.dumps({"error": line}, ensure_ascii=False).encode("utf-8", "replace")
+    told = {"Cache-Control": "no-store"} | dict(headers or {})
+    return Response(body, status, media_type="application/json", headers=told)
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Give ``app`` JSON for every error."""
+    for kind in (NextvecError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, on_error)
+    app.add_exception_handler(Exception, _on_crash)
+
+
+async def on_error(request: Request, error: Exception) -> Response:
+    """The answer to an error that is no bug."""
+    if isinstance(error, HTTPException):
+        if error.status_code == 405:
+            return problem(405, f"{request.method} is not possible here; use GET or HEAD", {"Allow": "GET, HEAD"})
+        message = "there is nothing at this address; /api lists what there is"
+        return problem(error.status_code, message if error.status_code == 404 else str(error.detail), error.headers)
+    if isinstance(error, RequestValidationError):
+        return problem(400, _complaint(error))
+    status = 400 if isinstance(error, InputError) else 404 if isinstance(error, NotFoundError) else 503
+    if status == 503:
+        _log.error("%s: %s", request.url.path, error)
+    return problem(status, str(error))
+
+
+async def _on_crash(request: Request, error: Exception) -> Response:
+    _log.exception("%s failed", request.url.path, exc_info=error)
+    return problem(500, "something went wrong on our side; the same request may work again in a moment")
+
+
+def _complaint(error: RequestValidationError) -> str:
+    first = error.errors()[0]
+    name, came = first["loc"][-1], f"{first.get('input')!s:.40}"
+    expected = first["msg"].replace("Input should", "it should")
+    return f"{name} is {came!r}; {expected}"
+
+
+class Gate:
+    """In front of the interface: other origins may read it, and each client only so often.
+
+    ``limit`` None: as often as it likes.
+    """
+
+    def __init__(self, app: ASGIApp, limit: RateLimit | None = None) -> None:
+        self.app = app
+        self.limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        further = dict(_OPEN)
+        if scope["method"] == "OPTIONS" and "access-control-request-method" in Headers(scope=scope):
+            await Response(status_code=204, headers=further | _PREFLIGHT)(scope, receive, send)
+            return
+        if self.limit is not None:
+            verdict = self.limit.take(network((scope.get("client") or [None])[0]))
+            further |= verdict.headers()
+            if not verdict.allowed:
+                message = f"more than {verdict.limit} requests in a minute; try again in {verdict.wait} s"
+                await problem(429, message, further)(scope, receive, send)
+                return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(further)
+            await send(message)
+
+        await self.app(scope, receive, with_headers)
