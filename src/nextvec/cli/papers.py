@@ -112,12 +112,19 @@ def serve(
     host: HostOption = "127.0.0.1",
     port: PortOption = 8000,
     home: HomeOption = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="Where readers reach the site, e.g. https://papers.example.org: the address that feeds give.",
+            show_default=False,
+        ),
+    ] = None,
     encoder: EncoderOption = "nextvec-mini",
     as_json: JsonFlag = False,
 ) -> None:
     """Serve the site until Ctrl-C."""
     with opened(home, encoder, must_exist=True) as site:
-        run_server(site, host, port, as_json=as_json)
+        run_server(site, host, port, url=url, as_json=as_json)
 
 
 # -- shared with `nextvec demo` ------------------------------------------------------------------------------------
@@ -189,7 +196,7 @@ def shown(match: Match, place: int) -> str:
     return f"{place:>2}. {plain(paper.title)}\n    {line}\n    score {match.score:.4f}: {match.why()}"
 
 
-def run_server(site: Site, host: str, port: int, *, as_json: bool = False) -> None:
+def run_server(site: Site, host: str, port: int, *, url: str | None = None, as_json: bool = False) -> None:
     """Serve ``site`` on the first free port from ``port`` on, in this process, until Ctrl-C or SIGTERM."""
     from nextvec.extras import require
 
@@ -204,7 +211,7 @@ def run_server(site: Site, host: str, port: int, *, as_json: bool = False) -> No
         )
     if not is_ready(site):
         note("some papers are newer than the search index: run the ingest again to index them")
-    application = create_app(site)
+    application = create_app(site, base=url)
     warm(site)
     with _listen(host, port) as socket:
         taken = socket.getsockname()[1]

@@ -11,16 +11,18 @@ of the newest day in the data: a collection that stopped growing shows what was 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 
 from nextvec.types import InputError
 
-__all__ = ["HALF_LIVES", "Trend", "horizon", "rank", "reference", "score"]
+__all__ = ["HALF_LIVES", "Trend", "horizon", "rank", "read_half_life", "reference", "score"]
 
 HALF_LIVES = {"2": 2.0, "7": 7.0, "30": 30.0}
-"""Days, by the word that chooses them in an address."""
+"""Shortcuts: days, by the word that chooses them in an address."""
+SHORTEST, LONGEST = 0.5, 365.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,13 @@ class Trend:
     votes: int
     weight: float
     age: float
+
+
+def read_half_life(text: str) -> float:
+    """Days, 0.5 to 365, as they stand in an address. InputError for anything else."""
+    if re.fullmatch(r"\d{1,3}(?:\.\d{1,3})?", text, re.ASCII) and SHORTEST <= float(text) <= LONGEST:
+        return float(text)
+    raise InputError(f"half is {text[:40]!r}; expected a number of days from {SHORTEST:g} to {LONGEST:g}")
 
 
 def score(votes: int, age: float, half_life: float) -> float:
