@@ -153,6 +153,12 @@ class Database:
         with self.read() as connection:
             return [_stored(row) for row in connection.execute(query)]
 
+    def ordered(self, filters: Filtered, order: Order) -> Sequence[str]:
+        """The ids of all papers that satisfy the filter, in the given order."""
+        with self.read() as connection:
+            query = sa.select(_P.id).where(*filters.conditions()).order_by(*_order(order))
+            return connection.execute(query).scalars().all()
+
     def ids(self, filters: Filters) -> set[str]:
         """The ids of all papers that satisfy the filter."""
         with self.read() as connection:

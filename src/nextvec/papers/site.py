@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.files import storage_error
-from nextvec.papers.db import Database, Filters, Stored
+from nextvec.papers.db import Database, Filters, Order, Selection, Stored
 from nextvec.papers.lexical import LexicalIndex
 from nextvec.papers.records import FACETS
 from nextvec.types import ConflictError, NextvecError, NotFoundError, StorageError
@@ -59,6 +59,7 @@ class Site:
         self._encoder = encoder
         self._lock = threading.Lock()
         self._allowed: dict[tuple[str, Filters], frozenset[str]] = {}
+        self._ordered: dict[tuple[object, ...], tuple[str, ...]] = {}
         self._words: tuple[tuple[int, int], LexicalIndex] | None = None
         path = home / "papers.sqlite"
         if must_exist and not path.exists():
@@ -172,6 +173,32 @@ class Site:
                 self._allowed.clear()
             self._allowed[key] = known
         return known
+
+    def ordered(self, selection: Selection, order: Order, topic: str | None = None) -> tuple[str, ...]:
+        """The ids of a selection in order, with ``topic`` only those about it (``LexicalIndex.holding``).
+
+        The last ones asked for are remembered until a paper changes: a large collection is sorted once for all of the
+        pages and feeds of a view.
+        """
+        key = (self.stamp, selection, order)
+        known = self._ordered.get(key)
+        if known is None:
+            known = self._remember(key, tuple(self.db.ordered(selection, order)))
+        if topic is None:
+            return known
+        words = self.words()
+        narrow = (*key, topic, words.stamp)
+        chosen = self._ordered.get(narrow)
+        if chosen is None:
+            about = set(words.holding(topic))
+            chosen = self._remember(narrow, tuple(identifier for identifier in known if identifier in about))
+        return chosen
+
+    def _remember(self, key: tuple[object, ...], ids: tuple[str, ...]) -> tuple[str, ...]:
+        if len(self._ordered) >= 16:
+            self._ordered.clear()
+        self._ordered[key] = ids
+        return ids
 
     # -- writing -----------------------------------------------------------------------------------------------
     @contextlib.contextmanager

@@ -16,7 +16,6 @@ A reader narrows each of them (``narrowing``). What an address says and what a p
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -30,7 +29,20 @@ from nextvec.papers.records import clean
 from nextvec.papers.site import Site
 from nextvec.types import InputError
 
-__all__ = ["DAYS", "DEEPEST", "Kind", "Listing", "View", "clock", "daily", "listing", "read_view", "selection", "ways"]
+__all__ = [
+    "DAYS",
+    "DEEPEST",
+    "Kind",
+    "Listing",
+    "View",
+    "clock",
+    "daily",
+    "listing",
+    "members",
+    "read_view",
+    "selection",
+    "ways",
+]
 
 Kind = Literal["day", "week", "month", "daily", "trending", "discussed", "new"]
 DAYS = {"7": 7, "30": 30, "365": 365, "all": None}
@@ -134,10 +146,10 @@ def clock(site: Site, now: datetime | None = None) -> tuple[datetime, bool]:
     return at, at == now
 
 
-def selection(site: Site, view: View, at: datetime) -> Selection:
-    """The papers of ``view`` at the moment ``at``."""
+def selection(view: View, at: datetime) -> Selection:
+    """The papers of ``view`` at the moment ``at``, whatever their topic."""
     chosen = view.narrowing
-    start, first = chosen.start, None
+    start = chosen.start
     if view.kind == "discussed" and (days := DAYS[view.own]):
         # At midnight the newest day is the one that ends.
         first = (at - timedelta(microseconds=1)).date() - timedelta(days=days - 1)
@@ -157,25 +169,31 @@ def selection(site: Site, view: View, at: datetime) -> Selection:
         source=chosen.source,
         votes=chosen.votes,
         code=chosen.code,
-        ids=json.dumps(site.words().holding(chosen.topic)) if chosen.topic else None,
     )
+
+
+def members(site: Site, view: View, at: datetime) -> tuple[str, ...]:
+    """The ids of the papers of ``view``, in its order; those of trending by votes."""
+    orders: dict[str, Order] = {"daily": "days", "discussed": "comments", "new": "moment"}
+    order: Order = orders.get(view.kind) or ("newest" if view.own == "newest" else "votes")
+    return site.ordered(selection(view, at), order, view.narrowing.topic)
 
 
 def listing(site: Site, view: View, at: datetime, *, limit: int, offset: int = 0) -> Listing:
     """``limit`` papers of ``view`` from the place ``offset`` on."""
-    chosen = selection(site, view, at)
-    if view.kind == "trending":
-        rows = site.db.votes_since(trending.horizon(at, view.half_life), chosen)
-        ranked = trending.rank(rows, at=at, half_life=view.half_life)[:DEEPEST]
-        trends = ranked[offset : offset + limit]
-        found = {stored.paper.id: stored for stored in site.db.get_many([trend.id for trend in trends])}
-        trends = [trend for trend in trends if trend.id in found]
-        best = ranked[0].score if ranked else 0.0
-        return Listing([found[trend.id] for trend in trends], len(ranked), trends, best)
-    orders: dict[str, Order] = {"daily": "days", "discussed": "comments", "new": "moment"}
-    order: Order = orders.get(view.kind) or ("newest" if view.own == "newest" else "votes")
-    papers = site.db.select(chosen, order=order, limit=limit, offset=offset)
-    return Listing(papers, site.db.count(chosen), [], 0.0)
+    if view.kind != "trending":
+        ids = members(site, view, at)
+        return Listing(site.db.get_many(ids[offset : offset + limit]), len(ids), [], 0.0)
+    rows = site.db.votes_since(trending.horizon(at, view.half_life), selection(view, at))
+    if view.narrowing.topic:
+        about = set(site.words().holding(view.narrowing.topic))
+        rows = [row for row in rows if row[0] in about]
+    ranked = trending.rank(rows, at=at, half_life=view.half_life, limit=DEEPEST)
+    trends = ranked[offset : offset + limit]
+    found = {stored.paper.id: stored for stored in site.db.get_many([trend.id for trend in trends])}
+    trends = [trend for trend in trends if trend.id in found]
+    best = ranked[0].score if ranked else 0.0
+    return Listing([found[trend.id] for trend in trends], len(ranked), trends, best)
 
 
 def ways(site: Site, view: View, at: datetime) -> list[tuple[str, str, int]]:
@@ -183,7 +201,7 @@ def ways(site: Site, view: View, at: datetime) -> list[tuple[str, str, int]]:
     options = []
     for name, shown in view.narrowing.shown().items():
         loose = replace(view, narrowing=view.narrowing.without(name))
-        count = site.db.count(selection(site, loose, at))
+        count = len(members(site, loose, at))
         if count:
             options.append((shown, loose.address(), count))
     return options

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -99,7 +100,9 @@ def _around(site: Site, view: View, period: feed.Period, at: datetime) -> dict[s
     counts = site.db.day_counts()
     before, after = feed.walk(period, counts)
     anchor = max((day for day in counts if period.start <= day <= period.end), default=period.start)
-    chosen = views.selection(site, view, at)
+    chosen = views.selection(view, at)
+    if view.narrowing.topic:
+        chosen = replace(chosen, ids=json.dumps(views.members(site, view, at)))
     everything = sum(count for day, count in counts.items() if period.start <= day <= period.end)
 
     def moved(other: feed.Period | None) -> str:
