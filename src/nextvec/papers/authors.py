@@ -73,11 +73,11 @@ def close(connection: sa.Connection, name: str) -> str | None:
         return None
     start = folded[:3]
     beginning = (_A.folded >= start) & (_A.folded < start + "\U0010ffff")
-    known: dict[str, str] = {}
+    known: dict[str, None] = {}
     for condition in (_A.last.in_({words[0], words[-1]}), beginning):
-        query = sa.select(_A.folded, sa.func.min(_A.name)).where(condition).group_by(_A.folded).limit(_CANDIDATES)
-        known |= {row[0]: row[1] for row in connection.execute(query)}
+        query = sa.select(_A.folded).distinct().where(condition).limit(_CANDIDATES)
+        known |= dict.fromkeys(connection.execute(query).scalars())
     turned = " ".join([*words[1:], words[0]])
     found = difflib.get_close_matches(folded, list(known), n=1, cutoff=0.7)
     found = found or [other for other in (turned,) if other in known]
-    return known[found[0]] if found else None
+    return find(connection, found[0]) if found else None
