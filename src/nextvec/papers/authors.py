@@ -24,8 +24,10 @@ _A = AUTHORS.c
 
 def fold(name: str) -> str:
     """``name`` without case, accents and doubled spaces; letters that have no other form stay."""
-    letters = unicodedata.normalize("NFKD", name.casefold())
-    return " ".join("".join(char for char in letters if not unicodedata.combining(char)).split())
+    letters = name.casefold()
+    if not letters.isascii():
+        letters = "".join(c for c in unicodedata.normalize("NFKD", letters) if not unicodedata.combining(c))
+    return " ".join(letters.split())
 
 
 def note(connection: sa.Connection, papers: Iterable[tuple[str, Sequence[str]]]) -> None:

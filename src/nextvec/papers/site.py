@@ -14,6 +14,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -162,6 +163,12 @@ class Site:
         except OSError:
             return (0, 0)
         return (stat.st_mtime_ns, stat.st_size)
+
+    def words_changed(self) -> datetime:
+        """When the word index in use was written (aware UTC, whole seconds); 1970 for one that was not."""
+        self.words()
+        written = self._words[0][0] if self._words else 0
+        return datetime.fromtimestamp(written // 10**9, UTC)
 
     def allowed(self, filters: Filters) -> frozenset[str]:
         """The ids that satisfy a filter; the last ones asked for are remembered until a paper changes."""

@@ -144,6 +144,8 @@ def _feed(request: Request, kind: Kind, ending: str, key: str = "") -> Response:
     view, _ = views.read_view(kind, key, request.query_params, site)
     at, live = views.clock(site)
     changed = _changed(site)
+    if view.narrowing.topic:
+        changed = max(changed, site.words_changed())  # the word index follows the papers a moment later
     if live and kind in ("trending", "discussed"):
         # These change with the clock too: by the hour, so that a feed has a time before which it was the same.
         at = at.replace(minute=0, second=0, microsecond=0)
@@ -172,7 +174,7 @@ def _about(view: View) -> str:
     """One sentence for the readers of a feed."""
     return {
         "daily": "Machine-learning papers by day, the newest day first.",
-        "trending": f"Papers by votes that count half after every {view.own} days.",
+        "trending": f"Papers by votes that count half after every {view.own} {'day' if view.own == '1' else 'days'}.",
         "discussed": "The papers with the most comments"
         + (f", of the last {view.own} days." if view.own != "all" else "."),
         "new": "Papers in the order in which they came.",
