@@ -93,8 +93,9 @@ def read_narrowing(values: Mapping[str, str], db: Database) -> tuple[Narrowing, 
     names = {name: read_name(values.get(name), name) for name in ("org", "author", "source")}
     unknown: Unknown = {}
     if wanted := names["org"]:
-        names["org"] = db.find_organization(wanted) or wanted
-        if db.find_organization(wanted) is None:
+        known = db.find_organization(wanted)
+        names["org"] = known or wanted
+        if known is None:
             unknown["org"] = db.close_organization(wanted)
     if wanted := names["author"]:
         known = db.find_author(wanted)
