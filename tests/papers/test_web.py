@@ -102,11 +102,12 @@ def test_local_links_lead_somewhere(client: TestClient) -> None:
         assert client.get(source).status_code == 200, source
 
 
-def test_the_first_page_is_light(client: TestClient) -> None:
-    page = client.get("/", headers={"accept-encoding": "gzip"})
+@pytest.mark.parametrize("path", ["/", "/papers/month/2026-08", "/papers/trending", "/papers/discussed", "/papers/new"])
+def test_the_first_page_is_light(client: TestClient, path: str) -> None:
+    page = client.get(path, headers={"accept-encoding": "gzip"})
     assert page.headers["content-encoding"] == "gzip"
     size = 0
-    for source in ["/", *Page(page.text).sources]:
+    for source in [path, *Page(page.text).sources]:
         with client.stream("GET", source, headers={"accept-encoding": "gzip"}) as response:
             size += sum(len(part) for part in response.iter_raw())
     assert size < 100_000
