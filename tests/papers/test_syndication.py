@@ -276,7 +276,9 @@ def test_whole_addresses(small: Site) -> None:
         assert response.status_code == 400 and "Host header" in response.text, host
 
 
-def test_the_address_of_a_site_is_checked() -> None:
+def test_the_address_of_a_site_is_checked(small: Site) -> None:
+    with pytest.raises(InputError, match="address of the site"):
+        create_app(small, base="")
     assert check_base("https://Papers.Example.org/") == "https://papers.example.org"
     assert check_base("http://[::1]:8000") == "http://[::1]:8000"
     bad = [

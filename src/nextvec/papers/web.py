@@ -64,7 +64,7 @@ def create_app(site: Site, *, base: str | None = None) -> FastAPI:
     """
     app = FastAPI(title="nextvec papers", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.site = site
-    app.state.base = check_base(base) if base else None
+    app.state.base = check_base(base) if base is not None else None
     app.state.jinja = environment()
     app.add_middleware(GZipMiddleware, minimum_size=600)
     app.middleware("http")(_with_headers)
