@@ -37,6 +37,7 @@ bench: $(VENV)/.ready-test
 	$(BIN)/python benchmarks/encode.py --out benchmarks/out/encode.json
 	$(BIN)/python benchmarks/search_exact.py --out benchmarks/out/search_exact.json
 	$(BIN)/python benchmarks/papers_search.py --out benchmarks/out/papers_search.json
+	$(BIN)/python benchmarks/papers_views.py --out benchmarks/out/papers_views.json
 	$(BIN)/python benchmarks/layers.py --out benchmarks/out/layers.json
 	$(BIN)/python benchmarks/train.py --out benchmarks/out/train.json
 	$(BIN)/python benchmarks/contrastive_memory.py --out benchmarks/out/contrastive_memory.json

@@ -173,17 +173,22 @@ PAGES = {
     "no-hit": "/search?q=robots&org=NVIDIA&from=2026-08-20&votes=100",
     "start": "/search",
     "month": "/papers/month/2025-02",
+    "discussed": "/papers/discussed?days=all",
+    "new": "/papers/new?topic=robot+learning,+world+models&votes=5&code=1&from=2026-01-01&org=NVIDIA",
+    "narrowed": "/papers/trending?half=9.5&votes=100000&topic=language+models&source=daily_papers&to=2026-08-20",
     "about": "/about",
 }
 
 
-@pytest.mark.parametrize("width", [360, 768, 1280])
+@pytest.mark.parametrize("width", [360, 768, 1440])
 def test_nothing_is_wider_than_the_screen(browser: Any, address: str, width: int) -> None:
     show(browser, width, 844)
     for name, path in PAGES.items():
         visit(browser, address + path)
         assert overflow(browser) <= 0, (name, width)
         check_quiet(browser, address)
+        browser.execute_script("for (const one of document.querySelectorAll('details.narrow')) one.open = true")
+        assert overflow(browser) <= 0, (name, width, "with its filters")
 
 
 def test_filters_leave_a_phone_its_results(browser: Any, address: str) -> None:
@@ -280,6 +285,32 @@ def test_everything_works_without_javascript(browser: Any, address: str) -> None
         _until(lambda: "votes=10" not in browser.current_url)
         _until(lambda: find(browser, ".pager a[rel=next]").click() or True)
         _until(lambda: "Page 2 of" in find(browser, ".pager").text)
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_a_view_is_narrowed_and_followed_without_javascript(browser: Any, address: str) -> None:
+    show(browser, 1280, 900)
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.get(address + "/papers/trending?half=30")
+        _until(lambda: find(browser, ".narrow summary").click() or True)
+        _type(browser, "input[name=topic]", "language model")
+        _type(browser, ".narrow input[name=votes]", "3")
+        _until(lambda: find(browser, ".narrow button").click() or True)
+        _until(lambda: browser.current_url.endswith("/papers/trending?half=30&topic=language+model&votes=3"))
+        assert [chip.text for chip in browser.find_elements("css selector", ".chips a")][:2] == [
+            "about language model", "3+ votes",
+        ]  # fmt: skip
+        find(browser, ".pager a[rel=next]").click()
+        _until(lambda: "votes=3&page=2" in browser.current_url and "Page 2 of" in find(browser, ".pager").text)
+        _until(lambda: find(browser, ".chips a").click() or True)
+        _until(lambda: browser.current_url.endswith("/papers/trending?half=30&votes=3"))
+        links = [link.get_attribute("href") for link in browser.find_elements("css selector", ".feeds a")]
+        assert links == [f"{address}/papers/trending.{end}?half=30&votes=3" for end in ("atom", "rss", "json")]
+        _type(browser, ".half input[name=half]", "1")
+        _until(lambda: find(browser, ".half button").click() or True)
+        _until(lambda: browser.current_url.endswith("/papers/trending?half=130&votes=3"))
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 

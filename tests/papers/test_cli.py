@@ -219,6 +219,25 @@ def test_a_running_site_sees_what_another_process_ingests(home: Path, tmp_path: 
                 assert b"2502.00001" in connection.getresponse().read(), path
 
 
+def test_serve_puts_the_address_it_is_given_into_feeds(home: Path) -> None:
+    with serving(home, "--port", str(free_port()), "--url", "https://papers.example.org") as (_, port, _line):
+        with connected(port) as connection:
+            connection.request("GET", "/papers/new.atom", headers={"Host": "other.example"})
+            response = connection.getresponse()
+            body = response.read()
+            assert b'href="https://papers.example.org/papers/' in body and b"other.example" not in body
+            assert response.getheader("Content-Type") == "application/atom+xml; charset=utf-8"
+        with connected(port) as connection:
+            connection.request("HEAD", "/papers/new.atom")
+            response = connection.getresponse()
+            assert (response.read(), response.getheader("Content-Length")) == (b"", str(len(body)))
+        with connected(port) as connection:
+            connection.request("GET", "/papers/new.atom", headers={"If-None-Match": response.getheader("ETag") or ""})
+            assert connection.getresponse().status == 304
+    done = run("papers", "serve", "--url", "papers.example.org", home=home, code=1)
+    assert "expected http(s)://host" in done.stderr and done.stderr.count("\n") == 1
+
+
 def test_demo_interrupted_in_the_middle_ends_cleanly(whole_home: Path) -> None:
     state = json.loads((whole_home / "interrupted.json").read_text())
     assert state["code"] == 130 and "Traceback" not in state["errors"]

@@ -59,7 +59,12 @@ class Page(HTMLParser):
 PATHS = [
     "/", "/papers/date/2026-08-21", "/papers/date/2026-08-21?sort=newest", "/papers/date/2026-08-21?code=1",
     "/papers/date/2030-01-01", "/papers/week/2026-W34", "/papers/week/2020-W53", "/papers/month/2026-08",
-    "/papers/month/2026-08?page=2", "/papers/trending", "/papers/trending?half=30&page=2", "/search", "/search?q=",
+    "/papers/month/2026-08?page=2", "/papers/trending", "/papers/trending?half=30&page=2", "/search",
+    "/papers/trending?half=0.5&org=NVIDIA", "/papers/discussed", "/papers/discussed?days=all&votes=5&page=2",
+    "/papers/new",
+    "/papers/new?topic=language+model&code=1", "/papers/new?author=Nobody+At+All&source=x", "/?org=NVIDIA&sort=newest",
+    "/papers/discussed?org=O'Brien+%26+<Sons>&author=<i>Mallory</i>&topic=<script>", "/papers/week/2026-W34?votes=9999",
+ "/search?q=",
     "/search?q=language+model", "/search?q=language+model&page=2", "/search?q=zzzz&mode=keyword", "/about",
     "/search?org=NVIDIA", "/search?org=nvidia&votes=1000000", "/search?q=model&code=1&votes=10&from=2026-01-01",
     "/papers/evil/one", "/api", "/search?q=<script>&org=O'Brien+%26+<Sons>",
@@ -85,7 +90,10 @@ def test_every_page_is_well_formed_and_asks_nobody_else(client: TestClient, path
 
 def test_local_links_lead_somewhere(client: TestClient) -> None:
     seen: set[str] = set()
-    for path in ("/", "/papers/trending", "/search?q=video", "/papers/evil/one", "/papers/week/2026-W34"):
+    for path in (
+        "/", "/papers/trending?half=9&code=1", "/search?q=video", "/papers/evil/one", "/papers/week/2026-W34?votes=3",
+        "/papers/discussed", "/papers/new?topic=model&votes=2&org=NVIDIA",
+    ):  # fmt: skip
         seen |= {target for target in Page(client.get(path).text).targets if target.startswith("/")}
     assert len(seen) > 60
     for target in sorted(seen)[::3]:
@@ -94,11 +102,12 @@ def test_local_links_lead_somewhere(client: TestClient) -> None:
         assert client.get(source).status_code == 200, source
 
 
-def test_the_first_page_is_light(client: TestClient) -> None:
-    page = client.get("/", headers={"accept-encoding": "gzip"})
+@pytest.mark.parametrize("path", ["/", "/papers/month/2026-08", "/papers/trending", "/papers/discussed", "/papers/new"])
+def test_the_first_page_is_light(client: TestClient, path: str) -> None:
+    page = client.get(path, headers={"accept-encoding": "gzip"})
     assert page.headers["content-encoding"] == "gzip"
     size = 0
-    for source in ["/", *Page(page.text).sources]:
+    for source in [path, *Page(page.text).sources]:
         with client.stream("GET", source, headers={"accept-encoding": "gzip"}) as response:
             size += sum(len(part) for part in response.iter_raw())
     assert size < 100_000
@@ -211,7 +220,21 @@ def test_an_id_goes_to_its_paper(client: TestClient, few: list[Paper]) -> None:
         ("/papers/month/2025-2", 400, "is not a month"),
         ("/papers/date/2026-08-21?page=99", 404, "the last one is 1"),
         ("/papers/date/2026-08-21?sort=magic", 400, "expected votes or newest"),
-        ("/papers/trending?half=1", 400, "expected one of 2, 7, 30"),
+        ("/papers/trending?half=0.4", 400, "expected a number of days from 0.5 to 365"),
+        ("/papers/trending?half=366", 400, "expected a number of days from 0.5 to 365"),
+        ("/papers/trending?half=1e2", 400, "Half is &#39;1e2&#39;"),
+        ("/papers/discussed?days=8", 400, "expected one of 7, 30, 365, all"),
+        ("/papers/new?votes=many", 400, "Votes is &#39;many&#39;; expected a whole number"),
+        ("/papers/new?code=maybe", 400, "expected 1 or 0"),
+        ("/papers/new?from=2026-02-30", 400, "From: &#39;2026-02-30&#39; is not a day"),
+        ("/papers/discussed?from=2026-01-02&to=2026-01-01", 400, "exchange them"),
+        ("/papers/trending?topic=the+of", 400, "has no word to look for"),
+        ("/papers/new?topic=" + "x" * 251, 400, "at most 250"),
+        ("/papers/new?author=" + "x" * 301, 400, "at most 300"),
+        ("/papers/new?author=%ff", 400, "not UTF-8"),
+        ("/papers/new.atom?votes=x", 400, "expected a whole number"),
+        ("/papers/date/2026-13-01.rss", 400, "is not a day"),
+        ("/papers/new?page=9999", 404, "the last one is"),
         ("/papers/trending?page=77", 404, "does not exist"),
         ("/papers/9999.99999", 404, "There is no paper &#39;9999.99999&#39;"),
         ("/papers/../../etc/passwd", 404, ""),
@@ -238,16 +261,31 @@ RAW = st.text(alphabet=st.characters(codec="utf-8"), max_size=60) | st.binary(ma
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    name=st.sampled_from(["q", "from", "to", "org", "votes", "code", "mode", "page", "sort", "half"]),
+    name=st.sampled_from(
+        ["q", "from", "to", "org", "votes", "code", "mode", "page", "sort", "half", "days", "topic", "author", "source"]
+    ),
     value=RAW,
-    path=st.sampled_from(["/search", "/", "/papers/trending", "/papers/month/2026-08"]),
+    path=st.sampled_from(
+        [
+            "/search",
+            "/",
+            "/papers/trending",
+            "/papers/month/2026-08",
+            "/papers/discussed",
+            "/papers/new",
+            "/papers/new.atom",
+            "/papers/trending.rss",
+            "/papers/daily.json",
+        ]
+    ),
 )
 @example(name="q", value=b"\xff\xfe\x00", path="/search")
 @example(name="org", value="\ud7ff\x00\x1b[31m", path="/search")
 def test_no_input_ever_breaks_the_site(client: TestClient, name: str, value: str | bytes, path: str) -> None:
     response = client.get(f"{path}?{name}={quote(value)}")
     assert response.status_code in (200, 303, 400, 404), response.text
-    Page(response.text)
+    if response.headers.get("content-type", "").startswith("text/html"):
+        Page(response.text)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -302,7 +340,7 @@ def test_an_empty_site_says_what_to_do(tmp_path: Path) -> None:
     site.new_collection()
     browser = TestClient(create_app(site))
     assert "nextvec papers ingest" in browser.get("/").text
-    for path in ("/search", "/search?q=x", "/papers/trending", "/about"):
+    for path in ("/search", "/search?q=x", "/papers/trending", "/about", "/papers/discussed", "/papers/new"):
         assert browser.get(path).status_code == 200
     site.close()
 

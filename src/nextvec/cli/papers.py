@@ -113,6 +113,13 @@ def serve(
     host: HostOption = "127.0.0.1",
     port: PortOption = 8000,
     home: HomeOption = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="Where readers reach the site, e.g. https://papers.example.org: the address that feeds give.",
+            show_default=False,
+        ),
+    ] = None,
     encoder: EncoderOption = "nextvec-mini",
     rate: Annotated[
         int, typer.Option(min=0, max=1_000_000, help="Requests to /api per minute and client address; 0: any number.")
@@ -121,7 +128,7 @@ def serve(
 ) -> None:
     """Serve the site until Ctrl-C."""
     with opened(home, encoder, must_exist=True) as site:
-        run_server(site, host, port, rate=rate, as_json=as_json)
+        run_server(site, host, port, url=url, rate=rate, as_json=as_json)
 
 
 @app.command()
@@ -209,10 +216,18 @@ def shown(match: Match, place: int) -> str:
     return f"{place:>2}. {plain(paper.title)}\n    {line}\n    score {match.score:.4f}: {match.why()}"
 
 
-def run_server(site: Site, host: str, port: int, *, rate: int = DEFAULT_RATE, as_json: bool = False) -> None:
+def run_server(
+    site: Site,
+    host: str,
+    port: int,
+    *,
+    url: str | None = None,
+    rate: int = DEFAULT_RATE,
+    as_json: bool = False,
+) -> None:
     """Serve ``site`` on the first free port from ``port`` on, in this process, until Ctrl-C or SIGTERM.
 
-    ``rate``: requests to /api per minute and client address; 0 for any number.
+    ``url``: where readers reach it; ``rate``: requests to /api per minute and client address; 0 for any number.
     """
     from nextvec.extras import require
 
@@ -223,7 +238,7 @@ def run_server(site: Site, host: str, port: int, *, rate: int = DEFAULT_RATE, as
     check_index(site)
     if not is_ready(site):
         note("some papers are newer than the search index: run the ingest again to index them")
-    application = create_app(site, rate=rate)
+    application = create_app(site, base=url, rate=rate)
     warm(site)
     with _listen(host, port) as socket:
         taken = socket.getsockname()[1]

@@ -8,26 +8,28 @@ from __future__ import annotations
 import difflib
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DatabaseError, OperationalError
 
 from nextvec.files import storage_error
+from nextvec.papers import authors
+from nextvec.papers.db_errors import DamagedDatabaseError, errors_told
 from nextvec.papers.migrations import migrate
 from nextvec.papers.records import Paper
-from nextvec.papers.tables import FACTS, PAPERS, Filters
-from nextvec.types import ConflictError, NextvecError, StorageError
+from nextvec.papers.tables import FACTS, MOMENT, PAPERS, REVISIONS, Filters, Selection
 
-__all__ = ["NO_VECTOR", "DamagedDatabaseError", "Database", "Filters", "Order", "Pending", "Stored"]
+__all__ = ["NO_VECTOR", "DamagedDatabaseError", "Database", "Filters", "Order", "Pending", "Selection", "Stored"]
 
-Order = Literal["votes", "newest"]
+Order = Literal["votes", "newest", "comments", "moment", "days"]
+"""By votes; newest feed day first; most comments first; latest to come first; by day, then by votes."""
+Filtered = Filters | Selection
 
 NO_VECTOR = "-"
 """The emblem of a paper whose text has no token the encoder knows: it is found by its words only."""
@@ -51,10 +53,6 @@ class Pending:
 
     paper: Paper
     text_changed: bool
-
-
-class DamagedDatabaseError(StorageError):
-    """The database file is there but cannot be read as one."""
 
 
 class Database:
@@ -90,14 +88,14 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A snapshot; database errors come out as StorageError."""
-        with _errors_told(self.location), self._engine.begin() as connection:
+        with errors_told(self.location), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """One transaction: all of it or nothing."""
         engine = self._engine.execution_options(nextvec_write=True)
-        with _errors_told(self.location), engine.begin() as connection:
+        with errors_told(self.location), engine.begin() as connection:
             yield connection
 
     # -- papers ----------------------------------------------------------------------------------------------
@@ -116,12 +114,25 @@ class Database:
             changed = [row for row in rows if row["id"] not in before or row != dict(before[row["id"]]._mapping)]
             if changed:
                 connection.execute(_upsert_statement(connection, PAPERS, "id", _CONTENT[1:]), changed)
+                self._follow(connection, changed, before)
                 # A random word, not a counter: a database made anew must not repeat the stamps of an old index.
                 connection.execute(
                     _upsert_statement(connection, FACTS, "name", ["value"]),
                     {"name": "generation", "value": secrets.token_hex(8)},
                 )
         return len(changed)
+
+    def _follow(self, connection: sa.Connection, changed: Sequence[dict[str, Any]], before: Mapping[str, Any]) -> None:
+        """What is kept beside changed papers: their authors, when a text was revised, the moment of this change."""
+        now = datetime.now(UTC).replace(tzinfo=None)
+        authors.note(connection, ((row["id"], row["authors"]) for row in changed))
+        texts = {identifier: row.text_hash for identifier, row in before.items()}
+        revised = [row["id"] for row in changed if texts.get(row["id"], row["text_hash"]) != row["text_hash"]]
+        if revised:
+            statement = _upsert_statement(connection, REVISIONS, "paper", ["at"])
+            connection.execute(statement, [{"paper": identifier, "at": now} for identifier in revised])
+        statement = _upsert_statement(connection, FACTS, "name", ["value"])
+        connection.execute(statement, {"name": "changed", "value": now.isoformat()})
 
     def get(self, identifier: str) -> Stored | None:
         """One paper, or None."""
@@ -136,24 +147,30 @@ class Database:
         found = {row.id: _stored(row) for row in rows}
         return [found[identifier] for identifier in identifiers if identifier in found]
 
-    def select(self, filters: Filters, *, order: Order = "votes", limit: int, offset: int = 0) -> list[Stored]:
-        """Papers by votes or newest first."""
+    def select(self, filters: Filtered, *, order: Order = "votes", limit: int, offset: int = 0) -> list[Stored]:
+        """Papers that satisfy the filter, in the given order."""
         query = sa.select(PAPERS).where(*filters.conditions()).order_by(*_order(order)).limit(limit).offset(offset)
         with self.read() as connection:
             return [_stored(row) for row in connection.execute(query)]
+
+    def ordered(self, filters: Filtered, order: Order) -> Sequence[str]:
+        """The ids of all papers that satisfy the filter, in the given order."""
+        with self.read() as connection:
+            query = sa.select(_P.id).where(*filters.conditions()).order_by(*_order(order))
+            return connection.execute(query).scalars().all()
 
     def ids(self, filters: Filters) -> set[str]:
         """The ids of all papers that satisfy the filter."""
         with self.read() as connection:
             return set(connection.execute(sa.select(_P.id).where(*filters.conditions())).scalars().all())
 
-    def count(self, filters: Filters | None = None) -> int:
+    def count(self, filters: Filtered | None = None) -> int:
         """How many papers satisfy the filter."""
         query = sa.select(sa.func.count()).select_from(PAPERS).where(*(filters or Filters()).conditions())
         with self.read() as connection:
             return int(connection.execute(query).scalar_one())
 
-    def summary(self, filters: Filters) -> dict[str, int]:
+    def summary(self, filters: Filtered) -> dict[str, int]:
         """Totals of a feed page: papers, votes, with_code, organizations."""
         query = sa.select(
             sa.func.count().label("papers"),
@@ -171,7 +188,7 @@ class Database:
             rows = connection.execute(query.group_by(_P.daily_date).order_by(_P.daily_date)).all()
         return {day: int(count) for day, count in rows}
 
-    def organizations(self, filters: Filters | None = None, *, limit: int = 1000) -> list[tuple[str, int]]:
+    def organizations(self, filters: Filtered | None = None, *, limit: int = 1000) -> list[tuple[str, int]]:
         """(organisation, papers), the most papers first."""
         query = sa.select(_P.organization, sa.func.count()).where(
             _P.organization.is_not(None), *(filters or Filters()).conditions()
@@ -193,9 +210,32 @@ class Database:
         close = difflib.get_close_matches(name.lower(), list(known), n=1)
         return part or (known[close[0]] if close else None)
 
-    def votes_since(self, start: date) -> list[tuple[str, int, Any, date]]:
+    def find_author(self, name: str) -> str | None:
+        """The author of this name as most papers spell it (case and accents do not matter), or None."""
+        with self.read() as connection:
+            return authors.find(connection, name)
+
+    def close_author(self, name: str) -> str | None:
+        """A known author whose name is close to ``name``, or None."""
+        with self.read() as connection:
+            return authors.close(connection, name)
+
+    def sources(self) -> list[tuple[str, int]]:
+        """(source, papers), the most papers first."""
+        query = sa.select(_P.source, sa.func.count()).where(_P.source.is_not(None)).group_by(_P.source)
+        with self.read() as connection:
+            return [(name, int(count)) for name, count in connection.execute(query.order_by(sa.func.count().desc()))]
+
+    def revisions(self, identifiers: Sequence[str]) -> dict[str, datetime]:
+        """When the title or abstract of these papers last changed (naive UTC); only of those where one did."""
+        query = sa.select(REVISIONS.c.paper, REVISIONS.c.at).where(REVISIONS.c.paper.in_(identifiers))
+        with self.read() as connection:
+            return {row.paper: row.at for row in connection.execute(query)}
+
+    def votes_since(self, start: date, filters: Filtered | None = None) -> list[tuple[str, int, Any, date]]:
         """(id, votes, listed_at, daily_date) of the feed papers from ``start`` on, for ranking."""
         query = sa.select(_P.id, _P.upvotes, _P.listed_at, _P.daily_date).where(_P.daily_date >= start)
+        query = query.where(*(filters or Filters()).conditions())
         with self.read() as connection:
             return [tuple(row) for row in connection.execute(query)]
 
@@ -313,41 +353,16 @@ def _quoted(path: Path) -> str:
     return quote(str(path))
 
 
-@contextmanager
-def _errors_told(location: str) -> Iterator[None]:
-    try:
-        yield
-    except NextvecError:
-        raise
-    except (DatabaseError, sa.exc.TimeoutError, _driver_error()) as error:
-        cause = str(getattr(error, "orig", None) or error)
-        if "locked" in cause:
-            raise ConflictError(f"the paper database {location!r} is busy with another writer: try again") from error
-        if any(word in cause for word in ("not a database", "malformed", "no such table", "no such column")):
-            raise DamagedDatabaseError(
-                f"the paper database {location!r} is damaged ({cause}): move it away and ingest the papers again"
-            ) from error
-        if isinstance(error, OperationalError) or "sqlite" in type(error).__module__:
-            hint = {
-                "readonly": "it is read-only",
-                "full": "the disk is full",
-                "unable to open": "it cannot be opened (is the disk read-only?)",
-            }
-            reason = next((text for word, text in hint.items() if word in cause), cause)
-            raise StorageError(f"cannot use the paper database {location!r}: {reason}") from error
-        raise
-
-
-def _driver_error() -> type[Exception]:
-    import sqlite3
-
-    return sqlite3.Error
-
-
 def _order(order: Order) -> list[sa.ColumnElement[Any]]:
     newest = [sa.func.coalesce(_P.listed_at, _P.published_at).desc(), _P.id.desc()]
     if order == "newest":
         return [_P.daily_date.desc().nulls_last(), *newest]
+    if order == "moment":
+        return [MOMENT.desc(), _P.id.desc()]
+    if order == "comments":
+        return [_P.num_comments.desc(), _P.upvotes.desc(), *newest]
+    if order == "days":
+        return [_P.daily_date.desc(), _P.upvotes.desc(), *newest]
     return [_P.upvotes.desc(), *newest]
 
 

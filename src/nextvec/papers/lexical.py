@@ -75,6 +75,14 @@ def snippet(query: str, text: str, *, length: int = 320) -> tuple[str, bool]:
     return " ".join(sentences[best:]), best == 0
 
 
+def _ways(word: str) -> list[list[str]]:
+    """The sets of tokens any of which stands for ``word``: all its parts, or the whole written in one."""
+    tokens = list(tokens_of(word))
+    if "-" in word and len(tokens) > 1:
+        return [tokens[:-1], tokens[-1:]]
+    return [tokens] if tokens else []
+
+
 class LexicalIndex:
     """BM25 of N papers; ids in the order of its scores. ``fields``: the segments of each field."""
 
@@ -134,6 +142,35 @@ class LexicalIndex:
         order = matches[np.lexsort((matches, -scores[matches]))]
         total = int(np.count_nonzero(scores > 0))
         return [self.ids[i] for i in order], [float(scores[i]) for i in order], total
+
+    def holding(self, topic: str) -> list[str]:
+        """The ids of the papers with every word of ``topic`` in title or abstract; commas separate alternatives.
+
+        Words are compared by the rules of the search; of a word with a hyphen (``multi-modal``) the paper may have
+        its parts or the whole (``multimodal``).
+        """
+        there = np.zeros(len(self.ids), bool)
+        for alternative in topic.split(","):
+            words = [ways for ways in map(_ways, WORD.findall(alternative)) if ways]
+            if words:
+                there |= np.logical_and.reduce([self._any(ways) for ways in words])
+        return [self.ids[i] for i in np.flatnonzero(there)]
+
+    def _any(self, ways: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
+        """bool [N]: which papers have all tokens of one of ``ways`` in title or abstract."""
+        found: NDArray[np.bool_] = np.zeros(len(self.ids), bool)
+        for tokens in ways:
+            found |= np.logical_and.reduce([self._with(token) for token in tokens])
+        return found
+
+    def _with(self, token: str) -> NDArray[np.bool_]:
+        """bool [N]: which papers have ``token`` in title or abstract."""
+        found: NDArray[np.bool_] = np.zeros(len(self.ids), bool)
+        for field in ("title", "summary"):
+            for segment in self._fields[field].segments:
+                rows, _ = segment.find(token.encode())
+                found[segment.sequence[rows]] = True
+        return found
 
     # -- on disk: a folder that appears whole or not at all -------------------------------------------------------
     def save(self, folder: Path) -> None:

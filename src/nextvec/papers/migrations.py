@@ -6,11 +6,15 @@ ground of SQLite and PostgreSQL.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from sqlalchemy import Connection, text
 
+from nextvec.papers.authors import note
 from nextvec.types import StorageError
 
 __all__ = ["MIGRATIONS", "Migration", "migrate"]
@@ -18,11 +22,24 @@ __all__ = ["MIGRATIONS", "Migration", "migrate"]
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """``number`` counts from 1 without gaps."""
+    """``number`` counts from 1 without gaps. ``fill`` writes what statements cannot say, after them."""
 
     number: int
     name: str
     statements: tuple[str, ...]
+    fill: Callable[[Connection], None] | None = None
+
+
+def _name_site_and_authors(connection: Connection) -> None:
+    """The authors of the papers that are there, the site's own name in feeds, and the moment of this change."""
+    rows = connection.execute(text("SELECT id, authors FROM papers")).all()
+    # A driver may give JSON as text or already read.
+    note(connection, ((row.id, json.loads(row[1]) if isinstance(row[1], str) else row[1]) for row in rows))
+    facts = {"site": str(uuid.uuid4()), "changed": datetime.now(UTC).replace(tzinfo=None).isoformat()}
+    for name, value in facts.items():
+        connection.execute(
+            text("INSERT INTO facts (name, value) VALUES (:name, :value)"), {"name": name, "value": value}
+        )
 
 
 MIGRATIONS: tuple[Migration, ...] = (
@@ -65,6 +82,31 @@ MIGRATIONS: tuple[Migration, ...] = (
             "ALTER TABLE papers ADD COLUMN mark VARCHAR(24)",
         ),
     ),
+    Migration(
+        3,
+        "authors by name, papers by the moment they came, when a text was revised",
+        (
+            """
+            CREATE TABLE authors (
+                paper VARCHAR(64) NOT NULL,
+                place INTEGER NOT NULL,
+                name TEXT NOT NULL,
+                folded TEXT NOT NULL,
+                last TEXT NOT NULL,
+                PRIMARY KEY (paper, place)
+            )
+            """,
+            "CREATE INDEX authors_by_name ON authors (folded, name, paper)",
+            "CREATE INDEX authors_by_last ON authors (last, folded, name)",
+            "CREATE TABLE revisions (paper VARCHAR(64) PRIMARY KEY, at TIMESTAMP NOT NULL)",
+            "CREATE INDEX papers_by_moment ON papers ((coalesce(listed_at, published_at, daily_date)), id)",
+            # With all that the view of the most discussed reads, so that it never touches the long rows themselves.
+            "CREATE INDEX papers_by_comments ON papers "
+            "(num_comments, upvotes, listed_at, published_at, daily_date, id)",
+            "CREATE INDEX papers_by_source ON papers (source)",
+        ),
+        _name_site_and_authors,
+    ),
 )
 
 
@@ -86,6 +128,8 @@ def migrate(connection: Connection, migrations: Sequence[Migration] = MIGRATIONS
     for migration in pending:
         for statement in migration.statements:
             connection.execute(text(statement))
+        if migration.fill:
+            migration.fill(connection)
         connection.execute(
             text("INSERT INTO schema_version (version, name) VALUES (:number, :name)"),
             {"number": migration.number, "name": migration.name},

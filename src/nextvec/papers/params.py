@@ -13,7 +13,7 @@ from nextvec.papers.feed import parse_period
 from nextvec.papers.records import check_text, clean
 from nextvec.types import InputError, NotFoundError
 
-__all__ = ["MAX_PAGE", "SearchForm", "check_page", "flag", "read_page", "whole_number"]
+__all__ = ["MAX_PAGE", "SearchForm", "check_page", "flag", "read_day", "read_name", "read_page", "whole_number"]
 
 MAX_PAGE = 100_000
 
@@ -79,14 +79,11 @@ class SearchForm:
 
 def read_filters(values: Mapping[str, str], db: Database) -> tuple[Filters, str | None]:
     """The filters of a search, and a known organisation close to one that is not known."""
-    start, end = _day(values.get("from"), "from"), _day(values.get("to"), "to")
+    start, end = read_day(values.get("from"), "from"), read_day(values.get("to"), "to")
     if start and end and start > end:
         raise InputError(f"from is {start}, after to, {end}: exchange them")
     votes = whole_number(values.get("votes"), "votes", low=0, high=10**9) or None
-    check_text(values.get("org", ""), "org")
-    organization = clean(values.get("org", "")) or None
-    if organization and len(organization) > 300:
-        raise InputError(f"org has {len(organization)} characters; at most 300 are accepted")
+    organization = read_name(values.get("org"), "org")
     suggestion = None
     if organization:
         known = db.find_organization(organization)
@@ -97,7 +94,17 @@ def read_filters(values: Mapping[str, str], db: Database) -> tuple[Filters, str 
     return Filters(start=start, end=end, organization=organization, votes=votes, code=code), suggestion
 
 
-def _day(text: str | None, name: str) -> date | None:
+def read_name(text: str | None, name: str) -> str | None:
+    """The name of an organisation, an author or a source; None for nothing."""
+    check_text(text or "", name)
+    value = clean(text or "")
+    if len(value) > 300:
+        raise InputError(f"{name} has {len(value)} characters; at most 300 are accepted")
+    return value or None
+
+
+def read_day(text: str | None, name: str) -> date | None:
+    """A day; None for nothing."""
     value = clean(text or "")
     if not value:
         return None

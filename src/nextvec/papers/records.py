@@ -17,7 +17,7 @@ __all__ = ["FACETS", "Paper", "parse_record", "parse_records", "safe_url"]
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069\ufeff]+")
 ID_PATTERN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,62}[A-Za-z0-9])?")
 _RESERVED = ("date/", "week/", "month/")
-_TAKEN = ("trending",)  # pages of the site under /papers/
+_TAKEN = re.compile(r"(?:trending|discussed|new|daily)(?:\.(?:atom|rss|json))?")  # pages and feeds under /papers/
 _YEARS = range(1900, 9999)  # those that the feed has pages for
 _LIMITS = {"title": 1_000, "summary": 20_000}
 _SHORT = 300
@@ -136,7 +136,7 @@ def parse_record(record: Mapping[str, Any], *, where: str) -> Paper:
             f"{where}: field 'id' is {identifier!r}; expected 1 to 64 of the characters A-Z a-z 0-9 . _ / -, "
             "such as an arXiv id"
         )
-    if identifier in _TAKEN:
+    if _TAKEN.fullmatch(identifier):
         raise InputError(f"{where}: field 'id' is {identifier!r}, the name of a page of the site; choose another")
     if identifier.endswith(".md") or ".." in identifier or "//" in identifier:
         raise InputError(f"{where}: field 'id' is {identifier!r}; it must not contain '..' or '//' or end in '.md'")

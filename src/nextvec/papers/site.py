@@ -14,6 +14,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.files import storage_error
-from nextvec.papers.db import Database, Filters, Stored
+from nextvec.papers.db import Database, Filters, Order, Selection, Stored
 from nextvec.papers.lexical import LexicalIndex
 from nextvec.papers.records import FACETS
 from nextvec.types import ConflictError, NextvecError, NotFoundError, StorageError
@@ -59,6 +60,7 @@ class Site:
         self._encoder = encoder
         self._lock = threading.Lock()
         self._allowed: dict[tuple[str, Filters], frozenset[str]] = {}
+        self._ordered: dict[tuple[object, ...], tuple[str, ...]] = {}
         self._words: tuple[tuple[int, int], LexicalIndex] | None = None
         path = home / "papers.sqlite"
         if must_exist and not path.exists():
@@ -174,6 +176,12 @@ class Site:
             return (0, 0)
         return (stat.st_mtime_ns, stat.st_size)
 
+    def words_changed(self) -> datetime:
+        """When the word index in use was written (aware UTC, whole seconds); 1970 for one that was not."""
+        self.words()
+        written = self._words[0][0] if self._words else 0
+        return datetime.fromtimestamp(written // 10**9, UTC)
+
     def allowed(self, filters: Filters) -> frozenset[str]:
         """The ids that satisfy a filter; the last ones asked for are remembered until a paper changes."""
         key = (self.stamp, filters)
@@ -184,6 +192,32 @@ class Site:
                 self._allowed.clear()
             self._allowed[key] = known
         return known
+
+    def ordered(self, selection: Selection, order: Order, topic: str | None = None) -> tuple[str, ...]:
+        """The ids of a selection in order, with ``topic`` only those about it (``LexicalIndex.holding``).
+
+        The last ones asked for are remembered until a paper changes: a large collection is sorted once for all of the
+        pages and feeds of a view.
+        """
+        key = (self.stamp, selection, order)
+        known = self._ordered.get(key)
+        if known is None:
+            known = self._remember(key, tuple(self.db.ordered(selection, order)))
+        if topic is None:
+            return known
+        words = self.words()
+        narrow = (*key, topic, words.stamp)
+        chosen = self._ordered.get(narrow)
+        if chosen is None:
+            about = set(words.holding(topic))
+            chosen = self._remember(narrow, tuple(identifier for identifier in known if identifier in about))
+        return chosen
+
+    def _remember(self, key: tuple[object, ...], ids: tuple[str, ...]) -> tuple[str, ...]:
+        if len(self._ordered) >= 16:
+            self._ordered.clear()
+        self._ordered[key] = ids
+        return ids
 
     # -- writing -----------------------------------------------------------------------------------------------
     @contextlib.contextmanager

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
 
-__all__ = ["FACTS", "PAPERS", "Filters"]
+__all__ = ["AUTHORS", "DAY", "FACTS", "MOMENT", "PAPERS", "REVISIONS", "Filters", "Selection"]
 
 _METADATA = sa.MetaData()
 PAPERS = sa.Table(
@@ -38,7 +40,50 @@ PAPERS = sa.Table(
     sa.Column("mark", sa.String(24)),
 )
 FACTS = sa.Table("facts", _METADATA, sa.Column("name", sa.String(64), primary_key=True), sa.Column("value", sa.Text))
+AUTHORS = sa.Table(
+    "authors",
+    _METADATA,
+    sa.Column("paper", sa.String(64), primary_key=True),
+    sa.Column("place", sa.Integer, primary_key=True),
+    sa.Column("name", sa.Text),
+    sa.Column("folded", sa.Text),
+    sa.Column("last", sa.Text),
+)
+REVISIONS = sa.Table(
+    "revisions",
+    _METADATA,
+    sa.Column("paper", sa.String(64), primary_key=True),
+    sa.Column("at", sa.DateTime),
+)
 _P = PAPERS.c
+
+MOMENT = sa.func.coalesce(_P.listed_at, _P.published_at, sa.type_coerce(_P.daily_date, sa.DateTime), type_=sa.DateTime)
+"""When a paper came: its listing, else its publication, else the start of its feed day. ``papers_by_moment`` is sorted
+by it."""
+DAY = sa.func.coalesce(
+    _P.daily_date,
+    sa.func.date(_P.listed_at, type_=sa.Date),
+    sa.func.date(_P.published_at, type_=sa.Date),
+    type_=sa.Date,
+)
+"""The day of a paper: its feed day, else the day of its listing, else of its publication."""
+
+
+class _Each(sa.sql.functions.FunctionElement[Any]):
+    """The strings of a JSON list as rows of one column, ``value``: a list of any length is one parameter."""
+
+    name = "each"
+    inherit_cache = True
+
+
+@compiles(_Each)
+def _each(element: _Each, compiler: Any, **kw: Any) -> str:
+    return f"json_each({compiler.process(element.clauses, **kw)})"
+
+
+@compiles(_Each, "postgresql")
+def _each_postgresql(element: _Each, compiler: Any, **kw: Any) -> str:
+    return f"json_array_elements_text(CAST({compiler.process(element.clauses, **kw)} AS JSON)) AS each(value)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,3 +128,49 @@ class Filters:
         if self.code:
             parts.append("has_code = true")
         return " AND ".join(parts) or None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What a page of papers selects: the bounds of the page itself, and what its reader narrows it to.
+
+    ``period``: feed days, both included; only papers of the feed are in one. ``days``: the same by ``DAY``.
+    ``dated``: only papers that have a ``MOMENT``; ``discussed``: only those with comments. ``author``: folded
+    (``authors.fold``). ``ids``: a JSON list of the only ids that may be there.
+    """
+
+    period: tuple[date, date] | None = None
+    days: tuple[date | None, date | None] = (None, None)
+    dated: bool = False
+    discussed: bool = False
+    organization: str | None = None
+    author: str | None = None
+    source: str | None = None
+    votes: int | None = None
+    code: bool = False
+    ids: str | None = None
+
+    def conditions(self) -> list[sa.ColumnElement[bool]]:
+        """The selection as SQL."""
+        start, end = self.days
+        first, last = self.period or (None, None)
+        shared = Filters(start=first, end=last, organization=self.organization, votes=self.votes, code=self.code)
+        found = shared.conditions()
+        if start is not None:
+            found.append(start <= DAY)
+        if end is not None:
+            found.append(end >= DAY)
+        if self.dated:
+            found.append(MOMENT.is_not(None))
+        if self.discussed:
+            found.append(_P.num_comments > 0)
+        if self.source is not None:
+            found.append(_P.source == self.source)
+        if self.author is not None:
+            found.append(_P.id.in_(sa.select(AUTHORS.c.paper).where(AUTHORS.c.folded == self.author)))
+        if self.ids is not None:
+            listed: sa.Select[Any] = sa.select(sa.column("value")).select_from(
+                _Each(sa.bindparam(None, self.ids, sa.Text))
+            )
+            found.append(_P.id.in_(listed))
+        return found

@@ -10,17 +10,20 @@ of the newest day in the data: a collection that stopped growing shows what was 
 
 from __future__ import annotations
 
+import heapq
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 
 from nextvec.types import InputError
 
-__all__ = ["HALF_LIVES", "Trend", "horizon", "rank", "reference", "score"]
+__all__ = ["HALF_LIVES", "Trend", "horizon", "rank", "read_half_life", "reference", "score"]
 
 HALF_LIVES = {"2": 2.0, "7": 7.0, "30": 30.0}
-"""Days, by the word that chooses them in an address."""
+"""Shortcuts: days, by the word that chooses them in an address."""
+SHORTEST, LONGEST = 0.5, 365.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,13 @@ class Trend:
     votes: int
     weight: float
     age: float
+
+
+def read_half_life(text: str) -> float:
+    """Days, 0.5 to 365, as they stand in an address. InputError for anything else."""
+    if re.fullmatch(r"\d{1,3}(?:\.\d{1,3})?", text, re.ASCII) and SHORTEST <= float(text) <= LONGEST:
+        return float(text)
+    raise InputError(f"half is {text[:40]!r}; expected a number of days from {SHORTEST:g} to {LONGEST:g}")
 
 
 def score(votes: int, age: float, half_life: float) -> float:
@@ -49,19 +59,30 @@ def horizon(at: datetime, half_life: float) -> date:
     return (at - timedelta(days=10 * half_life)).date()
 
 
-def rank(rows: Iterable[tuple[str, int, datetime | None, date]], *, at: datetime, half_life: float) -> list[Trend]:
-    """Rows (id, votes, listed_at, daily_date) -> best first; ties by votes, then newer id.
+def rank(
+    rows: Iterable[tuple[str, int, datetime | None, date]],
+    *,
+    at: datetime,
+    half_life: float,
+    limit: int | None = None,
+) -> list[Trend]:
+    """Rows (id, votes, listed_at, daily_date) -> best first, at most ``limit``; ties by votes, then smaller id.
 
     Papers without a listing time count from the start of their day.
     """
     if half_life <= 0:
         raise InputError(f"the half-life is {half_life} days; expected more than 0")
-    trends = []
+    begins: dict[date, tuple[datetime, datetime]] = {}
+    scored = []
     for identifier, votes, listed_at, daily_date in rows:
         # A few papers are listed on the site days before or after their feed day: the feed day is what people saw.
-        begin = datetime.combine(daily_date, time())
-        moment = min(max(listed_at or begin, begin), begin + timedelta(days=1))
+        if daily_date not in begins:
+            begin = datetime.combine(daily_date, time())
+            begins[daily_date] = begin, begin + timedelta(days=1)
+        begin, end = begins[daily_date]
+        moment = min(max(listed_at, begin), end) if listed_at else begin
         age = max((at - moment).total_seconds() / 86_400, 0.0)
         weight = score(1, age, half_life)
-        trends.append(Trend(identifier, votes * weight, votes, weight, age))
-    return sorted(trends, key=lambda trend: (-trend.score, -trend.votes, trend.id))
+        scored.append((-votes * weight, -votes, identifier, weight, age))
+    best = sorted(scored) if limit is None else heapq.nsmallest(limit, scored)
+    return [Trend(identifier, -value, -votes, weight, age) for value, votes, identifier, weight, age in best]

@@ -1,7 +1,7 @@
 """The site over HTTP: FastAPI, server-rendered pages that need no JavaScript, strict headers.
 
-Every page is made from a ``Site`` by plain functions (``feed``, ``trending``, ``search``); this file only reads
-addresses, calls them and fills templates.
+Every page is made from a ``Site`` by plain functions (``views``, ``search``); this file only reads addresses, calls
+them and fills templates. The views of the collection and their feeds are in ``web_feeds``.
 """
 
 from __future__ import annotations
@@ -9,31 +9,32 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
-from nextvec.papers import api_http, feed, lexical, trending
+from nextvec.papers import api_http, feed, lexical, web_feeds
 from nextvec.papers.api import create_api
 from nextvec.papers.api_page import endpoints
 from nextvec.papers.bibtex import bibtex
-from nextvec.papers.db import Filters, Order
+from nextvec.papers.db import Filters
 from nextvec.papers.markdown import markdown
 from nextvec.papers.pages import STATIC, dayname, environment
-from nextvec.papers.params import SearchForm, check_page, flag, read_filters, read_page
+from nextvec.papers.params import SearchForm, check_page, read_filters, read_page
 from nextvec.papers.records import ID_PATTERN
-from nextvec.papers.search import MAX_QUERY, MODES, check_mode, check_query, loosened, paper_id, search, without_each
+from nextvec.papers.responses import check_base
+from nextvec.papers.responses import page as _page
+from nextvec.papers.responses import site_of as _site
+from nextvec.papers.search import MODES, check_mode, check_query, loosened, paper_id, search, without_each
 from nextvec.papers.site import Site
 from nextvec.types import InputError, NextvecError, NotFoundError
 
 __all__ = ["EXAMPLES", "create_app"]
 
-PAGE_SIZE = 40
 SEARCH_SIZE = 20
 EXAMPLES = (
     "a model that thinks in latent space instead of words",
@@ -57,15 +58,22 @@ _log = logging.getLogger("nextvec.papers")
 router = APIRouter()
 
 
-def create_app(site: Site, *, rate: int = 0) -> FastAPI:
-    """The application over an open ``site``. ``rate``: requests to /api per minute and client, 0 for any number."""
+def create_app(site: Site, *, base: str | None = None, rate: int = 0) -> FastAPI:
+    """The application over an open ``site``.
+
+    ``base``: where readers reach it, such as https://papers.example.org, for the whole addresses that feeds need;
+    without it they follow the host that a request names. InputError for what is no such address. ``rate``: requests to
+    /api per minute and client, 0 for any number.
+    """
     app = FastAPI(title="nextvec papers", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.site = site
+    app.state.base = check_base(base) if base is not None else None
     app.state.jinja = environment()
     app.add_middleware(GZipMiddleware, minimum_size=600)
     app.middleware("http")(_with_headers)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.mount("/api", create_api(site, rate=rate))
+    app.include_router(web_feeds.router)
     app.include_router(router)
     app.add_exception_handler(NextvecError, _on_error)
     app.add_exception_handler(HTTPException, _on_error)
@@ -87,140 +95,6 @@ def _add_headers(response: Response) -> None:
 
 
 # -- pages ---------------------------------------------------------------------------------------------------------
-def _site(request: Request) -> Site:
-    return cast(Site, request.app.state.site)
-
-
-def _page(request: Request, template: str, context: dict[str, Any], *, status: int = 200) -> HTMLResponse:
-    theme = request.cookies.get("theme")
-    address = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    base = {
-        "theme": theme if theme in ("light", "dark") else None,
-        "here": address if len(address) < 2_000 else "/",
-        "max_query": MAX_QUERY,
-        "active": "",
-        "query": "",
-    }
-    html = request.app.state.jinja.get_template(template).render(base | context)
-    return HTMLResponse(html, status_code=status, headers={"Vary": "Cookie", "Cache-Control": "no-cache"})
-
-
-def _feed_page(request: Request, period: feed.Period, *, canonical: str) -> HTMLResponse:
-    site = _site(request)
-    counts = site.db.day_counts()
-    order = request.query_params.get("sort", "votes")
-    if order not in ("votes", "newest"):
-        raise InputError(f"sort is {order[:40]!r}; expected votes or newest")
-    page = read_page(request.query_params.get("page"))
-    everything = Filters(start=period.start, end=period.end)
-    code = flag(request.query_params.get("code"), "code")
-    filters = Filters(start=period.start, end=period.end, code=code)
-    summary = site.db.summary(everything)
-    total = site.db.count(filters)
-    pages = max(1, -(-total // PAGE_SIZE))
-    check_page(page, pages)
-    papers = site.db.select(filters, order=cast(Order, order), limit=PAGE_SIZE, offset=(page - 1) * PAGE_SIZE)
-    before, after = feed.walk(period, counts)
-    anchor = max((day for day in counts if period.start <= day <= period.end), default=period.start)
-    context = {
-        "active": period.kind,
-        "period": period,
-        "canonical": canonical,
-        "papers": papers,
-        "summary": summary,
-        "total": total,
-        "before": before,
-        "after": after,
-        "order": order,
-        "code": code,
-        "page": page,
-        "pages": pages,
-        "most": max((stored.paper.upvotes for stored in papers), default=0),
-        "tabs": [feed.period_of(kind, anchor) for kind in ("day", "week", "month")],
-        "calendar": feed.calendar(anchor, counts),
-        "calendar_month": feed.month(anchor),
-        "calendar_walk": feed.walk(feed.month(anchor), counts),
-        "strip": _strip(anchor, counts),
-        "organizations": site.db.organizations(everything, limit=10),
-    }
-    return _page(request, "feed.html", context)
-
-
-def _strip(anchor: Any, counts: dict[Any, int]) -> list[tuple[feed.Period, int]]:
-    """The feed days around ``anchor``, newest first: on a narrow screen the first ones are seen."""
-    days = list(counts)
-    later = [day for day in days if day > anchor][:2]
-    earlier = [day for day in days if day <= anchor][-(10 - len(later)) :]
-    return [(feed.day(day), counts[day]) for day in reversed(earlier + later)]
-
-
-@router.api_route("/", methods=_GET)
-def home(request: Request) -> Response:
-    """The newest day."""
-    counts = _site(request).db.day_counts()
-    if not counts:
-        return _page(request, "empty.html", {"papers": _site(request).db.count()})
-    period = feed.day(max(counts))
-    return _feed_page(request, period, canonical=period.path)
-
-
-@router.api_route("/papers", methods=_GET)
-def papers(request: Request) -> Response:
-    return RedirectResponse("/", status_code=307)
-
-
-@router.api_route("/papers/date/{key}", methods=_GET)
-def by_day(request: Request, key: str) -> Response:
-    return _period_page(request, "day", key)
-
-
-@router.api_route("/papers/week/{key}", methods=_GET)
-def by_week(request: Request, key: str) -> Response:
-    return _period_page(request, "week", key)
-
-
-@router.api_route("/papers/month/{key}", methods=_GET)
-def by_month(request: Request, key: str) -> Response:
-    return _period_page(request, "month", key)
-
-
-def _period_page(request: Request, kind: feed.Kind, key: str) -> Response:
-    period = feed.parse_period(kind, key)
-    return _feed_page(request, period, canonical=period.path)
-
-
-@router.api_route("/papers/trending", methods=_GET)
-def trending_page(request: Request) -> Response:
-    site = _site(request)
-    word = request.query_params.get("half", "2")
-    if word not in trending.HALF_LIVES:
-        raise InputError(f"half is {word[:40]!r}; expected one of {', '.join(trending.HALF_LIVES)} (days)")
-    half_life = trending.HALF_LIVES[word]
-    page = read_page(request.query_params.get("page"))
-    counts = site.db.day_counts()
-    now = datetime.now(UTC).replace(tzinfo=None)
-    at = trending.reference(max(counts), now) if counts else now
-    ranked = trending.rank(site.db.votes_since(trending.horizon(at, half_life)), at=at, half_life=half_life)
-    ranked = ranked[: 5 * PAGE_SIZE]
-    pages = max(1, -(-len(ranked) // PAGE_SIZE))
-    check_page(page, pages)
-    chosen = ranked[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
-    found = {stored.paper.id: stored for stored in site.db.get_many([trend.id for trend in chosen])}
-    context = {
-        "active": "trending",
-        "trends": [(trend, found[trend.id]) for trend in chosen if trend.id in found],
-        "first": (page - 1) * PAGE_SIZE + 1,
-        "best": ranked[0].score if ranked else 0.0,
-        "half": word,
-        "half_lives": trending.HALF_LIVES,
-        "at": at,
-        "live": at == now,
-        "page": page,
-        "pages": pages,
-    }
-    return _page(request, "trending.html", context)
-
-
 @router.api_route("/search", methods=_GET)
 def search_page(request: Request) -> Response:
     site = _site(request)

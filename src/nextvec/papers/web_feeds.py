@@ -1,0 +1,249 @@
+"""The views of the collection over HTTP: each a page that a reader can narrow, and the same as three kinds of feed."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from email.utils import format_datetime, parsedate_to_datetime
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+
+from nextvec.papers import feed, syndication, trending, views
+from nextvec.papers.narrowing import Narrowing
+from nextvec.papers.params import check_page, read_page
+from nextvec.papers.responses import base_of, page, site_of
+from nextvec.papers.site import Site
+from nextvec.papers.syndication import FORMATS, MOST, Feed
+from nextvec.papers.views import Kind, View
+from nextvec.types import NotFoundError
+
+__all__ = ["router"]
+
+PAGE_SIZE = 40
+_KNOWN = 100  # organisations that the form offers
+_FRESH = 300  # seconds that a feed may be kept without asking
+_GET = ["GET", "HEAD"]
+_TEMPLATES = {"trending": "trending.html", "discussed": "listing.html", "new": "listing.html"}
+_FOLDERS: dict[str, Kind] = {"date": "day", "week": "week", "month": "month"}
+router = APIRouter()
+
+
+# -- pages ---------------------------------------------------------------------------------------------------------
+@router.api_route("/", methods=_GET)
+def home(request: Request) -> Response:
+    """The newest day."""
+    counts = site_of(request).db.day_counts()
+    if not counts:
+        return page(request, "empty.html", {"papers": site_of(request).db.count()})
+    return _view_page(request, "day", max(counts).isoformat())
+
+
+@router.api_route("/papers", methods=_GET)
+@router.api_route("/papers/daily", methods=_GET)
+def papers(request: Request) -> Response:
+    return RedirectResponse("/" + (f"?{request.url.query}" if request.url.query else ""), status_code=307)
+
+
+def _view_page(request: Request, kind: Kind, key: str = "") -> Response:
+    site = site_of(request)
+    values = request.query_params
+    view, unknown = views.read_view(kind, key, values, site)
+    home = request.url.path == "/"
+    if home:
+        view = replace(view, path="/")  # the day that is the newest tomorrow, too
+    number = read_page(values.get("page"))
+    if any(not value for value in values.values()):
+        # A form sends its empty fields too; the address that is kept and passed on has none.
+        return RedirectResponse(view.address(page=number), status_code=303)
+    at, live = views.clock(site)
+    listed = views.listing(site, view, at, limit=PAGE_SIZE, offset=(number - 1) * PAGE_SIZE)
+    pages = max(1, -(-listed.total // PAGE_SIZE))
+    check_page(number, pages)
+    context: dict[str, Any] = {
+        "active": kind,
+        "view": view,
+        "listed": listed,
+        "unknown": unknown,
+        "shown": view.narrowing.shown(),
+        "none_set": Narrowing(),
+        "ways": views.ways(site, view, at) if view.narrowing and not listed.total else [],
+        "feeds": _feeds(views.daily(view.narrowing) if home else view),
+        "organizations_known": [name for name, _ in site.db.organizations(limit=_KNOWN)],
+        "sources": [name for name, _ in site.db.sources()],
+        "page": number,
+        "pages": pages,
+        "first": (number - 1) * PAGE_SIZE + 1,
+        "at": at,
+        "live": live,
+        "days": views.DAYS,
+        "half_lives": trending.HALF_LIVES,
+    }
+    if view.period:
+        context |= _around(site, view, view.period, at)
+    return page(request, _TEMPLATES.get(kind, "feed.html"), context)
+
+
+def _feeds(view: View) -> list[tuple[str, str, str]]:
+    """(name, media type, address) of a view's feeds."""
+    return [(form.name, form.media_type, view.address(ending=ending)) for ending, form in FORMATS.items()]
+
+
+def _around(site: Site, view: View, period: feed.Period, at: datetime) -> dict[str, Any]:
+    """What the page of a day, week or month shows beside its papers."""
+    counts = site.db.day_counts()
+    before, after = feed.walk(period, counts)
+    anchor = max((day for day in counts if period.start <= day <= period.end), default=period.start)
+    chosen = views.selection(view, at)
+    if view.narrowing.topic:
+        chosen = replace(chosen, ids=json.dumps(views.members(site, view, at)))
+    everything = sum(count for day, count in counts.items() if period.start <= day <= period.end)
+
+    def moved(other: feed.Period | None) -> str:
+        """The same view of another period."""
+        return f"{other.path}{view.address().removeprefix(view.path)}" if other else ""
+
+    return {
+        "period": period,
+        "moved": moved,
+        "day_of": feed.day,
+        "summary": site.db.summary(chosen),
+        "everything": everything,
+        "before": before,
+        "after": after,
+        "tabs": [feed.period_of(kind, anchor) for kind in ("day", "week", "month")],
+        "calendar": feed.calendar(anchor, counts),
+        "calendar_month": feed.month(anchor),
+        "calendar_walk": feed.walk(feed.month(anchor), counts),
+        "strip": _strip(anchor, counts),
+        "organizations": site.db.organizations(chosen, limit=10),
+    }
+
+
+def _strip(anchor: Any, counts: dict[Any, int]) -> list[tuple[feed.Period, int]]:
+    """The feed days around ``anchor``, newest first: on a narrow screen the first ones are seen."""
+    days = list(counts)
+    later = [day for day in days if day > anchor][:2]
+    earlier = [day for day in days if day <= anchor][-(10 - len(later)) :]
+    return [(feed.day(day), counts[day]) for day in reversed(earlier + later)]
+
+
+# -- feeds ---------------------------------------------------------------------------------------------------------
+def _feed(request: Request, kind: Kind, ending: str, key: str = "") -> Response:
+    site = site_of(request)
+    name = site.db.fact("site") or ""
+    if not name:
+        raise NotFoundError("this collection has no feeds yet: open it once with this nextvec where it can be written")
+    base, configured = base_of(request)
+    view, _ = views.read_view(kind, key, request.query_params, site)
+    at, live = views.clock(site)
+    changed = _changed(site)
+    if view.narrowing.topic:
+        changed = max(changed, site.words_changed())  # the word index follows the papers a moment later
+    if live and kind in ("trending", "discussed"):
+        # These change with the clock too: by the hour, so that a feed has a time before which it was the same.
+        at = at.replace(minute=0, second=0, microsecond=0)
+        changed = max(changed, at.replace(tzinfo=UTC))
+    listed = views.listing(site, view, at, limit=MOST)
+    revised = site.db.revisions([stored.paper.id for stored in listed.papers])
+    items = syndication.entries(listed.papers, revised, site=name, base=base)
+    shown = ", ".join(view.narrowing.shown().values())
+    form = FORMATS[ending]
+    body = form.write(
+        Feed(
+            id=syndication.stable_id(name, view.address()),
+            title=f"{view.title}{f' ({shown})' if shown else ''} · nextvec papers",
+            subtitle=_about(view),
+            link=f"{base}{'/' if kind == 'daily' and not view.pairs() else view.address()}",
+            address=base + view.address(ending=ending),
+            icon=f"{base}/static/favicon.svg",
+            updated=max((entry.updated for entry in items), default=changed),
+            entries=items,
+        )
+    )
+    return _conditional(request, body, form.media_type, changed, shared=configured)
+
+
+def _about(view: View) -> str:
+    """One sentence for the readers of a feed."""
+    return {
+        "daily": "Machine-learning papers by day, the newest day first.",
+        "trending": f"Papers by votes that count half after every {view.own} {'day' if view.own == '1' else 'days'}.",
+        "discussed": "The papers with the most comments"
+        + (f", of the last {view.own} days." if view.own != "all" else "."),
+        "new": "Papers in the order in which they came.",
+    }.get(view.kind, f"Machine-learning papers of {view.title}.")
+
+
+def _changed(site: Site) -> datetime:
+    """When a paper last changed (aware UTC, whole seconds)."""
+    fact = site.db.fact("changed")
+    moment = datetime.fromisoformat(fact) if fact else datetime(2000, 1, 1)
+    return moment.replace(tzinfo=UTC, microsecond=0)
+
+
+def _conditional(request: Request, body: bytes, media_type: str, changed: datetime, *, shared: bool) -> Response:
+    """``body``, or 304 where the client has it. ``shared``: whether caches that serve many may keep it.
+
+    An address taken from the Host header is for the one who sent it. The body is packed here and not on the way out:
+    a strong ETag must tell the packed bytes from the plain ones.
+    """
+    packed = "gzip" in request.headers.get("accept-encoding", "")
+    digest = hashlib.sha256(body).hexdigest()[:32]
+    tags = [f'"{digest}"', f'"{digest}-gzip"']
+    if packed:
+        body = gzip.compress(body, 6, mtime=0)
+    headers = {
+        "ETag": tags[1 if packed else 0],
+        "Last-Modified": format_datetime(changed, usegmt=True),
+        "Cache-Control": f"{'public' if shared else 'private'}, max-age={_FRESH}",
+        "Vary": "Accept-Encoding",
+    }
+    if _fresh(request, tags, changed):
+        return Response(status_code=304, headers=headers)
+    if packed:
+        headers["Content-Encoding"] = "gzip"
+    headers |= {"Content-Type": f"{media_type}; charset=utf-8", "Content-Length": str(len(body))}
+    return Response(b"" if request.method == "HEAD" else body, headers=headers)
+
+
+def _fresh(request: Request, tags: list[str], changed: datetime) -> bool:
+    """Whether the client's conditions say that it has this; the date counts only without an ETag (RFC 9110, 13.2.2)."""
+    known = request.headers.get("if-none-match")
+    if known is not None:
+        return known.strip() == "*" or any(tag in tags for tag in re.findall(r'"[^"]*"', known))
+    since = request.headers.get("if-modified-since")
+    if not since:
+        return False
+    try:
+        moment = parsedate_to_datetime(since)
+    except ValueError:
+        return False
+    return changed <= (moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+# -- addresses: feeds first, or a day would take their endings for its own -----------------------------------------
+def _add(path: str, kind: Kind, ending: str | None) -> None:
+    def keyed(request: Request, key: str) -> Response:
+        return _feed(request, kind, ending, key) if ending else _view_page(request, kind, key)
+
+    def plain(request: Request) -> Response:
+        return _feed(request, kind, ending) if ending else _view_page(request, kind)
+
+    endpoint: Callable[..., Response] = keyed if "{key}" in path else plain
+    router.add_api_route(f"{path}.{ending}" if ending else path, endpoint, methods=_GET, response_class=Response)
+
+
+for _ending in (*FORMATS, None):
+    for _folder, _kind in _FOLDERS.items():
+        _add(f"/papers/{_folder}/{{key}}", _kind, _ending)
+    for _name in ("trending", "discussed", "new"):
+        _add(f"/papers/{_name}", _name, _ending)
+    if _ending:
+        _add("/papers/daily", "daily", _ending)
