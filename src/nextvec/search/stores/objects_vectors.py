@@ -8,6 +8,7 @@ ones in insertion order. Shapes: N rows, D dimensions, Q queries.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,14 @@ from nextvec.search.derived import Placed, missing_from, wasteful
 from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.exact import ExactIndex, Found
 from nextvec.search.indexes.rows import STATS, Rows, in_memory
-from nextvec.search.schema import SEQUENCE
-from nextvec.search.snapshot import Snapshot, matrix
+from nextvec.search.snapshot import Snapshot
 from nextvec.search.stores.objects_place import memory_limit
 
-_BATCH = 8_192  # rows read and scored in one piece
-_SIMPLE = 1_000  # nodes of a filter that Lance is given
+Piece = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""Row numbers [n] of a snapshot and their vectors [n, D]."""
+
+_BATCH = 8_192  # rows gathered in one piece
+_APART = 256  # to ask for one row by itself takes as long as to read about so many in a run
 
 
 class Vectors:
@@ -47,11 +50,11 @@ class Vectors:
         if matches == 0:
             return [Found(np.zeros(0, np.int64), np.zeros(0, np.float32), "no matches", 0)] * len(queries)
         if matches == snapshot.rows:
-            allowed = tree = None
+            allowed = None
         k = min(k, matches)
         if not self.fit(snapshot):
             self._last = None
-            return _read_past(snapshot, queries, k, allowed, tree)
+            return _read_past(snapshot, queries, k, allowed)
         placed = self._placed(snapshot)
         found = placed.index.among(queries, k, placed.allowed(allowed))
         return [Found(placed.to_snapshot(one.rows), one.scores, one.plan, one.reranked) for one in found]
@@ -87,41 +90,33 @@ def _rows(snapshot: Snapshot, known: Rows | None, dim: int) -> Rows:
     )
 
 
-def _read_past(
-    snapshot: Snapshot,
-    queries: NDArray[np.float32],
-    k: int,
-    allowed: Allowed | None,
-    tree: filters.Filter | None,
-) -> list[Found]:
+def _read_past(snapshot: Snapshot, queries: NDArray[np.float32], k: int, allowed: Allowed | None) -> list[Found]:
     """The k best of the matching rows, by one pass over their vectors in the store."""
     wide = queries.astype(np.float64)
     best = [(np.zeros(0, np.float32), np.zeros(0, np.int64)) for _ in queries]
-    # A very long filter is told by its rows: Lance goes down into it, and deep enough ends the process.
-    told = None if tree is None or _nodes(tree) > _SIMPLE else filters.to_sql(tree)
-    matching = None if allowed is None else snapshot.sequence[allowed.rows]
-    with snapshot.told():
-        scanner = snapshot.dataset.scanner(
-            columns=[SEQUENCE, "vector"], filter=told, batch_size=_BATCH, scan_in_order=False
-        )
-        for batch in scanner.to_batches():
-            sequence, vectors = batch.column(0).to_numpy(), matrix(batch.column(1)).astype(np.float64)
-            if matching is not None and told is None:
-                wanted = np.isin(sequence, matching)
-                sequence, vectors = sequence[wanted], vectors[wanted]
-            for i, query in enumerate(wide):
-                # Not BLAS: each row is summed in the same order wherever it stands, so that equal rows tie exactly.
-                scores = np.einsum("ij,j->i", vectors, query).astype(np.float32)
-                scores, numbers = np.concatenate([best[i][0], scores]), np.concatenate([best[i][1], sequence])
-                order = np.lexsort((numbers, -scores))[:k]
-                best[i] = scores[order], numbers[order]
-    plan = "scan in the store"
-    return [Found(np.searchsorted(snapshot.sequence, numbers), scores, plan, len(numbers)) for scores, numbers in best]
+    gathered = allowed is not None and allowed.count * _APART <= snapshot.rows
+    for rows, vectors in _gathered(snapshot, allowed) if gathered and allowed else _scanned(snapshot, allowed):
+        pieces = vectors.astype(np.float64)
+        for i, query in enumerate(wide):
+            # Not BLAS: each row is summed in the same order wherever it stands, so that equal rows tie exactly.
+            scores = np.einsum("ij,j->i", pieces, query).astype(np.float32)
+            scores, numbers = np.concatenate([best[i][0], scores]), np.concatenate([best[i][1], rows])
+            order = np.lexsort((numbers, -scores))[:k]
+            best[i] = scores[order], numbers[order]
+    plan = f"{'gather' if gathered else 'scan'} in the store"
+    return [Found(numbers, scores, plan, len(numbers)) for scores, numbers in best]
 
 
-def _nodes(tree: filters.Filter) -> int:
-    if isinstance(tree, (filters.And, filters.Or)):
-        return 1 + sum(_nodes(part) for part in tree.parts)
-    if isinstance(tree, filters.Not):
-        return 1 + _nodes(tree.part)
-    return len(tree.values) if isinstance(tree, filters.In) else 1
+def _gathered(snapshot: Snapshot, allowed: Allowed) -> Iterator[Piece]:
+    for start in range(0, allowed.count, _BATCH):
+        rows = allowed.rows[start : start + _BATCH]
+        yield rows, snapshot.take_vectors(rows)
+
+
+def _scanned(snapshot: Snapshot, allowed: Allowed | None) -> Iterator[Piece]:
+    for sequence, vectors in snapshot.vectors_after(-1):
+        rows = np.searchsorted(snapshot.sequence, sequence)
+        if allowed is not None:
+            wanted = allowed.mask[rows]
+            rows, vectors = rows[wanted], vectors[wanted]
+        yield rows, vectors
