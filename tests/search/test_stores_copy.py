@@ -25,7 +25,7 @@ RUNNER = CliRunner()
 
 
 @pytest.fixture
-def places(tmp_path: Path, postgres: str) -> dict[str, str]:
+def places(tmp_path: Path, postgres: str, bucket: str) -> dict[str, str]:
     """An empty place of each kind."""
     pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
     n = next(NUMBERS)
@@ -33,6 +33,7 @@ def places(tmp_path: Path, postgres: str) -> dict[str, str]:
         "folder": str(tmp_path / "folder"),
         "qdrant": f"qdrant+file://{tmp_path}/q/c",
         "postgres": f"{postgres}copy{n}",
+        "objects": f"{bucket}copy{n}",
         "other folder": str(tmp_path / "other"),
         "memory": f"qdrant+memory:///m{n}",
     }
@@ -62,7 +63,7 @@ def test_round_the_houses_nothing_changes(places: dict[str, str], metric: Any) -
     with fill(places["folder"], metric) as source:
         first = checksum(source)
         wanted = source.get(source.ids(), vectors=True)
-        for name in ("qdrant", "postgres", "memory", "other folder"):
+        for name in ("qdrant", "objects", "postgres", "memory", "other folder"):
             target = create_collection(places[name], dim=33, schema=SCHEMA, metric=metric)
             seen: list[tuple[int, int | None]] = []
             done = copy_rows(source, target, batch=10, progress=lambda n, total, seen=seen: seen.append((n, total)))
@@ -80,7 +81,7 @@ def test_round_the_houses_nothing_changes(places: dict[str, str], metric: Any) -
         source.close()
 
 
-@pytest.mark.parametrize("name", ["qdrant", "postgres", "other folder"])
+@pytest.mark.parametrize("name", ["qdrant", "postgres", "objects", "other folder"])
 def test_an_interrupted_copy_goes_on_where_it_stopped(
     places: dict[str, str], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

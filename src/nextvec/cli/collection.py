@@ -30,9 +30,7 @@ app = typer.Typer(
 
 _BATCH = 1_000  # rows per commit: small enough to lose little time to Ctrl-C, large enough to be fast
 _SHOWN = 40  # characters of an attribute in a table
-_ADDRESS = (
-    "a folder, s3://BUCKET/PREFIX, qdrant://HOST:PORT/NAME, or postgresql://USER@HOST/DATABASE?collection=NAME"
-)
+_ADDRESS = "a folder, s3://BUCKET/PREFIX, qdrant://HOST:PORT/NAME, or postgresql://USER@HOST/DATABASE?collection=NAME"
 PathArgument = Annotated[str, typer.Argument(help=f"The collection's address: {_ADDRESS}.")]
 
 FolderArgument = Annotated[Path, typer.Argument(help="The collection's folder.")]

@@ -76,11 +76,10 @@ class Place:
             return self.missing("no table there", "create it first")
         if "NoSuchBucket" in text or "ContainerNotFound" in text:
             return NotFoundError(f"{self.address!r} names a bucket that does not exist: make it first")
-        refused = re.search(
-            r"<Code>(\w+)</Code>|\b(401 Unauthorized|403 Forbidden|no providers in chain provided credentials)", text
-        )
-        if refused and refused[1] not in ("SlowDown", "InternalError"):
-            what = refused[1] or refused[2]
+        code = re.search(r"<Code>(\w+)</Code>", text)
+        refused = code or re.search(r"\b(401 Unauthorized|403 Forbidden)|Failed to get AWS credentials", text)
+        if refused and refused[1] not in ("SlowDown", "InternalError", "ServiceUnavailable"):
+            what = refused[1] or "no credentials"
             return StorageError(f"the store of {self.address!r} refused ({what}): look at {_KEYS[self.scheme]}")
         if "error sending request" in text or "dns error" in text or "timed out" in text:
             at = f" at {_endpoint()!r}" if self.scheme == "s3" and _endpoint() else ""
