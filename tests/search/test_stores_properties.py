@@ -1,4 +1,4 @@
-"""Folder, Qdrant, PostgreSQL, object stores: the same writes, filters, searches give what a dict and NumPy would give."""
+"""Folder, Qdrant, PostgreSQL, object stores: the same writes, filters, searches give what dict and NumPy would give."""
 
 from __future__ import annotations
 
