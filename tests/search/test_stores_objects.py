@@ -216,6 +216,19 @@ def test_a_write_that_does_not_reach_the_store_is_not_there(
         assert store.ids("n > 6") == ["a", "c"]
 
 
+def test_a_creation_that_is_cut_off_is_not_there(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(objects_place._PATIENCE, "client_max_retries", "1")
+    with (
+        befallen(lambda request: "lost" if request[0] == "PUT" and "/_versions/" in request[1] else ""),
+        pytest.raises(StorageError, match="cannot use"),
+    ):
+        create_collection(bucket + "born", dim=8)
+    with pytest.raises(NotFoundError, match="create it first"):
+        open_collection(bucket + "born")
+    with create_collection(bucket + "born", dim=8) as store:
+        assert store.ids() == []
+
+
 def test_a_commit_whose_answer_is_lost_is_no_conflict(bucket: str) -> None:
     lost: list[Request] = []
 
