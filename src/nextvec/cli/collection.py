@@ -270,8 +270,8 @@ def info(path: PathArgument, as_json: JsonFlag = False) -> None:
         facts = collection.info()
     schema = ", ".join(f"{name}:{kind}" for name, kind in facts["schema"].items()) or "no attributes"
     words = {"schema": schema}
-    if "index" in facts:
-        built = facts["index"]
+    built = facts.get("index", "")
+    if not isinstance(built, str):  # PostgreSQL names the kind of its index, and that is all there is to say
         words["index"] = "none; nextvec collection index makes one" if built is None else _index_words(built)
     rows = [[name, words.get(name, str(value))] for name, value in facts.items()]
     emit(facts, as_json=as_json, text=table(["", ""], rows).split("\n", 2)[2])
