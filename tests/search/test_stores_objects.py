@@ -170,6 +170,27 @@ def test_threads_with_handles_of_their_own(bucket: str, monkeypatch: pytest.Monk
             assert order == [*(f"{me}-{i}" for i in range(1, 4)), f"{me}-0"]
 
 
+def test_several_create_at_once(bucket: str) -> None:
+    made: list[int] = []
+    together = threading.Barrier(4)
+
+    def work(me: int) -> None:
+        together.wait()
+        with create_collection(bucket + "born-once", dim=8, exist_ok=True) as store:
+            store.add([f"r{me}"], vectors(1))
+            made.append(me)
+
+    threads = [threading.Thread(target=work, args=(me,)) for me in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(made) == [0, 1, 2, 3]
+    with open_collection(bucket + "born-once") as store:
+        assert sorted(store.ids()) == ["r0", "r1", "r2", "r3"]
+        assert len(set(sequence(bucket + "born-once"))) == 4
+
+
 def test_a_writer_that_never_gets_its_turn(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objects, "LOCK_TIMEOUT", 0.0)
     with create_collection(bucket + "turn", dim=8) as store, open_collection(bucket + "turn") as other:
