@@ -8,6 +8,7 @@ import tempfile
 import urllib.request
 import warnings
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 
@@ -55,3 +56,12 @@ def bucket() -> Iterator[str]:
             request = urllib.request.Request(f"{endpoint}/nextvec", method="PUT")
             urllib.request.urlopen(request).close()
             yield "s3://nextvec/"
+
+
+@pytest.fixture(scope="session")
+def objects(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """``bucket``, or a folder that stands in for it where there is no object store."""
+    if find_spec("moto") and find_spec("flask_cors"):
+        address: str = request.getfixturevalue("bucket")
+        return address
+    return f"file://{tmp_path_factory.mktemp('objects')}/"

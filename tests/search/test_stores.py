@@ -26,7 +26,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "postgres":
         return request.getfixturevalue("postgres") + name
     if request.param == "objects":
-        return request.getfixturevalue("bucket") + name
+        return request.getfixturevalue("objects") + name
     if request.param == "qdrant":
         pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
         return f"qdrant+file://{tmp_path}/q/{name}"

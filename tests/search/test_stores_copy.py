@@ -25,7 +25,7 @@ RUNNER = CliRunner()
 
 
 @pytest.fixture
-def places(tmp_path: Path, postgres: str, bucket: str) -> dict[str, str]:
+def places(tmp_path: Path, postgres: str, objects: str) -> dict[str, str]:
     """An empty place of each kind."""
     pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
     n = next(NUMBERS)
@@ -33,7 +33,7 @@ def places(tmp_path: Path, postgres: str, bucket: str) -> dict[str, str]:
         "folder": str(tmp_path / "folder"),
         "qdrant": f"qdrant+file://{tmp_path}/q/c",
         "postgres": f"{postgres}copy{n}",
-        "objects": f"{bucket}copy{n}",
+        "objects": f"{objects}copy{n}",
         "other folder": str(tmp_path / "other"),
         "memory": f"qdrant+memory:///m{n}",
     }
@@ -166,7 +166,7 @@ def test_on_the_command_line(places: dict[str, str], postgres: str) -> None:
     assert "the target holds 57 rows, the source 56" in str(told.exception)
 
 
-@pytest.mark.parametrize("kind", ["postgres", "bucket"])
+@pytest.mark.parametrize("kind", ["postgres", "objects"])
 def test_add_and_search_on_the_command_line(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     address = f"{request.getfixturevalue(kind)}cli"
     assert RUNNER.invoke(app, ["create", address, "--dim", "3", "--schema", "year:int"]).exit_code == 0

@@ -165,7 +165,7 @@ def test_a_store_does_what_a_dict_would(
         pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
     if kind == "objects over the bound":
         monkeypatch.setenv("NEXTVEC_REMOTE_MEMORY", "0")
-    server = request.getfixturevalue({"postgres": "postgres", "objects": "bucket"}.get(kind, "tmp_path"))
+    server = request.getfixturevalue({"postgres": "postgres", "objects": "objects"}.get(kind, "tmp_path"))
     run_state_machine_as_test(
         machine(kind, server), settings=settings(max_examples=15, stateful_step_count=15, deadline=None, phases=PHASES)
     )
@@ -235,14 +235,14 @@ def worlds(draw: st.DrawFn) -> tuple[dict[str, str], list[dict[str, Any]], list[
 
 @given(world=worlds())
 @settings(max_examples=25, deadline=None, phases=PHASES, suppress_health_check=list(HealthCheck))
-def test_any_schema_on_all_stores(world: tuple, postgres: str, bucket: str) -> None:
+def test_any_schema_on_all_stores(world: tuple, postgres: str, objects: str) -> None:
     pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
     schema, records, wheres = world
     ids = [f"r{i}" for i in range(len(records))]
     vectors = np.random.default_rng(len(records)).standard_normal((len(records), DIM)).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
         places = [address(kind, str(Path(folder)), postgres) for kind in ("folder", "qdrant", "postgres")]
-        places.append(address("objects", folder, bucket))
+        places.append(address("objects", folder, objects))
         stores = [create_collection(place, dim=DIM, schema=schema) for place in places]
         try:
             for store in stores:
