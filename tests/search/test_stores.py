@@ -19,12 +19,14 @@ from nextvec.types import ConflictError, InputError, MissingExtraError, NotFound
 NUMBERS = itertools.count()
 
 
-@pytest.fixture(params=["folder", "qdrant", "postgres"])
+@pytest.fixture(params=["folder", "qdrant", "postgres", "objects"])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where nothing is yet."""
     name = f"s{next(NUMBERS)}"
     if request.param == "postgres":
         return request.getfixturevalue("postgres") + name
+    if request.param == "objects":
+        return request.getfixturevalue("objects") + name
     if request.param == "qdrant":
         pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
         return f"qdrant+file://{tmp_path}/q/{name}"
@@ -100,6 +102,19 @@ def test_equal_scores_come_in_insertion_order(address: str) -> None:
         assert store.search([1, 0, 0, 0], 2, where="id LIKE 'r4%'").ids == [i for i in ids if i.startswith("r4")][:2]
 
 
+def test_min_score_cuts(address: str) -> None:
+    with create_collection(address, dim=2) as store:
+        store.add(["a", "b", "c", "d"], [[1, 0], [3, 4], [0, 1], [1, 0]])
+        assert store.search([1, 0], 3, min_score=0.5).ids == ["a", "d", "b"]
+        every = store.search([[1, 0], [0, 1]], None, min_score=0.7)
+        assert [one.ids for one in every] == [["a", "d"], ["c", "b"]]
+        assert store.search([1, 0], None, min_score=2).scores.shape == (0,)
+        with pytest.raises(InputError, match="only with min_score"):
+            store.search([1, 0], None)
+        with pytest.raises(InputError, match="min_score is nan"):
+            store.search([1, 0], min_score=float("nan"))
+
+
 def test_threads_share_a_handle(address: str) -> None:
     failures: list[BaseException] = []
     with create_collection(address, dim=4, schema={"n": "int"}) as store:
@@ -139,6 +154,15 @@ def test_threads_share_a_handle(address: str) -> None:
         ("postgresql://user:secret@host/db?collection=a&collection=b", "names no collection"),
         ('postgresql://user:secret@host/db?collection=a"; DROP', "expected a letter"),
         ("postgresql:///db?password=secret&collection=-", "expected a letter"),
+        ("s4://bucket/c", "no store has addresses that begin with 's4://'"),
+        ("s3://bucket", "is not an address of an object store"),
+        ("s3:///c", "is not an address of an object store"),
+        ("s3://bucket/a//b", "is not an address of an object store"),
+        ("s3://bucket/../c", "is not an address of an object store"),
+        ("s3://user:secret@bucket/c", "keys are taken from the environment"),
+        ("s3://bucket/c?aws_secret_access_key=secret", "keys are taken from the environment"),
+        ("az://container", "is not an address of an object store"),
+        ("file://folder/c", "is not an address of an object store"),
     ],
 )
 def test_addresses_that_cannot_be(address: str, said: str) -> None:

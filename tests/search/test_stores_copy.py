@@ -25,7 +25,7 @@ RUNNER = CliRunner()
 
 
 @pytest.fixture
-def places(tmp_path: Path, postgres: str) -> dict[str, str]:
+def places(tmp_path: Path, postgres: str, objects: str) -> dict[str, str]:
     """An empty place of each kind."""
     pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
     n = next(NUMBERS)
@@ -33,6 +33,7 @@ def places(tmp_path: Path, postgres: str) -> dict[str, str]:
         "folder": str(tmp_path / "folder"),
         "qdrant": f"qdrant+file://{tmp_path}/q/c",
         "postgres": f"{postgres}copy{n}",
+        "objects": f"{objects}copy{n}",
         "other folder": str(tmp_path / "other"),
         "memory": f"qdrant+memory:///m{n}",
     }
@@ -62,7 +63,7 @@ def test_round_the_houses_nothing_changes(places: dict[str, str], metric: Any) -
     with fill(places["folder"], metric) as source:
         first = checksum(source)
         wanted = source.get(source.ids(), vectors=True)
-        for name in ("qdrant", "postgres", "memory", "other folder"):
+        for name in ("qdrant", "objects", "postgres", "memory", "other folder"):
             target = create_collection(places[name], dim=33, schema=SCHEMA, metric=metric)
             seen: list[tuple[int, int | None]] = []
             done = copy_rows(source, target, batch=10, progress=lambda n, total, seen=seen: seen.append((n, total)))
@@ -80,7 +81,7 @@ def test_round_the_houses_nothing_changes(places: dict[str, str], metric: Any) -
         source.close()
 
 
-@pytest.mark.parametrize("name", ["qdrant", "postgres", "other folder"])
+@pytest.mark.parametrize("name", ["qdrant", "postgres", "objects", "other folder"])
 def test_an_interrupted_copy_goes_on_where_it_stopped(
     places: dict[str, str], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,8 +166,9 @@ def test_on_the_command_line(places: dict[str, str], postgres: str) -> None:
     assert "the target holds 57 rows, the source 56" in str(told.exception)
 
 
-def test_add_and_search_on_the_command_line(postgres: str, tmp_path: Path) -> None:
-    address = f"{postgres}cli"
+@pytest.mark.parametrize("kind", ["postgres", "objects"])
+def test_add_and_search_on_the_command_line(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    address = f"{request.getfixturevalue(kind)}cli"
     assert RUNNER.invoke(app, ["create", address, "--dim", "3", "--schema", "year:int"]).exit_code == 0
     records = [{"id": f"r{i}", "vector": [1, i, 0], "year": 2000 + i} for i in range(5)]
     (tmp_path / "r.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -174,3 +176,12 @@ def test_add_and_search_on_the_command_line(postgres: str, tmp_path: Path) -> No
     np.save(tmp_path / "q.npy", np.array([1, 0, 0], np.float32))
     words = ["search", address, "--vector", str(tmp_path / "q.npy"), "--where", "year > 2001", "-k", "1", "--json"]
     assert json.loads(RUNNER.invoke(app, words).stdout)["hits"] == [{"id": "r2", "score": 0.447214, "year": 2002}]
+    words = ["search", address, "--vector", str(tmp_path / "q.npy"), "--min-score", "0.4", "--all", "--json"]
+    found = json.loads(RUNNER.invoke(app, words).stdout)["hits"]
+    assert [hit["id"] for hit in found] == ["r0", "r1", "r2"]
+    refused = RUNNER.invoke(app, [*words, "--recall", "0.9"])
+    assert "recall works on collections in a folder" in str(refused.exception)
+    shown = RUNNER.invoke(app, ["info", address, "--json"])
+    assert shown.exit_code == 0, shown.exception
+    told = json.loads(shown.stdout)
+    assert (told["rows"], told["schema"]) == (5, {"year": "int"})

@@ -1,4 +1,4 @@
-"""Folder, Qdrant and PostgreSQL: the same writes, filters and searches give what a dict and NumPy would give."""
+"""Folder, Qdrant, PostgreSQL, object stores: the same writes, filters, searches give what dict and NumPy would give."""
 
 from __future__ import annotations
 
@@ -148,14 +148,24 @@ def machine(kind: str, server: str) -> type[RuleBasedStateMachine]:
 
 def address(kind: str, folder: str, server: str) -> str:
     name = f"t{next(NAMES)}"
-    return {"folder": f"{folder}/{name}", "qdrant": f"qdrant+memory:///{name}", "postgres": f"{server}{name}"}[kind]
+    return {
+        "folder": f"{folder}/{name}",
+        "qdrant": f"qdrant+memory:///{name}",
+        "postgres": f"{server}{name}",
+        "objects": f"{server}{name}",
+        "objects over the bound": f"file://{folder}/{name}",
+    }[kind]
 
 
-@pytest.mark.parametrize("kind", ["qdrant", "postgres"])
-def test_a_store_does_what_a_dict_would(kind: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("kind", ["qdrant", "postgres", "objects", "objects over the bound"])
+def test_a_store_does_what_a_dict_would(
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if kind == "qdrant":
         pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
-    server = request.getfixturevalue("postgres") if kind == "postgres" else ""
+    if kind == "objects over the bound":
+        monkeypatch.setenv("NEXTVEC_REMOTE_MEMORY", "0")
+    server = request.getfixturevalue({"postgres": "postgres", "objects": "objects"}.get(kind, "tmp_path"))
     run_state_machine_as_test(
         machine(kind, server), settings=settings(max_examples=15, stateful_step_count=15, deadline=None, phases=PHASES)
     )
@@ -225,13 +235,14 @@ def worlds(draw: st.DrawFn) -> tuple[dict[str, str], list[dict[str, Any]], list[
 
 @given(world=worlds())
 @settings(max_examples=25, deadline=None, phases=PHASES, suppress_health_check=list(HealthCheck))
-def test_any_schema_on_all_stores(world: tuple, postgres: str) -> None:
+def test_any_schema_on_all_stores(world: tuple, postgres: str, objects: str) -> None:
     pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
     schema, records, wheres = world
     ids = [f"r{i}" for i in range(len(records))]
     vectors = np.random.default_rng(len(records)).standard_normal((len(records), DIM)).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
         places = [address(kind, str(Path(folder)), postgres) for kind in ("folder", "qdrant", "postgres")]
+        places.append(address("objects", folder, objects))
         stores = [create_collection(place, dim=DIM, schema=schema) for place in places]
         try:
             for store in stores:

@@ -46,10 +46,10 @@ def split(names: str) -> list[str]:
 
 
 def check_remote(collection: Any, query: dict[str, Any]) -> None:
-    """Servers search by vector and filter alone. Raises InputError."""
+    """Servers search by vector, filter and score alone. Raises InputError."""
     from nextvec.search.collection import Collection
 
-    beyond = sorted(set(query) - {"vector"})
+    beyond = sorted(set(query) - {"vector", "min_score"})
     if beyond and not isinstance(collection, Collection):
         raise InputError(f"{beyond[0]} works on collections in a folder: copy this one with nextvec collection copy")
 

@@ -30,7 +30,7 @@ app = typer.Typer(
 
 _BATCH = 1_000  # rows per commit: small enough to lose little time to Ctrl-C, large enough to be fast
 _SHOWN = 40  # characters of an attribute in a table
-_ADDRESS = "a folder, qdrant://HOST:PORT/NAME, or postgresql://USER@HOST/DATABASE?collection=NAME"
+_ADDRESS = "a folder, s3://BUCKET/PREFIX, qdrant://HOST:PORT/NAME, or postgresql://USER@HOST/DATABASE?collection=NAME"
 PathArgument = Annotated[str, typer.Argument(help=f"The collection's address: {_ADDRESS}.")]
 
 FolderArgument = Annotated[Path, typer.Argument(help="The collection's folder.")]
@@ -270,8 +270,8 @@ def info(path: PathArgument, as_json: JsonFlag = False) -> None:
         facts = collection.info()
     schema = ", ".join(f"{name}:{kind}" for name, kind in facts["schema"].items()) or "no attributes"
     words = {"schema": schema}
-    if "index" in facts:
-        built = facts["index"]
+    built = facts.get("index", "")
+    if not isinstance(built, str):  # PostgreSQL names the kind of its index, and that is all there is to say
         words["index"] = "none; nextvec collection index makes one" if built is None else _index_words(built)
     if "memory" in facts:
         words["memory"] = ", ".join(f"{size / 1e6:,.0f} MB {kind}" for kind, size in facts["memory"].items())

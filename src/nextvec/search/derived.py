@@ -152,19 +152,19 @@ class Derived:
 
     def _extended(self, snapshot: Snapshot, present: Rows | None) -> Rows | None:
         """The files with the snapshot's rows in them; None where it is older than rows they have left behind."""
-        if present is None or _wasteful(present, snapshot):
+        if present is None or wasteful(present, snapshot):
             return self._files.append(None, snapshot.vectors_after(-1))
-        missing = _missing(present, snapshot)
+        missing = missing_from(present, snapshot)
         if len(missing) == 0:
             return present
         last = int(present.sequence[-1]) if len(present) else -1
         return self._files.append(present, snapshot.vectors_after(last)) if missing[0] > last else None
 
     def _serves(self, rows: Rows, snapshot: Snapshot) -> bool:
-        return not (self._shared and _wasteful(rows, snapshot)) and len(_missing(rows, snapshot)) == 0
+        return not (self._shared and wasteful(rows, snapshot)) and len(missing_from(rows, snapshot)) == 0
 
 
-def _missing(rows: Rows, snapshot: Snapshot) -> NDArray[np.int64]:
+def missing_from(rows: Rows, snapshot: Snapshot) -> NDArray[np.int64]:
     """The snapshot's sequence numbers that the rows lack, ascending."""
     if np.array_equal(rows.sequence, snapshot.sequence[: len(rows)]):
         return snapshot.sequence[len(rows) :]
@@ -175,6 +175,6 @@ def _missing(rows: Rows, snapshot: Snapshot) -> NDArray[np.int64]:
     return snapshot.sequence[~there]
 
 
-def _wasteful(rows: Rows, snapshot: Snapshot) -> bool:
+def wasteful(rows: Rows, snapshot: Snapshot) -> bool:
     dead = len(rows) - snapshot.rows
     return dead > _GARBAGE_ROWS and dead > _GARBAGE_SHARE * len(rows)

@@ -149,16 +149,16 @@ def check_request(
         vectors=vectors,
         texts=texts,
         single=single,
-        k=_k(k, min_score),
+        k=check_k_or_all(k, min_score),
         where=where,
         names=check_columns(columns, schema),
         weights={} if text_columns is None else text_weights(text_columns, schema),
         fusion=_fusion(fusion, alpha, both=vector is not None and text is not None),
-        alpha=_ALPHA if alpha is None else _number(alpha, "alpha", 0.0, 1.0),
+        alpha=_ALPHA if alpha is None else check_number(alpha, "alpha", 0.0, 1.0),
         group_by=_group_by(group_by, schema),
         group_size=_group_size(group_size, group_by),
-        diversity=None if diversity is None else _number(diversity, "diversity", 0.0, 1.0),
-        min_score=None if min_score is None else _number(min_score, "min_score"),
+        diversity=None if diversity is None else check_number(diversity, "diversity", 0.0, 1.0),
+        min_score=None if min_score is None else check_number(min_score, "min_score"),
         cursors=[] if cursor is None else _cursors(cursor, single, k),
         recall=check_recall(recall),
         explain=explain,
@@ -198,7 +198,7 @@ def text_weights(columns: Any, schema: Schema) -> dict[str, float]:
                 f"text_columns names {name!r} of type {schema.attributes[name]}: expected string attributes"
             )
         weight = columns[name] if isinstance(columns, Mapping) else 1.0
-        weights[name] = _number(weight, f"the weight of {name!r}", 1e-6, 1e6)
+        weights[name] = check_number(weight, f"the weight of {name!r}", 1e-6, 1e6)
     return dict(sorted(weights.items()))  # sums do not depend on the order asked
 
 
@@ -223,7 +223,8 @@ def _count(single: bool, n: int) -> str:
     return "one" if single else f"a list of {n}"
 
 
-def _k(k: Any, min_score: Any) -> int | None:
+def check_k_or_all(k: Any, min_score: Any) -> int | None:
+    """The number of hits asked for; None, all of them, only where ``min_score`` cuts them. Raises InputError."""
     if k is None:
         if min_score is None:
             raise InputError("k is None: only with min_score, then all hits of at least that score are given")
@@ -262,7 +263,8 @@ def _group_size(size: Any, group_by: Any) -> int:
     return int(size)
 
 
-def _number(value: Any, what: str, least: float = -3e38, most: float = 3e38) -> float:
+def check_number(value: Any, what: str, least: float = -3e38, most: float = 3e38) -> float:
+    """A finite number from ``least`` to ``most``; ``what``: the argument that it came in. Raises InputError."""
     given = value.item() if isinstance(value, np.generic) else value
     good = isinstance(given, (int, float)) and not isinstance(given, bool)
     if not good or not math.isfinite(given) or not least <= given <= most:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,12 +43,12 @@ class Snapshot:
     write only the new rows are read.
     """
 
-    def __init__(self, dataset: Any, schema: Schema, path: Path, previous: Snapshot | None = None) -> None:
+    def __init__(self, dataset: Any, schema: Schema, path: Path | str, previous: Snapshot | None = None) -> None:
         self.dataset = dataset
         self.schema = schema
         self.path = path
         self.version = int(dataset.version)
-        with told(path):
+        with self.told():
             self.fragments = [
                 Fragment(fragment.fragment_id, fragment.deletion_file(), fragment.metadata.num_rows)
                 for fragment in dataset.get_fragments()
@@ -64,6 +65,10 @@ class Snapshot:
         self._lock = threading.RLock()
         self._order: NDArray[np.int64] | None = None
         self._sequence: NDArray[np.int64] | None = None
+
+    def told(self) -> AbstractContextManager[None]:
+        """Errors of what holds the table as one line."""
+        return told(Path(self.path))
 
     @property
     def sequence(self) -> NDArray[np.int64]:
@@ -96,7 +101,7 @@ class Snapshot:
         missing = [fragment for fragment in self.fragments if (fragment, name) not in self._pieces]
         if missing:
             numbers = {fragment.number for fragment in missing}
-            with told(self.path):
+            with self.told():
                 chosen = [part for part in self.dataset.get_fragments() if part.fragment_id in numbers]
                 read = self.dataset.scanner(columns=[name], fragments=chosen).to_table().column(0).combine_chunks()
             start = 0
@@ -177,17 +182,17 @@ class Snapshot:
         """These rows of the table, read from disk."""
         order = self._disk_order()
         physical = rows if order is None else order[rows]
-        with told(self.path):
+        with self.told():
             return self.dataset.take(physical.tolist(), columns=names)
 
     def take_vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """float32 [len(rows), D], read from disk."""
-        return _matrix(self.take(rows, ["vector"]).column(0))
+        return matrix(self.take(rows, ["vector"]).column(0))
 
     def vectors_after(self, last: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """(sequence numbers [n], vectors [n, D]) of the rows with a number above ``last``, in insertion order."""
         for sequence, values in self.values_after(last, "vector"):
-            yield sequence, _matrix(values)
+            yield sequence, matrix(values)
 
     def values_after(self, last: int, name: str) -> Iterator[tuple[NDArray[np.int64], pa.Array]]:
         """(sequence numbers [n], values [n] of one column) of the rows with a number above ``last``, in insertion
@@ -203,7 +208,7 @@ class Snapshot:
         numbers = {fragment.number for fragment, end in zip(self.fragments, starts[1:], strict=True) if end > first}
         if not numbers:
             return
-        with told(self.path):
+        with self.told():
             chosen = [part for part in self.dataset.get_fragments() if part.fragment_id in numbers]
             scanner = self.dataset.scanner(columns=[SEQUENCE, name], fragments=chosen, batch_size=_BATCH)
             for batch in scanner.to_batches():
@@ -212,7 +217,7 @@ class Snapshot:
                 yield sequence[new:], batch.column(1)[new:]
 
 
-def _matrix(column: Any) -> NDArray[np.float32]:
+def matrix(column: Any) -> NDArray[np.float32]:
     """A fixed-size list column as float32 [n, D]."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     width = array.type.list_size

@@ -184,21 +184,10 @@ class Store:
                         ) from error
             self._newest = lance.dataset(self.uri)
 
-    def _table(self, dataset: Any, columns: dict[str, pa.Array], vectors: NDArray[np.float32]) -> pa.Table:
-        # Versions only grow, and a version is committed once: no sequence number is ever given twice.
-        first = (int(dataset.latest_version) + 1) << 32
-        rows = len(vectors)
-        flat = pa.array(vectors.reshape(-1))
-        arrays = {
-            SEQUENCE: pa.array(np.arange(first, first + rows, dtype=np.int64)),
-            **columns,
-            "vector": pa.FixedSizeListArray.from_arrays(flat, self.schema.dim),
-        }
-        schema = self.schema.arrow()
-        return pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
-
     def _append(self, dataset: Any, columns: dict[str, pa.Array], vectors: NDArray[np.float32]) -> None:
-        lance.write_dataset(self._table(dataset, columns, vectors), dataset, mode="append")
+        lance.write_dataset(
+            numbered(self.schema, int(dataset.latest_version) + 1, columns, vectors), dataset, mode="append"
+        )
 
     def _replace(
         self,
@@ -215,10 +204,10 @@ class Store:
             if len(here) == len(sequence):
                 removed.add(fragment.fragment_id)
             elif len(here):
-                updated[fragment.fragment_id] = _without(fragment, here)
+                updated[fragment.fragment_id] = without(fragment, here)
         new = []
         if columns is not None and vectors is not None:
-            table = self._table(dataset, columns, vectors)
+            table = numbered(self.schema, int(dataset.latest_version) + 1, columns, vectors)
             new = lance.fragment.write_fragments(table, self.uri, mode="append")
         operation = lance.LanceOperation.Update(
             removed_fragment_ids=sorted(removed), updated_fragments=list(updated.values()), new_fragments=new
@@ -226,7 +215,21 @@ class Store:
         lance.LanceDataset.commit(self.uri, operation, read_version=dataset.version)
 
 
-def _without(fragment: Any, gone: NDArray[np.int64]) -> Any:
+def numbered(schema: Schema, version: int, columns: dict[str, pa.Array], vectors: NDArray[np.float32]) -> pa.Table:
+    """Rows as the table takes them, with the sequence numbers that belong to ``version``."""
+    # Versions only grow, and a version is committed once: no sequence number is ever given twice.
+    first = version << 32
+    rows = len(vectors)
+    flat = pa.array(vectors.reshape(-1))
+    arrays = {
+        SEQUENCE: pa.array(np.arange(first, first + rows, dtype=np.int64)),
+        **columns,
+        "vector": pa.FixedSizeListArray.from_arrays(flat, schema.dim),
+    }
+    return pa.Table.from_arrays([arrays[name] for name in schema.arrow().names], schema=schema.arrow())
+
+
+def without(fragment: Any, gone: NDArray[np.int64]) -> Any:
     """The fragment's description with these rows marked as deleted. Only whole numbers reach the SQL."""
     lists = (gone[i : i + _DELETE_AT_ONCE] for i in range(0, len(gone), _DELETE_AT_ONCE))
     predicate = " OR ".join(f"{SEQUENCE} IN ({','.join(map(str, numbers.tolist()))})" for numbers in lists)

@@ -1,4 +1,5 @@
-"""Collections by address: a folder, a Qdrant server, a PostgreSQL database. One interface, see docs/stores.md."""
+"""Collections by address: a folder, an object store, a Qdrant server, a PostgreSQL database. One interface, see
+docs/stores.md."""
 
 from __future__ import annotations
 
@@ -23,12 +24,17 @@ _SCHEMES = {
     "qdrant+memory": "qdrant",
     "postgresql": "postgres",
     "postgres": "postgres",
+    "s3": "objects",
+    "gs": "objects",
+    "az": "objects",
+    "file": "objects",
 }
 
 
 def open_collection(address: str | Path) -> AnyCollection:
     """Open the collection at a folder's path, ``qdrant://host:port/name`` (also ``qdrant+https``, ``qdrant+file``,
-    ``qdrant+memory``) or ``postgresql://user@host/database?collection=name``.
+    ``qdrant+memory``), ``postgresql://user@host/database?collection=name``, or ``s3://bucket/prefix`` (also ``gs``,
+    ``az`` and, for a folder as if it were an object store, ``file:///folder/name``).
 
     Raises NotFoundError, InputError, StorageError, and MissingExtraError where the engine's client is not installed.
     """
@@ -66,6 +72,10 @@ def _store(address: str | Path) -> Any:
         from nextvec.search.stores.qdrant import QdrantCollection
 
         return QdrantCollection
+    if _SCHEMES[scheme] == "objects":
+        from nextvec.search.stores.objects import ObjectCollection
+
+        return ObjectCollection
     from nextvec.search.stores.postgres import PostgresCollection
 
     return PostgresCollection

@@ -21,11 +21,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from nextvec.search import filters
 from nextvec.search import where as grammar
-from nextvec.search.inputs import Attributes, check_columns, check_ids, check_k, check_queries, check_rows
+from nextvec.search.inputs import Attributes, check_columns, check_ids, check_queries, check_rows
+from nextvec.search.requests import check_k_or_all, check_number
 from nextvec.search.schema import Schema
 from nextvec.types import ConflictError, Hits, InputError
 
 Precision = Literal["float32", "float16"]
+_ALL = 2**62  # hits
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,47}")
 
 
@@ -138,43 +140,50 @@ class RemoteCollection(ABC):
     def search(
         self,
         vector: Sequence[float] | NDArray[Any],
-        k: int = 10,
+        k: int | None = 10,
         *,
         where: str | None = None,
         columns: Sequence[str] | None = None,
+        min_score: float | None = None,
         explain: bool = False,
     ) -> Hits: ...
     @overload
     def search(
         self,
         vector: Sequence[Sequence[float]],
-        k: int = 10,
+        k: int | None = 10,
         *,
         where: str | None = None,
         columns: Sequence[str] | None = None,
+        min_score: float | None = None,
         explain: bool = False,
     ) -> list[Hits]: ...
     def search(
         self,
         vector: Any,
-        k: int = 10,
+        k: int | None = 10,
         *,
         where: str | None = None,
         columns: Sequence[str] | None = None,
+        min_score: float | None = None,
         explain: bool = False,
     ) -> Any:
         """The k best rows among those that satisfy ``where``: exactly min(k, matches), best first.
 
         vector [D] gives Hits, [Q, D] a list of Q Hits. Scores are the server's float32 cosines or dot products, equal
-        ones in insertion order. ``columns``: the attributes to return. ``explain`` fills ``Hits.explain`` (and counts
-        the matches, which costs a request more). Raises InputError, StorageError.
+        ones in insertion order. ``columns``: the attributes to return. ``min_score``: only hits of at least this
+        score; with k=None all of them (the server ranks every match for that). ``explain`` fills ``Hits.explain`` (and
+        counts the matches, which costs a request more). Raises InputError, StorageError.
         """
         began = time.perf_counter()
         queries, single = check_queries(vector, self._schema)
-        k, names = check_k(k), check_columns(columns, self._schema)
+        depth, names = check_k_or_all(k, min_score), check_columns(columns, self._schema)
+        least = None if min_score is None else check_number(min_score, "min_score")
         tree = None if where is None else self._parsed(where)
         self._use()
-        results, plan = self._found(queries, k, tree, names)
+        results, plan = self._found(queries, _ALL if depth is None else depth, tree, names)
+        if least is not None:
+            results = [_cut(hits, least) for hits in results]
         if explain:
             searched = time.perf_counter()
             told: dict[str, Any] = {"rows": self._count(None), "matches": self._count(tree)}
@@ -237,6 +246,12 @@ class RemoteCollection(ABC):
 
     @abstractmethod
     def _facts(self) -> dict[str, Any]: ...
+
+
+def _cut(hits: Hits, least: float) -> Hits:
+    """Those of at least this score; the best come first."""
+    n = int(np.count_nonzero(hits.scores >= least))
+    return Hits(hits.ids[:n], hits.scores[:n], hits.attributes[:n])
 
 
 def check_name(name: str, address: str) -> str:
