@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nextvec.search.collection import Collection
 from nextvec.search.indexes import allowed as allowed_module
 from nextvec.search.indexes import approximate, cells, exact, graph
-from nextvec.search.indexes.allowed import Allowed, Condition, code_test, range_test
+from nextvec.search.indexes.allowed import Allowed, Condition, bits_without, code_test, range_test
 from nextvec.search.indexes.exact import ExactIndex
 from nextvec.search.indexes.rows import Damaged, Rows, in_memory
 from nextvec.search.native import BITS, CODES, INTS, kernels, outputs
@@ -121,13 +121,13 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
 def filters_of(random: np.random.Generator) -> list[Condition | None]:
     ints, floats = random.integers(-5, 5, N), random.random(N)
     nulls, codes = np.flatnonzero(random.random(N) < 0.2), random.integers(-1, 6, N).astype(np.int32)
-    nothing = np.zeros(0, np.int64)
+    valid = bits_without(N, nulls)
     return [
         None,
-        range_test(ints, nothing, -1, 2),
-        range_test(ints, nulls, 0, 0),
-        range_test(floats, nothing, 0.25, 0.75),
-        range_test(floats, nulls, 0.1, 0.5),
+        range_test(ints, None, -1, 2),
+        range_test(ints, valid, 0, 0),
+        range_test(floats, None, 0.25, 0.75),
+        range_test(floats, valid, 0.1, 0.5),
         code_test(codes, 6, [0, 3]),
         code_test(codes, 6, [2]),
     ]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from nextvec.search import filters
 from nextvec.search.filters import Filter, Value
-from nextvec.search.indexes.allowed import Allowed, code_test, range_test
+from nextvec.search.indexes.allowed import Allowed, bits_without, code_test, range_test
 from nextvec.search.schema import ARROW_TYPES
 
 Int64 = NDArray[np.int64]
@@ -41,13 +41,14 @@ class ColumnIndex(Protocol):
 @dataclass(frozen=True, slots=True)
 class Sorted:
     """values [n] ascending, as int64 or float64, rows [n] in that order, nulls: rows without a value; dense [N]: the
-    values as they lie in the column, 0 for NULL."""
+    values as they lie in the column, 0 for NULL; valid: a bit for each row that has one (None: all have)."""
 
     kind: str
     values: NDArray[np.int64] | NDArray[np.float64]
     rows: Int64
     nulls: Int64
     dense: NDArray[np.int64] | NDArray[np.float64]
+    valid: NDArray[np.uint8] | None
 
     @classmethod
     def of(cls, column: pa.Array, kind: str) -> Sorted:
@@ -63,7 +64,7 @@ class Sorted:
         order = np.argsort(values, kind="stable")
         dense = np.zeros(len(column), values.dtype)
         dense[rows] = values
-        return cls(kind, values[order], rows[order], nulls, dense)
+        return cls(kind, values[order], rows[order], nulls, dense, bits_without(len(column), nulls))
 
     def alone(self, leaf: Filter) -> Allowed | None:
         """A range."""
@@ -73,7 +74,7 @@ class Sorted:
         start, stop = bounds
         if start >= stop:
             return Allowed(len(self.dense), rows=self.rows[:0])
-        test = range_test(self.dense, self.nulls, self.values[start], self.values[stop - 1])
+        test = range_test(self.dense, self.valid, self.values[start], self.values[stop - 1])
         return Allowed(len(self.dense), listed=self.rows[start:stop], test=test)
 
     def _range(self, leaf: Filter) -> tuple[int, int] | None:

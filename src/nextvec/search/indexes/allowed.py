@@ -109,13 +109,17 @@ class Allowed:
         return self.rows[np.searchsorted(self.rows, first) :]
 
 
-def range_test(values: NDArray[Any], nulls: Int64, low: Any, high: Any) -> Condition:
-    """Rows whose value [N], int64 or float64, lies from ``low`` to ``high``, without those in ``nulls``."""
-    valid = None
-    if len(nulls):
-        there = np.ones(len(values), np.bool_)
-        there[nulls] = False
-        valid = np.packbits(there, bitorder="little")
+def bits_without(total: int, gone: Int64) -> NDArray[np.uint8] | None:
+    """A bit for each of N rows, lowest first: all but those in ``gone``; None where none is gone."""
+    if not len(gone):
+        return None
+    there = np.ones(total, np.bool_)
+    there[gone] = False
+    return np.packbits(there, bitorder="little")
+
+
+def range_test(values: NDArray[Any], valid: NDArray[np.uint8] | None, low: Any, high: Any) -> Condition:
+    """Rows whose value [N], int64 or float64, lies from ``low`` to ``high`` and whose bit is set (None: all are)."""
     whole = values.dtype == np.int64
     return Condition(
         INTS if whole else FLOATS, values, valid, *((int(low), int(high)) if whole else (float(low), float(high)))
