@@ -14,7 +14,7 @@ from nextvec.search.indexes.approximate import MIN_ROWS
 from nextvec.types import Hits
 
 _BATCH = 50_000
-_RECALLS = (0.95, 0.99)
+_RECALLS = (0.95, 0.97, 0.99)
 
 
 class Nextvec(Engine):
