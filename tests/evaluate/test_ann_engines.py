@@ -137,7 +137,7 @@ def test_the_collection_is_swept_by_recall_where_it_takes_one(tmp_path: Path, mo
 
     monkeypatch.setattr(Collection, "search", search)
     swept = [s for s in Nextvec(tmp_path, {}).settings(10) if not s.ready]
-    assert [s.values for s in swept] == [{"recall": 0.95}, {"recall": 0.99}, {"recall": "exact"}]
+    assert [s.values for s in swept] == [{"recall": 0.95}, {"recall": 0.97}, {"recall": 0.99}, {"recall": "exact"}]
 
 
 def test_an_engine_that_is_not_installed_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
