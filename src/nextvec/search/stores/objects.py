@@ -92,7 +92,9 @@ class ObjectCollection(RemoteCollection):
                 empty = _arrow(wanted).empty_table()
                 dataset = lance.write_dataset(empty, place.uri, mode="create", storage_options=place.options)
             except (OSError, ValueError) as error:
-                if "already exists" not in str(error) and not isinstance(error, CommitConflictError):
+                # Who comes second is told so in two ways: found at once, or when its commit meets the other one.
+                second = "already exists" in str(error) or "commit conflict" in str(error)
+                if not second and not isinstance(error, CommitConflictError):
                     raise
                 dataset, made = _opened(place), False
         collection = cls(place, dataset)
