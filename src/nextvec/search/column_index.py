@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 
 from nextvec.search import filters
 from nextvec.search.filters import Filter, Value
-from nextvec.search.indexes.allowed import Allowed, bits_without, code_test, range_test
+from nextvec.search.indexes.allowed import FEW, Allowed, bits_without, code_test, range_test
 from nextvec.search.schema import ARROW_TYPES
 
 Int64 = NDArray[np.int64]
 
-FEW = 0.125  # share of all rows; for more than this, a pass over the column is as fast
 _DISTINCT = 0.5  # values per row above which a list of rows for each is not worth its memory
 
 

@@ -20,7 +20,7 @@ __all__ = ["Allowed", "Condition"]
 Int64 = NDArray[np.int64]
 
 _SHORT = 1 << 18  # rows
-_FEW = 0.125  # share of all rows; for more than this a pass over the values is as fast as sorting
+FEW = 0.125  # share of all rows; for more than this, a pass over a column is as fast as sorting its rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Allowed:
     @cached_property
     def rows(self) -> Int64:
         """Ascending, int64 [M]."""
-        if self.test is not None and self.count > _FEW * self.total:
+        if self.test is not None and self.count > FEW * self.total:
             return np.flatnonzero(self.test.rows())
         return np.sort(self.listed)
 
