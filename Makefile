@@ -40,6 +40,7 @@ bench: $(VENV)/.ready-test
 	$(BIN)/python benchmarks/papers_views.py --out benchmarks/out/papers_views.json
 	$(BIN)/python benchmarks/layers.py --out benchmarks/out/layers.json
 	$(BIN)/python benchmarks/train.py --out benchmarks/out/train.json
+	$(BIN)/python benchmarks/linear.py --out benchmarks/out/linear.json
 	$(BIN)/python benchmarks/contrastive_memory.py --out benchmarks/out/contrastive_memory.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/vector_codecs.py --out benchmarks/out/vector_codecs.json
 

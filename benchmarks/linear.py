@@ -2,9 +2,9 @@
 
     python benchmarks/linear.py --out benchmarks/out/linear.json
 
-Both take turns on the same arrays, one thread. The ratio is that of the medians, above 1 where ours is faster; the least
-product that is worth oneDNN's call (``_WORTH``) follows from the first rows. On processors where PyTorch's products are
-left alone (Intel's, or no oneDNN) all ratios are 1.
+Both take turns on the same arrays, one thread. The ratio is that of the medians, above 1 where ours is faster; the
+least product that is worth oneDNN's call (``_WORTH``) follows from the first rows. On processors where PyTorch's
+products are left alone (Intel's, or no oneDNN) all ratios are 1.
 """
 
 from __future__ import annotations
@@ -51,9 +51,8 @@ def main() -> None:
     ours._WORTH = 1  # small products too, to see from where on it pays
     results = [ratio(*shape, options.rounds) for shape in SHAPES]
     for result in results:
-        print(
-            f"{result['shape']}  {result['ms']['torch']:.2f} ms, {result['ms']['nextvec']:.2f} ms  {result['ratio']:.2f}x"
-        )
+        torchs, own = result["ms"]["torch"], result["ms"]["nextvec"]
+        print(f"{result['shape']}  {torchs:.2f} ms, {own:.2f} ms  {result['ratio']:.2f}x")
     used = ours.onednn_is_faster()
     write({"benchmark": "linear", "onednn": used, "results": results, "machine": machine()}, options.out)
 
