@@ -18,11 +18,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One build serves old and new processors: the loader takes the version that fits. */
+/* One build serves old and new processors: the loader takes the version that fits. Functions that multiply codes exist
+ * twice besides: BYTES is their version for processors that add up products of bytes in one instruction, a third of
+ * the time; `bytes` says that this is one and is a constant where they are inlined. */
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__)
 #define VERSIONS __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#define BYTES __attribute__((target("arch=x86-64-v4,avx512vnni")))
+#define HAS_BYTES (__builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("avx512vnni"))
 #else
 #define VERSIONS
+#define BYTES
+#define HAS_BYTES 0
 #endif
 #define INLINE static inline __attribute__((always_inline))
 #define LANES 16
@@ -44,6 +50,7 @@ typedef struct {
     float *vector;
     int8_t *code;
     float row_error, row_norm;
+    int32_t shift; /* 128 times the sum of the code */
 } Query;
 
 /* Which rows match. ALL; BITS: a bit per row; INTS, FLOATS: low <= value <= high, and a bit per row in valid unless
@@ -81,9 +88,14 @@ INLINE int matches(const Filter *filter, int64_t row) {
     }
 }
 
-INLINE int32_t dot8(const int8_t *a, const int8_t *b, int64_t dim) {
+INLINE int32_t dot8(const Query *query, const int8_t *code, int64_t dim, const int bytes) {
+    const int8_t *own = query->code;
     int32_t sum = 0;
-    for (int64_t i = 0; i < dim; i++) sum += (int16_t)a[i] * (int16_t)b[i];
+    if (bytes) { /* that instruction wants one side without signs: code + 128 */
+        for (int64_t i = 0; i < dim; i++) sum += (uint8_t)(code[i] ^ 0x80) * (int16_t)own[i];
+        return sum - query->shift;
+    }
+    for (int64_t i = 0; i < dim; i++) sum += (int16_t)own[i] * (int16_t)code[i];
     return sum;
 }
 
@@ -106,6 +118,10 @@ INLINE uint64_t word_sum(const float *vector, int64_t dim) {
         sum += word;
     }
     return sum;
+}
+
+INLINE float near_score(const Rows *rows, const Query *query, int64_t row, const int bytes) {
+    return (float)dot8(query, rows->codes + row * rows->dim, rows->dim, bytes) * rows->scale[row];
 }
 
 INLINE void prefetch_code(const Rows *rows, int64_t row) {
@@ -155,10 +171,12 @@ VERSIONS static void quantise(const float *vector, int64_t dim, Query *query) {
     for (int64_t i = 0; i < dim; i++) largest = fmaxf(largest, fabsf(vector[i]));
     float scale = largest / 127.0f;
     double residual = 0, norm = 0;
+    query->shift = 0;
     for (int64_t i = 0; i < dim; i++) {
         float code = scale > 0 ? nearbyintf(vector[i] / scale) : 0;
         code = fminf(fmaxf(code, -127), 127);
         query->code[i] = (int8_t)code;
+        query->shift += 128 * (int32_t)query->code[i];
         double rest = (double)vector[i] - (double)code * (double)scale;
         residual += rest * rest;
         norm += (double)vector[i] * (double)vector[i];
@@ -189,8 +207,8 @@ INLINE int64_t score(const Rows *rows, const float *vector, const Scored *found,
 }
 
 /* The k best of listed rows, for certain. kept: room for M. Returns how many (-1: damaged); *scored: in float64. */
-VERSIONS static int64_t exact(const Rows *rows, const Query *query, const int64_t *list, int64_t count, int64_t k,
-                              int64_t direct, Scored *kept, Scored *best, int64_t *scored) {
+INLINE int64_t exact(const Rows *rows, const Query *query, const int64_t *list, int64_t count, int64_t k,
+                     int64_t direct, Scored *kept, Scored *best, int64_t *scored, const int bytes) {
     int64_t left = 0;
     if (count <= direct || count <= k) {
         for (int64_t i = 0; i < count; i++) kept[left++] = (Scored){0, (int32_t)list[i]};
@@ -199,7 +217,7 @@ VERSIONS static int64_t exact(const Rows *rows, const Query *query, const int64_
         for (int64_t i = 0; i < count; i++) {
             int64_t row = list[i];
             if (i + 8 < count) prefetch_code(rows, list[i + 8]);
-            float near = (float)dot8(query->code, rows->codes + row * rows->dim, rows->dim) * rows->scale[row];
+            float near = near_score(rows, query, row, bytes);
             float off = query->row_error * rows->error[row] + query->row_norm * rows->norm[row];
             kept[i] = (Scored){near + off, (int32_t)row};
             offer(best, &size, k, (Scored){near - off, (int32_t)row});
@@ -251,14 +269,10 @@ static void give_marks(Marks *marks) {
     spare_marks = marks;
 }
 
-INLINE float near_score(const Rows *rows, const Query *query, int64_t row) {
-    return (float)dot8(query->code, rows->codes + row * rows->dim, rows->dim) * rows->scale[row];
-}
-
 /* From the highest level down, each time to the best neighbour: where the walk begins. */
-INLINE int32_t descend(const Rows *rows, const Graph *graph, const Query *query) {
+INLINE int32_t descend(const Rows *rows, const Graph *graph, const Query *query, const int bytes) {
     int32_t at = (int32_t)graph->entry;
-    float best = near_score(rows, query, at);
+    float best = near_score(rows, query, at, bytes);
     const int32_t *level = graph->upper, *end = graph->upper + graph->upper_size;
     while (level < end) {
         int64_t count = level[0], width = level[1];
@@ -273,7 +287,7 @@ INLINE int32_t descend(const Rows *rows, const Graph *graph, const Query *query)
             if (low >= count || members[low] != at) break;
             for (int64_t i = 0; i < width && links[low * width + i] >= 0; i++) {
                 int32_t other = links[low * width + i];
-                float own = near_score(rows, query, other);
+                float own = near_score(rows, query, other, bytes);
                 if (own > best) best = own, at = other, moved = 1;
             }
         }
@@ -328,13 +342,13 @@ INLINE int64_t reach(const Graph *graph, const Filter *filter, Marks *marks, int
 }
 
 /* Up to `most` candidates, best first, from a pool `wide` rows wide. Room: pool [wide], fresh [2 W]. */
-VERSIONS static int64_t walk(const Rows *rows, const Graph *graph, const Query *query, const Filter *filter,
-                             Marks *marks, int64_t wide, int64_t most, Step *pool, int32_t *fresh, Scored *found) {
+INLINE int64_t walk(const Rows *rows, const Graph *graph, const Query *query, const Filter *filter, Marks *marks,
+                    int64_t wide, int64_t most, Step *pool, int32_t *fresh, Scored *found, const int bytes) {
     int64_t size = 0, done = 0, count = 0;
-    int32_t start = descend(rows, graph, query);
+    int32_t start = descend(rows, graph, query, bytes);
     marks->seen[start] = ++marks->turn;
     int start_matches = matches(filter, start);
-    enter(pool, &size, wide, near_score(rows, query, start), start);
+    enter(pool, &size, wide, near_score(rows, query, start, bytes), start);
     while (done < size) {
         if (pool[done].row < 0) { done++; continue; }
         int32_t at = pool[done].row;
@@ -342,7 +356,7 @@ VERSIONS static int64_t walk(const Rows *rows, const Graph *graph, const Query *
         int64_t new = reach(graph, filter, marks, at, fresh, graph->width), next = done + 1;
         for (int64_t i = 0; i < new; i++) prefetch_code(rows, fresh[i]);
         for (int64_t i = 0; i < new; i++) {
-            int64_t place = enter(pool, &size, wide, near_score(rows, query, fresh[i]), fresh[i]);
+            int64_t place = enter(pool, &size, wide, near_score(rows, query, fresh[i], bytes), fresh[i]);
             if (place < next) next = place;
         }
         done = next;
@@ -364,20 +378,41 @@ typedef struct {
 } Cells;
 
 /* The best `most` of the first `enough` matching rows, cells in the order given. *saw: how many matched. */
-VERSIONS static int64_t scan(const Cells *cells, int64_t dim, const Query *query, const Filter *filter,
-                             const int64_t *nearest, double enough, int64_t most, Scored *found, int64_t *saw) {
+INLINE int64_t scan(const Cells *cells, int64_t dim, const Query *query, const Filter *filter, const int64_t *nearest,
+                    double enough, int64_t most, Scored *found, int64_t *saw, const int bytes) {
     int64_t size = 0, count = 0;
     for (int64_t c = 0; c < cells->cells && (double)count < enough; c++) {
         for (int64_t i = cells->starts[nearest[c]]; i < cells->starts[nearest[c] + 1]; i++) {
             if (!matches(filter, cells->order[i])) continue;
             count++;
-            float own = (float)dot8(query->code, cells->codes + i * dim, dim) * cells->scale[i];
+            float own = (float)dot8(query, cells->codes + i * dim, dim, bytes) * cells->scale[i];
             offer(found, &size, most, (Scored){own, cells->order[i]});
         }
     }
     *saw = count;
     return size;
 }
+
+/* ---------------------------------------------------------------- versions */
+static int has_bytes; /* set once, when the module is loaded */
+
+#define BOTH(name, declared, ...)                                                     \
+    VERSIONS static int64_t name##_any declared { return name(__VA_ARGS__, 0); }      \
+    BYTES static int64_t name##_bytes declared { return name(__VA_ARGS__, 1); }
+
+BOTH(exact,
+     (const Rows *rows, const Query *query, const int64_t *list, int64_t count, int64_t k, int64_t direct, Scored *kept,
+      Scored *best, int64_t *scored),
+     rows, query, list, count, k, direct, kept, best, scored)
+BOTH(walk,
+     (const Rows *rows, const Graph *graph, const Query *query, const Filter *filter, Marks *marks, int64_t wide,
+      int64_t most, Step *pool, int32_t *fresh, Scored *found),
+     rows, graph, query, filter, marks, wide, most, pool, fresh, found)
+BOTH(scan,
+     (const Cells *cells, int64_t dim, const Query *query, const Filter *filter, const int64_t *nearest, double enough,
+      int64_t most, Scored *found, int64_t *saw),
+     cells, dim, query, filter, nearest, enough, most, found, saw)
+#define BEST_OF(name) (has_bytes ? name##_bytes : name##_any)
 
 /* ---------------------------------------------------------------- Python */
 typedef struct {
@@ -642,7 +677,7 @@ static PyObject *call_exact(PyObject *self, PyObject *args) {
     for (int64_t q = 0; there && sound && q < call.count; q++) {
         int64_t scored;
         begin_query(&call, q);
-        int64_t hits = exact(call.rows, &call.query, rows_listed, count, k, direct, call.found, call.best, &scored);
+        int64_t hits = BEST_OF(exact)(call.rows, &call.query, rows_listed, count, k, direct, call.found, call.best, &scored);
         sound = hits >= 0;
         end_query(&call, q, hits, scored);
     }
@@ -680,7 +715,7 @@ static PyObject *call_walk(PyObject *self, PyObject *args) {
                 memset(marks->seen, 0, (size_t)marks->rows * sizeof *marks->seen);
                 marks->turn = 0;
             }
-            int64_t count = walk(call.rows, graph, &call.query, filter, marks, wide, most, pool, fresh, call.found);
+            int64_t count = BEST_OF(walk)(call.rows, graph, &call.query, filter, marks, wide, most, pool, fresh, call.found);
             int64_t hits = rescore(&call, count);
             sound = hits >= 0;
             end_query(&call, q, hits, count);
@@ -719,7 +754,7 @@ static PyObject *call_scan(PyObject *self, PyObject *args) {
     Py_BEGIN_ALLOW_THREADS;
     int64_t saw;
     begin_query(&call, 0);
-    int64_t count = scan(cells, call.rows->dim, &call.query, filter, order, enough, most, call.found, &saw);
+    int64_t count = BEST_OF(scan)(cells, call.rows->dim, &call.query, filter, order, enough, most, call.found, &saw);
     int64_t hits = rescore(&call, count);
     sound = hits >= 0;
     end_query(&call, 0, hits, saw);
@@ -858,6 +893,7 @@ PyMODINIT_FUNC PyInit__kernels(void) {
     static PyType_Slot slots[] = {{Py_tp_dealloc, held_dealloc}, {0, NULL}};
     static PyType_Spec spec = {"nextvec.search.native._kernels.Held", sizeof(Held), 0,
                                Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};
+    has_bytes = HAS_BYTES;
     held_type = (PyTypeObject *)PyType_FromSpec(&spec);
     return held_type ? PyModule_Create(&module) : NULL;
 }
