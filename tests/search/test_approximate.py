@@ -15,7 +15,7 @@ from nextvec.search.indexes import approximate, codes
 from nextvec.search.indexes import exact as exact_module
 from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.approximate import ApproximateFiles
-from nextvec.search.indexes.cells import build_cells, cell_count, nearest, search_cells
+from nextvec.search.indexes.cells import build_cells, cell_count, look, search_cells
 from nextvec.search.indexes.exact import ExactIndex
 from nextvec.search.indexes.rows import in_memory
 from nextvec.search.planner import Watch
@@ -263,9 +263,10 @@ def test_cells_that_give_every_row_give_the_exact_answer(kernels: str, monkeypat
     assert np.array_equal(cells.order[cells.places], np.arange(2_000))
     for taken in (None, np.arange(0, 2_000, 3), np.arange(0, 2_000, 300), np.zeros(0, np.int64)):
         allowed = None if taken is None else Allowed(2_000, rows=taken)
-        for query in QUERIES[:5]:
-            truth = exact.search(query[None], 10, taken)[0]
-            found = search_cells(cells, exact, query, 10, allowed, nearest(cells, query), rows=2_000)
+        truths = exact.search(QUERIES[:5], 10, taken)
+        order, _ = look(cells, QUERIES[:5], allowed)
+        every = search_cells(cells, exact, QUERIES[:5], 10, allowed, order, rows=np.full(5, 2_000.0))
+        for found, truth in zip(every, truths, strict=True):
             assert found.rows.tolist() == truth.rows.tolist() and found.scores.tolist() == truth.scores.tolist()
 
 

@@ -154,17 +154,60 @@ def test_every_kind_of_filter_is_the_mask_that_it_stands_for(
         with pytest.raises(ValueError, match="room"):
             kernels.bits(allowed.native, bits[:-1])
     truth = index.search(queries, 10, np.flatnonzero(mask))
-    order = cells.nearest(own, queries[0])
-    seen, matching = kernels.share(own.native, allowed.native, order, N)
-    assert (seen, matching) == (N, mask.sum())
+    order, counts = np.empty((40, len(own.means)), np.int64), np.empty((40, 2), np.int64)
+    kernels.near(own.native, allowed.native, queries, N, order, counts)
+    assert (counts == (N, mask.sum())).all()
     hits = 0
     for found, true in zip(graph.search_graph(links, index, queries, 10, allowed, width=128), truth, strict=True):
         assert mask[found.rows].all() and len(set(found.rows.tolist())) == len(found.rows) == 10
         hits += len(set(found.rows.tolist()) & set(true.rows.tolist()))
     assert hits >= 0.95 * 400
-    for query, true in zip(queries[:5], truth, strict=False):
-        found = cells.search_cells(own, index, query, 10, allowed, cells.nearest(own, query), rows=N)
+    everything = cells.search_cells(own, index, queries, 10, allowed, order, rows=np.full(40, float(N)))
+    for found, true in zip(everything, truth, strict=True):
         assert found.rows.tolist() == true.rows.tolist() and found.scores.tolist() == true.scores.tolist()
+
+
+def test_the_cells_of_the_best_means_come_first(grown: tuple[ExactIndex, graph.Graph, cells.Cells]) -> None:
+    _, _, own = grown
+    queries = np.concatenate([made(9, 40), -own.means[:3]])  # the last ones with scores below 0
+    order, share = cells.look(own, queries)
+    assert (share == 1).all()
+    assert (np.sort(order, axis=1) == np.arange(len(own.means))).all()
+    scores = np.take_along_axis(queries @ own.means.T, order, axis=1)
+    width = np.ptp(scores, axis=1, keepdims=True)
+    assert (np.diff(scores, axis=1) <= 0.05 * width).all()  # as far as int8 tells them apart
+    half = Allowed(N, rows=np.flatnonzero(np.arange(N) % 2))
+    assert np.allclose(cells.look(own, queries, half)[1], 0.5, atol=0.2)
+
+
+def test_each_query_of_a_batch_looks_as_far_as_it_was_told(grown: tuple[ExactIndex, graph.Graph, cells.Cells]) -> None:
+    index, links, own = grown
+    queries, rows, widths = made(9, 6), np.array([10.0, 50, 100, 400, 1_000, N]), np.array([10, 20, 40, 80, 160, 320])
+    order, _ = cells.look(own, queries)
+    scanned = cells.search_cells(own, index, queries, 10, None, order, rows=rows)
+    walked = graph.search_graph(links, index, queries, 10, None, width=widths)
+    for i in range(6):
+        part = slice(i, i + 1)
+        (one,) = cells.search_cells(own, index, queries[part], 10, None, order[part], rows=rows[part])
+        assert scanned[i].rows.tolist() == one.rows.tolist() and scanned[i].reranked == one.reranked >= rows[i]
+        (one,) = graph.search_graph(links, index, queries[part], 10, None, width=int(widths[i]))
+        assert walked[i].rows.tolist() == one.rows.tolist() and walked[i].plan == one.plan
+
+
+def test_orders_and_widths_that_do_not_fit_are_refused(grown: tuple[ExactIndex, graph.Graph, cells.Cells]) -> None:
+    index, links, own = grown
+    query, out, one = made(9, 1), outputs(1, 5), np.ones(1)
+    order, _ = cells.look(own, query)
+    for bad in (order[:, :-1], order + len(own.means), order - 1, np.repeat(order, 2, axis=0)):
+        with pytest.raises(ValueError, match="order"):
+            kernels.scan(index.native, own.native, None, query, np.ascontiguousarray(bad), one, 5, 20, out)
+    with pytest.raises(ValueError, match="order"):
+        kernels.scan(index.native, own.native, None, query, order, np.ones(2), 5, 20, out)
+    for widths in ([], [0], [-1], [2**40], [5, 5]):
+        with pytest.raises(ValueError, match="width"):
+            kernels.walk(index.native, links.native, None, query, np.array(widths, np.int64), 5, 20, out)
+    with pytest.raises(ValueError, match="fit"):
+        kernels.near(own.native, None, query, 5, np.empty((2, len(own.means)), np.int64), np.empty((1, 2), np.int64))
 
 
 def test_a_walk_without_matches_near_gives_what_it_met_and_one_that_is_wide_enough_all(
@@ -323,7 +366,7 @@ def test_bits_past_the_end_do_not_match() -> None:
     bits = np.packbits(np.ones(9, np.bool_), bitorder="little")
     filter_ = kernels.filter(BITS, bits, None, 0, 0, 9)  # knows 9 of the 10 rows
     out = outputs(1, 10)
-    assert kernels.walk(index.native, own.native, filter_, made(9, 1), 10, 10, 10, out)
+    assert kernels.walk(index.native, own.native, filter_, made(9, 1), np.array([10]), 10, 10, out)
     assert out[2][0, 0] == 9 and 9 not in out[0][0, :9].tolist()
 
 

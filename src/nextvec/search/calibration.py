@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.search.indexes.allowed import Allowed
-from nextvec.search.indexes.cells import Cells, nearest, prepare, search_cells, seen_by
+from nextvec.search.indexes.cells import Cells, look, prepare, search_cells, seen_by
 from nextvec.search.indexes.exact import GATHER_SHARE, ExactIndex
 from nextvec.search.indexes.graph import Graph, search_graph
 
@@ -92,9 +92,14 @@ class Calibration:
         return start + slope * amount
 
     def at_share(self, name: str, share: float, amount: float) -> float:
-        """Predicted milliseconds of a way that looks for matches, at the nearest share that was measured."""
-        known = min(SHARES, key=lambda one: abs(math.log(one / max(share, SHARES[-1]))))
-        return self.line(f"{name} {known}", amount)
+        """Predicted milliseconds of a way that looks for matches, between the shares that were measured."""
+        share = min(max(share, SHARES[-1]), SHARES[0])
+        after = next(i for i, known in enumerate(SHARES) if known <= share)
+        own = self.line(f"{name} {SHARES[after]}", amount)
+        if SHARES[after] == share:
+            return own
+        part = math.log(share / SHARES[after]) / math.log(SHARES[after - 1] / SHARES[after])
+        return own + part * (self.line(f"{name} {SHARES[after - 1]}", amount) - own)
 
     def to_json(self) -> dict[str, Any]:
         """For a JSON file."""
@@ -172,8 +177,8 @@ def _needed(exact: ExactIndex, cells: Cells, queries: Float32, k: int, allowed: 
     filter_ = prepare(cells, allowed)
     cell_of = np.searchsorted(cells.starts, cells.places, side="right") - 1
     found = []
-    for query, best in zip(queries, exact.search(queries, k, None if allowed is None else allowed.rows), strict=True):
-        order = nearest(cells, query)
+    best_of = exact.search(queries, k, None if allowed is None else allowed.rows)
+    for order, best in zip(look(cells, queries)[0], best_of, strict=True):
         rank = np.empty(len(order), np.int64)
         rank[order] = np.arange(len(rank))
         inside = best.rows[best.rows < len(cells)]
@@ -246,13 +251,14 @@ def _costs(
 
     for share, allowed in zip(SHARES, filters, strict=True):
 
-        def look(query: Float32, amount: float, allowed: Allowed | None = allowed) -> object:
-            return search_cells(cells, exact, query[0], k, allowed, nearest(cells, query[0]), rows=amount)
+        def scan(query: Float32, amount: float, allowed: Allowed | None = allowed) -> object:
+            order, _ = look(cells, query, allowed)
+            return search_cells(cells, exact, query, k, allowed, order, rows=np.array([amount]))
 
         def walk(query: Float32, amount: float, allowed: Allowed | None = allowed) -> object:
             return search_graph(cast(Graph, graph), exact, query, k, allowed, width=int(amount))
 
-        costs[f"cells {share}"] = line(look, share * total / 100, share * total / 10)
+        costs[f"cells {share}"] = line(scan, share * total / 100, share * total / 10)
         if graph is not None:
             costs[f"graph {share}"] = line(walk, 16, 128)
     return costs

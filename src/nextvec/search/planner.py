@@ -19,24 +19,22 @@ import functools
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.approximate import Approximate
-from nextvec.search.indexes.cells import nearest, search_cells, share_near
+from nextvec.search.indexes.cells import look, search_cells
 from nextvec.search.indexes.exact import DIRECT, GATHER_SHARE, ExactIndex, Found, spread, workers
 from nextvec.search.indexes.graph import search_graph
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 AMPLE = 4  # matches in the neighbourhood per hit asked for; where there are fewer, the exact index answers
 WIDEST = 2_048  # of a walk through the graph
@@ -118,10 +116,10 @@ class Planner:
         near, total = self.approximate, len(self.exact.rows)
         matches = total if allowed is None else allowed.count
         if recall is None or near is None or matches <= DIRECT or k * 4 >= matches:
-            found = self.exact.among(queries, k, allowed)
+            answers = self.exact.among(queries, k, allowed)
             if recall is None or not told:
-                return found
-            return [replace(one, told={"why": self._why(matches, k)}) for one in found]
+                return answers
+            return [replace(one, told={"why": self._why(matches, k)}) for one in answers]
         target = near.calibration.target(recall)
         if target is None:
             why = {"why": f"no approximate way reached a recall of {recall} when it was calibrated"}
@@ -130,35 +128,70 @@ class Planner:
         ways = self._ways(near, k, target, matches, matches / total, alone)
         if ways[0].name == "exact" and matches < GATHER_SHARE * total:
             # Not worth a look at the neighbourhood, where they are few: gathering them is as fast.
-            found = self.exact.among(queries, k, allowed)
-            return [replace(one, told=_told(ways)) for one in found] if told else found
-        plans = [(ways, None)] * len(queries)  # type: list[tuple[list[Way], Int64 | None]]
-        if allowed is not None:
-            plan = functools.partial(self._plan, near, allowed, k, target, alone)
-            plans = _each(plan, list(queries), alone)
-        found = self._run(near, queries, k, allowed, plans, alone)
+            answers = self.exact.among(queries, k, allowed)
+            return [replace(one, told=_told(ways)) for one in answers] if told else answers
+        answer = functools.partial(self._part, near, k, target, allowed, ways, alone)
+        plans, found = answer(queries) if alone else _in_parts(answer, queries)
+        want = k if allowed is None else min(k, matches)
+        # Planned so, or fewer hits than there are matches: the exact index is never wrong.
+        left = [i for i, one in enumerate(found) if one is None or len(one.rows) < want]
+        if left:
+            for i, one in zip(left, self.exact.among(queries[left], k, allowed), strict=True):
+                found[i] = one
+        answers = [one for one in found if one is not None]
         self._searching += time.perf_counter() - began
-        if self._checking <= _CHECKS * self._searching and found[0].plan.startswith(plans[0][0][0].name):
-            self._sample(queries[0], k, allowed, target, plans[0][0][0].name, found[0])
+        if self._checking <= _CHECKS * self._searching and answers[0].plan.startswith(plans[0][0].name):
+            self._sample(queries[0], k, allowed, target, plans[0][0].name, answers[0])
         if not told:
-            return found
-        return [replace(one, told=_told(ways)) for one, (ways, _) in zip(found, plans, strict=True)]
+            return answers
+        return [replace(one, told=_told(own)) for one, own in zip(answers, plans, strict=True)]
 
     def _why(self, matches: int, k: int) -> str:
         if self.approximate is None:
             return "no approximate index: Collection.index() makes one"
         return f"{matches} matches for k={k}: fewer than an approximate way pays for"
 
-    def _plan(
-        self, near: Approximate, allowed: Allowed, k: int, target: float, alone: bool, query: Float32
-    ) -> tuple[list[Way], Int64 | None]:
-        """The ways for one query, the cheapest first, and the order of the cells."""
-        order = nearest(near.cells, query)
-        local = share_near(near.cells, order, allowed)
-        if local * near.cells.near < AMPLE * k:
+    def _part(
+        self,
+        near: Approximate,
+        k: int,
+        target: float,
+        allowed: Allowed | None,
+        ways: list[Way],
+        alone: bool,
+        queries: Float32,
+    ) -> tuple[list[list[Way]], list[Found | None]]:
+        """For each query, by one thread: its ways, the cheapest first (``ways`` where there is no filter), and what
+        that one found; None where it is the exact index."""
+        order = None
+        plans = [ways] * len(queries)
+        if allowed is not None or ways[0].name == "cells":
+            order, shares = look(near.cells, queries, allowed)
+        if allowed is not None:
+            plans = [self._plan(near, allowed, k, target, alone, share) for share in shares.tolist()]
+        found: list[Found | None] = [None] * len(queries)
+        for name in ("graph", "cells"):
+            numbers = [i for i, own in enumerate(plans) if own[0].name == name]
+            if not numbers:
+                continue
+            every = len(numbers) == len(queries)
+            part = queries if every else queries[numbers]
+            amounts = np.array([plans[i][0].amount for i in numbers])
+            if name == "graph" and near.graph is not None:
+                results = search_graph(near.graph, self.exact, part, k, allowed, width=amounts.astype(np.int64))
+            elif order is not None:
+                own = order if every else order[numbers]
+                results = search_cells(near.cells, self.exact, part, k, allowed, own, rows=amounts)
+            for i, one in zip(numbers, results, strict=True):
+                found[i] = one
+        return plans, found
+
+    def _plan(self, near: Approximate, allowed: Allowed, k: int, target: float, alone: bool, share: float) -> list[Way]:
+        """The ways for a query of whose neighbours this share matches, the cheapest first."""
+        if share * near.cells.near < AMPLE * k:
             cost = near.calibration.exact(allowed.count, len(self.exact.rows), alone)
-            return [Way("exact", allowed.count, cost)], order
-        return self._ways(near, k, target, allowed.count, local, alone), order
+            return [Way("exact", allowed.count, cost)]
+        return self._ways(near, k, target, allowed.count, share, alone)
 
     def _ways(self, near: Approximate, k: int, target: float, matches: int, share: float, alone: bool) -> list[Way]:
         """The ways where ``share`` of the rows near the query match, the cheapest first."""
@@ -196,36 +229,6 @@ class Planner:
                 ways.append(Way("graph", wide, cost.at_share("graph", share, wide) / threads))
         return sorted(ways, key=lambda way: way.cost)
 
-    def _run(
-        self,
-        near: Approximate,
-        queries: Float32,
-        k: int,
-        allowed: Allowed | None,
-        plans: list[tuple[list[Way], Int64 | None]],
-        alone: bool,
-    ) -> list[Found]:
-        want = k if allowed is None else min(k, allowed.count)
-        answers: dict[int, Found] = {}
-
-        def answer(numbers: list[int]) -> list[tuple[int, Found]]:
-            (way, *_), order = plans[numbers[0]]
-            part = queries if len(numbers) == len(queries) else queries[numbers]
-            if way.name == "graph" and near.graph is not None:
-                found = search_graph(near.graph, self.exact, part, k, allowed, width=int(way.amount))
-            else:
-                order = nearest(near.cells, part[0]) if order is None else order
-                found = [search_cells(near.cells, self.exact, part[0], k, allowed, order, rows=way.amount)]
-            return list(zip(numbers, found, strict=True))
-
-        for done in _each(answer, _tasks([ways[0] for ways, _ in plans], alone), alone):
-            answers.update((number, found) for number, found in done if len(found.rows) >= want)
-        left = [number for number in range(len(queries)) if number not in answers]
-        if left:
-            # Planned so, or fewer hits than there are matches: the exact index is never wrong.
-            answers.update(zip(left, self.exact.among(queries[left], k, allowed), strict=True))
-        return [answers[number] for number in range(len(queries))]
-
     def _sample(self, query: Float32, k: int, allowed: Allowed | None, target: float, way: str, found: Found) -> None:
         """Have one answer checked in the background. Until it is, no other one is handed in."""
         with self._lock:
@@ -246,22 +249,6 @@ class Planner:
             self._checking = spent + time.perf_counter() - began
 
 
-def _tasks(ways: list[Way], alone: bool) -> list[list[int]]:
-    """Numbers of the queries that one call answers: one for cells, those of one width for the graph, in as many parts
-    as there are threads. Those of the exact index are not among them."""
-    if len(ways) == 1:
-        return [] if ways[0].name == "exact" else [[0]]
-    tasks = [[number] for number, way in enumerate(ways) if way.name == "cells"]
-    walks: dict[float, list[int]] = {}
-    for number, way in enumerate(ways):
-        if way.name == "graph":
-            walks.setdefault(way.amount, []).append(number)
-    parts = 1 if alone else workers()
-    for numbers in walks.values():
-        tasks += [numbers[part::parts] for part in range(min(parts, len(numbers)))]
-    return tasks
-
-
 def _told(ways: list[Way]) -> dict[str, Any]:
     """For ``explain``."""
     return {
@@ -270,12 +257,15 @@ def _told(ways: list[Way]) -> dict[str, Any]:
     }
 
 
-def _each(task: Callable[[Item], Result], items: Sequence[Item], alone: bool) -> list[Result]:
-    """``task`` of every item, in order, by all threads unless ``alone``."""
-    if alone:
-        return [task(item) for item in items]
-    done = dict(spread(lambda place: (place, task(items[place])), range(len(items))))
-    return [done[place] for place in range(len(items))]
+def _in_parts(
+    answer: Callable[[Float32], tuple[list[list[Way]], list[Found | None]]], queries: Float32
+) -> tuple[list[list[Way]], list[Found | None]]:
+    """``answer`` of all queries, by as many threads as there are."""
+    parts = min(workers(), len(queries))
+    edges = [len(queries) * part // parts for part in range(parts + 1)]
+    done = dict(spread(lambda part: (part, answer(queries[edges[part] : edges[part + 1]])), range(parts)))
+    plans, found = zip(*(done[part] for part in range(parts)), strict=True)
+    return [own for part in plans for own in part], [own for part in found for own in part]
 
 
 @functools.cache

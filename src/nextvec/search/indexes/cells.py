@@ -28,6 +28,7 @@ from nextvec.search.native import kernels, outputs
 Int64 = NDArray[np.int64]
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 
 SPARE = 3  # candidates re-scored per hit asked for: int8 scores order near ties wrongly
 _NEAR_SHARE, _NEAR_ROWS = 0.02, 4_096
@@ -53,8 +54,11 @@ class Cells:
 
     @cached_property
     def native(self) -> Any:
-        """For the kernel. ValueError where they hold rows that are not there."""
-        return kernels.cells(self.order, self.starts, self.codes, self.scale, self.codes.shape[1])
+        """For the kernels. ValueError where they hold rows that are not there."""
+        means = codes.quantise(self.means)
+        return kernels.cells(
+            self.order, self.starts, self.codes, self.scale, means.codes, means.scale, self.codes.shape[1]
+        )
 
     @property
     def near(self) -> int:
@@ -130,22 +134,20 @@ def prepare(cells: Cells, allowed: Allowed | None) -> Prepared:
     return Prepared(places, np.searchsorted(places, cells.starts))
 
 
-def nearest(cells: Cells, query: Float32) -> Int64:
-    """The cells, nearest to float32 [D] first: [C]."""
-    order: Int64 = np.argsort(-(cells.means @ query))
-    return order
-
-
-def share_near(cells: Cells, order: Int64, allowed: Allowed) -> float:
-    """The share of the rows in the neighbourhood that match. order: the cells, nearest first."""
+def look(cells: Cells, queries: Float32, allowed: Allowed | None = None) -> tuple[Int64, NDArray[np.float64]]:
+    """For each of float32 [Q, D]: the cells, nearest first, int64 [Q, C]; the share of the rows near it that match,
+    float64 [Q]."""
+    order, counts = np.empty((len(queries), len(cells.means)), np.int64), np.empty((len(queries), 2), np.int64)
     if kernels is not None:
-        rows, matching = kernels.share(cells.native, allowed.native, order, cells.near)
+        kernels.near(cells.native, None if allowed is None else allowed.native, queries, cells.near, order, counts)
     else:
-        ends = np.cumsum(cells.starts[order + 1] - cells.starts[order])
-        count = int(np.searchsorted(ends, cells.near)) + 1
-        near = np.concatenate([cells.order[cells.starts[cell] : cells.starts[cell + 1]] for cell in order[:count]])
-        rows, matching = len(near), np.count_nonzero(allowed.mask[near])
-    return (int(matching) + 1) / (int(rows) + 1)
+        order[:] = np.argsort(-(queries @ cells.means.T), axis=1, kind="stable")
+        for own, count in zip(order, counts, strict=True):
+            ends = np.cumsum(cells.starts[own + 1] - cells.starts[own])
+            some = own[: int(np.searchsorted(ends, cells.near)) + 1]
+            near = np.concatenate([cells.order[cells.starts[cell] : cells.starts[cell + 1]] for cell in some])
+            count[:] = len(near), len(near) if allowed is None else np.count_nonzero(allowed.mask[near])
+    return order, (counts[:, 1] + 1) / (counts[:, 0] + 1)
 
 
 def seen_by(filter_: Prepared, order: Int64) -> Int64:
@@ -154,29 +156,34 @@ def seen_by(filter_: Prepared, order: Int64) -> Int64:
 
 
 def search_cells(
-    cells: Cells, exact: ExactIndex, query: Float32, k: int, allowed: Allowed | None, order: Int64, *, rows: float
-) -> Found:
-    """The best k among the ``rows`` matching rows of float32 [D] that are nearest by cell, and all that came later.
-    order [C]: the cells, nearest first.
+    cells: Cells, exact: ExactIndex, queries: Float32, k: int, allowed: Allowed | None, order: Int64, *, rows: Float64
+) -> list[Found]:
+    """For each of float32 [Q, D] the best k among the ``rows`` [Q] matching rows that are nearest to it by cell, and
+    all that came later. order [Q, C]: the cells, nearest first.
 
     Scores are those of the exact index. There may be fewer hits than that where ``rows`` < k.
     """
-    look = _scan if exact.native is not None else _scan_by_numpy
-    found = look(cells, exact, query, k, allowed, order, rows)
+    if exact.native is not None:
+        found = _scan(cells, exact, queries, k, allowed, order, rows)
+    else:
+        each = zip(queries, order, rows.tolist(), strict=True)
+        found = [_scan_by_numpy(cells, exact, query, k, allowed, own, enough) for query, own, enough in each]
     late = late_rows(allowed, len(cells), len(exact.rows))
-    return with_late(exact, query[None], k, [found], late)[0] if len(late) else found
+    return with_late(exact, queries, k, found, late) if len(late) else found
 
 
 def _scan(
-    cells: Cells, exact: ExactIndex, query: Float32, k: int, allowed: Allowed | None, order: Int64, rows: float
-) -> Found:
-    out = outputs(1, k)
+    cells: Cells, exact: ExactIndex, queries: Float32, k: int, allowed: Allowed | None, order: Int64, rows: Float64
+) -> list[Found]:
+    out = outputs(len(queries), k)
     filter_ = None if allowed is None else allowed.native
-    whole = kernels.scan(exact.native, cells.native, filter_, query, order, float(rows), k, SPARE * k + 8, out)
-    if not whole:
+    if not kernels.scan(exact.native, cells.native, filter_, queries, order, rows, k, SPARE * k + 8, out):
         raise Damaged("rows differ from what was written")
-    hits, scanned = out[2][0].tolist()
-    return Found(out[0][0, :hits], out[1][0, :hits], f"cells, {scanned:,} rows scanned", scanned)
+    hits, scores, counts = out
+    return [
+        Found(hits[i, :n], scores[i, :n], f"cells, {scanned:,} rows scanned", scanned)
+        for i, (n, scanned) in enumerate(counts.tolist())
+    ]
 
 
 def _scan_by_numpy(

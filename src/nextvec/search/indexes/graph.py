@@ -96,18 +96,21 @@ def links_of(graph: Any) -> Graph:
 
 
 def search_graph(
-    graph: Graph, exact: ExactIndex, queries: Float32, k: int, allowed: Allowed | None, *, width: int
+    graph: Graph, exact: ExactIndex, queries: Float32, k: int, allowed: Allowed | None, *, width: int | Int64
 ) -> list[Found]:
     """For each of float32 [Q, D] the best rows found that match, at most k: fewer where the walk met fewer. Allowed
-    rows that came after the graph are all looked at. Scores are the exact index's. Needs the compiled kernels."""
-    wanted = min(SPARE * k + 4, max(width, k))
+    rows that came after the graph are all looked at. Scores are the exact index's. width: of all walks or of each, [Q].
+    Needs the compiled kernels."""
+    widths = np.maximum(np.broadcast_to(width, len(queries)), k).astype(np.int64)
     out = outputs(len(queries), k)
     filter_ = None if allowed is None else allowed.native
-    if not kernels.walk(exact.native, graph.native, filter_, queries, k, max(width, k), wanted, out):
+    if not kernels.walk(exact.native, graph.native, filter_, queries, widths, k, SPARE * k + 4, out):
         raise Damaged("rows differ from what was written")
     rows, scores, counts = out
-    plan = f"graph, width {width}"
-    found = [Found(rows[i, :n], scores[i, :n], plan, m) for i, (n, m) in enumerate(counts.tolist())]
+    found = [
+        Found(rows[i, :n], scores[i, :n], f"graph, width {wide}", m)
+        for i, ((n, m), wide) in enumerate(zip(counts.tolist(), widths.tolist(), strict=True))
+    ]
     late = late_rows(allowed, len(graph), len(exact.rows))
     return with_late(exact, queries, k, found, late) if len(late) else found
 

@@ -2,7 +2,8 @@
  *
  *   exact   the k best of listed rows: int8 codes rule rows out with certainty, the rest is scored in float64
  *   walk    candidates from a graph, through rows that match a filter (two hops where a neighbour does not match)
- *   scan    candidates from cells (an inverted file), among rows that match
+ *   near    the cells (an inverted file), nearest first, and how many rows of the nearest ones match
+ *   scan    candidates from cells, among rows that match
  *
  * A row x is stored as float32 and as scale * code with |x - scale * code| <= error and |x| <= norm; see
  * indexes/codes.py for the bound. Candidates are ranked by int8 scores and scored in float64 afterwards.
@@ -374,18 +375,65 @@ typedef struct {
     const int64_t *starts; /* [C + 1] */
     const int8_t *codes;   /* [N, D] in that order */
     const float *scale;
-    int64_t cells;
+    const int8_t *means;   /* [C, D] codes of the cells' means */
+    const float *means_scale;
+    int64_t cells, dim;
 } Cells;
 
+typedef struct {
+    uint32_t key;
+    int32_t cell;
+} Keyed;
+
+/* By key, equal ones as they were: byte by byte, there and back again. */
+INLINE void sort_keyed(Keyed *items, Keyed *room, int64_t count) {
+    for (int shift = 0; shift < 32; shift += 8) {
+        int32_t at[256] = {0}, before = 0;
+        for (int64_t i = 0; i < count; i++) at[(items[i].key >> shift) & 255]++;
+        for (int i = 0; i < 256; i++) {
+            int32_t own = at[i];
+            at[i] = before;
+            before += own;
+        }
+        for (int64_t i = 0; i < count; i++) room[at[(items[i].key >> shift) & 255]++] = items[i];
+        Keyed *swapped = items;
+        items = room, room = swapped;
+    }
+}
+
+/* The cells, that of the best mean first. Room: items [2 C]. */
+INLINE int64_t rank(const Cells *cells, const Query *query, Keyed *items, int64_t *order, const int bytes) {
+    for (int64_t c = 0; c < cells->cells; c++) {
+        float own = (float)dot8(query, cells->means + c * cells->dim, cells->dim, bytes) * cells->means_scale[c];
+        uint32_t word;
+        memcpy(&word, &own, 4);
+        items[c] = (Keyed){word >> 31 ? word : ~word & UINT32_C(0x7fffffff), (int32_t)c}; /* the largest first */
+    }
+    sort_keyed(items, items + cells->cells, cells->cells);
+    for (int64_t c = 0; c < cells->cells; c++) order[c] = items[c].cell;
+    return cells->cells;
+}
+
+/* Rows of the nearest cells, at least `enough`, and how many of them match. */
+INLINE void share(const Cells *cells, const Filter *filter, const int64_t *order, int64_t enough, int64_t *counts) {
+    int64_t rows = 0, matching = 0;
+    for (int64_t c = 0; c < cells->cells && rows < enough; c++) {
+        int64_t first = cells->starts[order[c]], end = cells->starts[order[c] + 1];
+        for (int64_t i = first; i < end; i++) matching += matches(filter, cells->order[i]);
+        rows += end - first;
+    }
+    counts[0] = rows, counts[1] = matching;
+}
+
 /* The best `most` of the first `enough` matching rows, cells in the order given. *saw: how many matched. */
-INLINE int64_t scan(const Cells *cells, int64_t dim, const Query *query, const Filter *filter, const int64_t *nearest,
-                    double enough, int64_t most, Scored *found, int64_t *saw, const int bytes) {
+INLINE int64_t scan(const Cells *cells, const Query *query, const Filter *filter, const int64_t *nearest, double enough,
+                    int64_t most, Scored *found, int64_t *saw, const int bytes) {
     int64_t size = 0, count = 0;
     for (int64_t c = 0; c < cells->cells && (double)count < enough; c++) {
         for (int64_t i = cells->starts[nearest[c]]; i < cells->starts[nearest[c] + 1]; i++) {
             if (!matches(filter, cells->order[i])) continue;
             count++;
-            float own = (float)dot8(query, cells->codes + i * dim, dim, bytes) * cells->scale[i];
+            float own = (float)dot8(query, cells->codes + i * cells->dim, cells->dim, bytes) * cells->scale[i];
             offer(found, &size, most, (Scored){own, cells->order[i]});
         }
     }
@@ -409,9 +457,10 @@ BOTH(walk,
       int64_t most, Step *pool, int32_t *fresh, Scored *found),
      rows, graph, query, filter, marks, wide, most, pool, fresh, found)
 BOTH(scan,
-     (const Cells *cells, int64_t dim, const Query *query, const Filter *filter, const int64_t *nearest, double enough,
-      int64_t most, Scored *found, int64_t *saw),
-     cells, dim, query, filter, nearest, enough, most, found, saw)
+     (const Cells *cells, const Query *query, const Filter *filter, const int64_t *nearest, double enough, int64_t most,
+      Scored *found, int64_t *saw),
+     cells, query, filter, nearest, enough, most, found, saw)
+BOTH(rank, (const Cells *cells, const Query *query, Keyed *items, int64_t *order), cells, query, items, order)
 #define BEST_OF(name) (has_bytes ? name##_bytes : name##_any)
 
 /* ---------------------------------------------------------------- Python */
@@ -527,18 +576,21 @@ static PyObject *make_graph(PyObject *self, PyObject *args) {
 
 static PyObject *make_cells(PyObject *self, PyObject *args) {
     (void)self;
-    PyObject *order, *starts, *codes, *scale;
+    PyObject *order, *starts, *codes, *scale, *means, *means_scale;
     Py_ssize_t dim;
-    if (!PyArg_ParseTuple(args, "OOOOn", &order, &starts, &codes, &scale, &dim)) return NULL;
+    if (!PyArg_ParseTuple(args, "OOOOOOn", &order, &starts, &codes, &scale, &means, &means_scale, &dim)) return NULL;
     Held *held = new_held(CELLS);
     if (!held) return NULL;
     Cells *cells = &held->is.cells;
+    cells->dim = dim;
     if (dim < 1 || !(cells->order = keep(held, order, -1, 4, "order"))) return failed(held);
     int64_t rows = kept_bytes(held) / 4;
     if (!(cells->starts = keep(held, starts, -1, 8, "starts"))) return failed(held);
     cells->cells = kept_bytes(held) / 8 - 1;
     if (!(cells->codes = keep(held, codes, rows * dim, 1, "codes")) ||
-        !(cells->scale = keep(held, scale, rows, 4, "scale")))
+        !(cells->scale = keep(held, scale, rows, 4, "scale")) ||
+        !(cells->means = keep(held, means, cells->cells * dim, 1, "means")) ||
+        !(cells->means_scale = keep(held, means_scale, cells->cells, 4, "scale of the means")))
         return failed(held);
     int sound = cells->cells >= 0 && cells->starts[0] == 0 && cells->starts[cells->cells] == rows;
     for (int64_t c = 0; sound && c < cells->cells; c++) sound = cells->starts[c] <= cells->starts[c + 1];
@@ -686,22 +738,33 @@ static PyObject *call_exact(PyObject *self, PyObject *args) {
     return end(&call, sound);
 }
 
-/* walk(rows, graph, filter or None, queries, k, wide, most, out) -> the same */
+/* walk(rows, graph, filter or None, queries, widths int64 [Q], k, most, out) -> the same; of a query at most as many
+ * candidates as its walk is wide */
 static PyObject *call_walk(PyObject *self, PyObject *args) {
     (void)self;
-    PyObject *rows, *graph_object, *filter_object, *queries, *out;
-    Py_ssize_t k, wide, most;
+    PyObject *rows, *graph_object, *filter_object, *queries, *widths_object, *out;
+    Py_ssize_t k, most;
     Call call = {0};
-    if (!PyArg_ParseTuple(args, "OOOOnnnO", &rows, &graph_object, &filter_object, &queries, &k, &wide, &most, &out))
+    if (!PyArg_ParseTuple(args, "OOOOOnnO", &rows, &graph_object, &filter_object, &queries, &widths_object, &k, &most,
+                          &out))
         return NULL;
     const Graph *graph = held_as(graph_object, GRAPH);
     const Filter all = {0}, *filter = filter_object == Py_None ? &all : held_as(filter_object, FILTER);
-    if (!graph || !filter || !begin_call(&call, rows, queries, out, k, most)) return end(&call, 0);
-    if (graph->rows > call.rows->rows || wide < 1) {
-        PyErr_SetString(PyExc_ValueError, "a graph of more rows than there are, or a width below 1");
+    if (!graph || !filter || PyObject_GetBuffer(widths_object, &call.list, PyBUF_SIMPLE) < 0 ||
+        !begin_call(&call, rows, queries, out, k, most))
+        return end(&call, 0);
+    const int64_t *widths = call.list.buf;
+    int64_t widest = 1;
+    int fits = call.list.len == call.count * 8 && graph->rows <= call.rows->rows && most >= 1;
+    for (int64_t q = 0; fits && q < call.count; q++) {
+        fits = widths[q] >= 1 && widths[q] <= INT32_MAX;
+        if (widths[q] > widest) widest = widths[q];
+    }
+    if (!fits) {
+        PyErr_SetString(PyExc_ValueError, "a graph of more rows than there are, or no width of 1 or more per query");
         return end(&call, 0);
     }
-    Step *pool = malloc((size_t)wide * sizeof *pool);
+    Step *pool = malloc((size_t)widest * sizeof *pool);
     int32_t *fresh = malloc((size_t)(2 * graph->width) * sizeof *fresh);
     Marks *marks = take_marks(graph->rows);
     int sound = 1;
@@ -715,7 +778,8 @@ static PyObject *call_walk(PyObject *self, PyObject *args) {
                 memset(marks->seen, 0, (size_t)marks->rows * sizeof *marks->seen);
                 marks->turn = 0;
             }
-            int64_t count = BEST_OF(walk)(call.rows, graph, &call.query, filter, marks, wide, most, pool, fresh, call.found);
+            int64_t wide = widths[q], count = BEST_OF(walk)(call.rows, graph, &call.query, filter, marks, wide,
+                                                            most < wide ? most : wide, pool, fresh, call.found);
             int64_t hits = rescore(&call, count);
             sound = hits >= 0;
             end_query(&call, q, hits, count);
@@ -728,38 +792,86 @@ static PyObject *call_walk(PyObject *self, PyObject *args) {
     return end(&call, sound);
 }
 
-/* scan(rows, cells, filter or None, query [1, D], nearest int64 [C], enough, k, most, out) -> the same */
+/* scan(rows, cells, filter or None, queries, order int64 [Q, C], enough float64 [Q], k, most, out) -> the same */
 static PyObject *call_scan(PyObject *self, PyObject *args) {
     (void)self;
-    PyObject *rows, *cells_object, *filter_object, *queries, *nearest, *out;
+    PyObject *rows, *cells_object, *filter_object, *queries, *nearest, *enough_object, *out;
     Py_ssize_t k, most;
-    double enough;
+    Py_buffer enough = {0};
     Call call = {0};
-    if (!PyArg_ParseTuple(args, "OOOOOdnnO", &rows, &cells_object, &filter_object, &queries, &nearest, &enough, &k,
-                          &most, &out))
+    if (!PyArg_ParseTuple(args, "OOOOOOnnO", &rows, &cells_object, &filter_object, &queries, &nearest, &enough_object,
+                          &k, &most, &out))
         return NULL;
     const Cells *cells = held_as(cells_object, CELLS);
     const Filter all = {0}, *filter = filter_object == Py_None ? &all : held_as(filter_object, FILTER);
     if (!cells || !filter || PyObject_GetBuffer(nearest, &call.list, PyBUF_SIMPLE) < 0 ||
-        !begin_call(&call, rows, queries, out, k, most))
+        !begin_call(&call, rows, queries, out, k, most) ||
+        PyObject_GetBuffer(enough_object, &enough, PyBUF_SIMPLE) < 0)
         return end(&call, 0);
     const int64_t *order = call.list.buf;
-    int there = call.list.len == cells->cells * 8 && call.count == 1;
-    for (int64_t c = 0; there && c < cells->cells; c++) there = order[c] >= 0 && order[c] < cells->cells;
-    if (!there || cells->starts[cells->cells] > call.rows->rows || most < 1) {
+    int there = call.list.len == call.count * cells->cells * 8 && enough.len == call.count * 8 && most >= 1 &&
+                cells->dim == call.rows->dim && cells->starts[cells->cells] <= call.rows->rows;
+    for (int64_t c = 0; there && c < call.count * cells->cells; c++) there = order[c] >= 0 && order[c] < cells->cells;
+    int sound = 1;
+    if (!there) {
         PyErr_SetString(PyExc_ValueError, "cells that do not fit the rows, or no order of them");
-        return end(&call, 0);
+    } else {
+        Py_BEGIN_ALLOW_THREADS;
+        for (int64_t q = 0; sound && q < call.count; q++) {
+            int64_t saw;
+            begin_query(&call, q);
+            int64_t count = BEST_OF(scan)(cells, &call.query, filter, order + q * cells->cells,
+                                          ((const double *)enough.buf)[q], most, call.found, &saw);
+            int64_t hits = rescore(&call, count);
+            sound = hits >= 0;
+            end_query(&call, q, hits, saw);
+        }
+        Py_END_ALLOW_THREADS;
     }
-    int sound;
-    Py_BEGIN_ALLOW_THREADS;
-    int64_t saw;
-    begin_query(&call, 0);
-    int64_t count = BEST_OF(scan)(cells, call.rows->dim, &call.query, filter, order, enough, most, call.found, &saw);
-    int64_t hits = rescore(&call, count);
-    sound = hits >= 0;
-    end_query(&call, 0, hits, saw);
-    Py_END_ALLOW_THREADS;
+    PyBuffer_Release(&enough);
     return end(&call, sound);
+}
+
+/* near(cells, filter or None, queries float32 [Q, D], enough, order int64 [Q, C], counts int64 [Q, 2]): the cells,
+ * nearest first; of the nearest ones that hold at least `enough` rows, how many they hold and how many match */
+static PyObject *call_near(PyObject *self, PyObject *args) {
+    (void)self;
+    PyObject *objects[5];
+    Py_ssize_t enough;
+    Py_buffer buffers[3] = {{0}};
+    Query query = {0};
+    Keyed *items = NULL;
+    if (!PyArg_ParseTuple(args, "OOOnOO", &objects[0], &objects[1], &objects[2], &enough, &objects[3], &objects[4]))
+        return NULL;
+    const Cells *cells = held_as(objects[0], CELLS);
+    const Filter all = {0}, *filter = objects[1] == Py_None ? &all : held_as(objects[1], FILTER);
+    if (cells && filter && PyObject_GetBuffer(objects[2], &buffers[0], PyBUF_SIMPLE) == 0 &&
+        PyObject_GetBuffer(objects[3], &buffers[1], PyBUF_WRITABLE) == 0 &&
+        PyObject_GetBuffer(objects[4], &buffers[2], PyBUF_WRITABLE) == 0) {
+        int64_t row = 4 * cells->dim, count = buffers[0].len / row;
+        int64_t *order = buffers[1].buf, *counts = buffers[2].buf;
+        query.code = malloc((size_t)cells->dim);
+        items = malloc((size_t)room(2 * cells->cells, sizeof *items));
+        if (buffers[0].len % row || buffers[1].len != count * cells->cells * 8 || buffers[2].len != count * 16) {
+            PyErr_SetString(PyExc_ValueError, "arrays that do not fit each other");
+        } else if (!query.code || !items) {
+            PyErr_NoMemory();
+        } else {
+            Py_BEGIN_ALLOW_THREADS;
+            for (int64_t q = 0; q < count; q++) {
+                quantise((const float *)buffers[0].buf + q * cells->dim, cells->dim, &query);
+                BEST_OF(rank)(cells, &query, items, order + q * cells->cells);
+                share(cells, filter, order + q * cells->cells, enough, counts + 2 * q);
+            }
+            Py_END_ALLOW_THREADS;
+        }
+    }
+    for (int i = 0; i < 3; i++)
+        if (buffers[i].obj) PyBuffer_Release(&buffers[i]);
+    free(query.code);
+    free(items);
+    if (PyErr_Occurred()) return NULL;
+    Py_RETURN_NONE;
 }
 
 /* 64 rows' answers to a filter, lowest bit first. */
@@ -810,33 +922,6 @@ VERSIONS static PyObject *call_bits(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* share(cells, filter, nearest int64 [C], enough) -> (rows of the nearest cells, at least `enough`; those that match) */
-static PyObject *call_share(PyObject *self, PyObject *args) {
-    (void)self;
-    PyObject *cells_object, *filter_object, *nearest;
-    Py_ssize_t enough;
-    Py_buffer order;
-    if (!PyArg_ParseTuple(args, "OOOn", &cells_object, &filter_object, &nearest, &enough)) return NULL;
-    const Cells *cells = held_as(cells_object, CELLS);
-    const Filter *filter = held_as(filter_object, FILTER);
-    if (!cells || !filter || PyObject_GetBuffer(nearest, &order, PyBUF_SIMPLE) < 0) return NULL;
-    int64_t rows = 0, matching = 0;
-    int there = order.len == cells->cells * 8;
-    for (int64_t c = 0; there && c < cells->cells && rows < enough; c++) {
-        int64_t cell = ((const int64_t *)order.buf)[c];
-        if (!(there = cell >= 0 && cell < cells->cells)) break;
-        for (int64_t i = cells->starts[cell]; i < cells->starts[cell + 1]; i++)
-            matching += matches(filter, cells->order[i]);
-        rows += cells->starts[cell + 1] - cells->starts[cell];
-    }
-    PyBuffer_Release(&order);
-    if (!there) {
-        PyErr_SetString(PyExc_ValueError, "no order of the cells");
-        return NULL;
-    }
-    return Py_BuildValue("LL", (long long)rows, (long long)matching);
-}
-
 /* unit(vectors float32 [N, D], out, dim) -> the first row whose length is 0 or not finite, or -1; out: rows of length 1.
  * Rows that are of length 1 up to the rounding of float32 stay as they are. */
 VERSIONS static PyObject *call_unit(PyObject *self, PyObject *args) {
@@ -874,12 +959,12 @@ VERSIONS static PyObject *call_unit(PyObject *self, PyObject *args) {
 static PyMethodDef methods[] = {
     {"rows", make_rows, METH_VARARGS, "rows(vectors, codes, scale, error, norm, check, dim)"},
     {"graph", make_graph, METH_VARARGS, "graph(links, upper, width, entry)"},
-    {"cells", make_cells, METH_VARARGS, "cells(order, starts, codes, scale, dim)"},
+    {"cells", make_cells, METH_VARARGS, "cells(order, starts, codes, scale, means, means_scale, dim)"},
     {"filter", make_filter, METH_VARARGS, "filter(kind, data, extra, low, high, rows)"},
     {"exact", call_exact, METH_VARARGS, "exact(rows, queries, list, k, direct, out)"},
-    {"walk", call_walk, METH_VARARGS, "walk(rows, graph, filter, queries, k, wide, most, out)"},
-    {"scan", call_scan, METH_VARARGS, "scan(rows, cells, filter, query, nearest, enough, k, most, out)"},
-    {"share", call_share, METH_VARARGS, "share(cells, filter, nearest, enough)"},
+    {"walk", call_walk, METH_VARARGS, "walk(rows, graph, filter, queries, widths, k, most, out)"},
+    {"scan", call_scan, METH_VARARGS, "scan(rows, cells, filter, queries, order, enough, k, most, out)"},
+    {"near", call_near, METH_VARARGS, "near(cells, filter, queries, enough, order, counts)"},
     {"bits", call_bits, METH_VARARGS, "bits(filter, out)"},
     {"unit", call_unit, METH_VARARGS, "unit(vectors, out, dim)"},
     {NULL, NULL, 0, NULL},
