@@ -145,17 +145,17 @@ def test_every_kind_of_filter_is_the_mask_that_it_stands_for(
         Allowed(N, rows=np.flatnonzero(mask)) if test is None else Allowed(N, listed=np.flatnonzero(mask), test=test)
     )
     assert np.array_equal(allowed.mask, mask) and np.array_equal(allowed.rows, np.flatnonzero(mask))
-    monkeypatch.setattr(allowed_module, "_SHORT", 0 if itself else 1 << 30)
+    monkeypatch.setattr(allowed_module, "_SEVERAL", 1 << 30 if itself else 0)
     queries = made(9, 40)
     if test is not None:
         bits = np.empty((N + 7) // 8, np.uint8)
         kernels.bits(kernels.filter(test.kind, test.values, test.extra, test.low, test.high, N), bits)
         assert np.array_equal(bits, np.packbits(mask, bitorder="little"))
         with pytest.raises(ValueError, match="room"):
-            kernels.bits(allowed.native, bits[:-1])
+            kernels.bits(allowed.native(1), bits[:-1])
     truth = index.search(queries, 10, np.flatnonzero(mask))
     order, counts = np.empty((40, len(own.means)), np.int64), np.empty((40, 2), np.int64)
-    kernels.near(own.native, allowed.native, queries, N, order, counts)
+    kernels.near(own.native, allowed.native(1), queries, N, order, counts)
     assert (counts == (N, mask.sum())).all()
     hits = 0
     for found, true in zip(graph.search_graph(links, index, queries, 10, allowed, width=128), truth, strict=True):
@@ -200,9 +200,9 @@ def test_orders_and_widths_that_do_not_fit_are_refused(grown: tuple[ExactIndex, 
     order, _ = cells.look(own, query)
     for bad in (order[:, :-1], order + len(own.means), order - 1, np.repeat(order, 2, axis=0)):
         with pytest.raises(ValueError, match="order"):
-            kernels.scan(index.native, own.native, None, query, np.ascontiguousarray(bad), one, 5, 20, out)
+            kernels.scan(index.native, own.native, None, query, np.ascontiguousarray(bad), one, 0, 5, 20, out)
     with pytest.raises(ValueError, match="order"):
-        kernels.scan(index.native, own.native, None, query, order, np.ones(2), 5, 20, out)
+        kernels.scan(index.native, own.native, None, query, order, np.ones(2), 0, 5, 20, out)
     for widths in ([], [0], [-1], [2**40], [5, 5]):
         with pytest.raises(ValueError, match="width"):
             kernels.walk(index.native, links.native, None, query, np.array(widths, np.int64), 5, 20, out)

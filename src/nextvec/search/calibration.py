@@ -29,9 +29,12 @@ TARGETS = (0.9, 0.95, 0.97, 0.99)
 SHARES = (1.0, 0.3, 0.1, 0.03, 0.01)
 DEPTHS = (10, 100)  # k
 WIDTHS = (12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128, 160, 192, 256, 384, 512)
+KEEPS = (40, 60, 80, 120, 160, 240, 320, 480)
 QUERIES = 192
 _SIGNAL = 0.7
 _SPARE = 0.3  # of what a target leaves open, asked for besides: other queries may be harder
+_LOSS = 0.2  # of what a target leaves open, lost to signs
+_USUAL = 0.95  # the target at which costs are measured
 _REPEATS = 15
 _BATCH = 16
 
@@ -39,11 +42,13 @@ _BATCH = 16
 @dataclass(frozen=True)
 class Calibration:
     """rows: target -> k -> matching rows to see at each of ``SHARES``; widths: target -> width of the walk at k=10 at
-    each of ``SHARES``, None where the graph did not reach it; costs: name -> (milliseconds, milliseconds per unit)."""
+    each of ``SHARES``, None where the graph did not reach it; keeps: target -> rows that a scan of cells chooses by
+    their signs at k=10 (0: signs tell too little); costs: name -> (milliseconds, milliseconds per unit)."""
 
     total: int
     rows: dict[float, dict[int, list[float]]]
     widths: dict[float, list[int | None]]
+    keeps: dict[float, int]
     costs: dict[str, tuple[float, float]]
 
     def target(self, recall: float) -> float | None:
@@ -59,6 +64,10 @@ class Calibration:
             return many * k / DEPTHS[1]
         part = math.log(k / DEPTHS[0]) / math.log(DEPTHS[1] / DEPTHS[0])
         return math.exp((1 - part) * math.log(few) + part * math.log(many))
+
+    def keep(self, target: float, k: int) -> int:
+        """Rows that a scan of cells chooses by their signs; 0 where it had better look at the codes of all."""
+        return math.ceil(self.keeps.get(target, 0) * max(k / DEPTHS[0], 1))
 
     @staticmethod
     def _at(values: list[float], share: float) -> float:
@@ -122,8 +131,11 @@ class Calibration:
         }
         if any(len(own) != len(SHARES) for own in widths.values()):
             raise ValueError("widths of another shape")
+        keeps = {float(target): int(keep) for target, keep in document["keeps"].items()}
+        if min(keeps.values(), default=0) < 0:
+            raise ValueError("negative numbers of rows")
         costs = {str(name): (float(pair[0]), float(pair[1])) for name, pair in document["costs"].items()}
-        return cls(int(document["total"]), rows, widths, costs)
+        return cls(int(document["total"]), rows, widths, keeps, costs)
 
 
 def calibrate(
@@ -146,13 +158,16 @@ def calibrate(
         for target in TARGETS
         if len(exact.rows) >= 4 * DEPTHS[1]
     }
+    say("how many rows signs must choose")
+    keeps = _keeps(exact, cells, queries, max(needed[DEPTHS[0]][0], default=1))
     say("how wide the walk through the graph must be")
     widths = {target: [] for target in TARGETS}  # type: dict[float, list[int | None]]
     for allowed in filters:
         for target, width in _widths(exact, graph, queries, allowed).items():
             widths[target].append(width)
     say("what each way takes")
-    return Calibration(len(exact.rows), rows, widths, _costs(exact, cells, graph, queries, filters, rng))
+    costs = _costs(exact, cells, graph, queries, filters, keeps[_USUAL], rng)
+    return Calibration(len(exact.rows), rows, widths, keeps, costs)
 
 
 def calibration_queries(vectors: Float32, rng: np.random.Generator) -> Float32:
@@ -191,6 +206,24 @@ def _enough(seen: Int64, target: float) -> float:
     return float(max(np.quantile(seen, target + _SPARE * (1 - target)), 1)) if len(seen) else 1.0
 
 
+def _keeps(exact: ExactIndex, cells: Cells, queries: Float32, rows: float) -> dict[float, int]:
+    """By target, the fewest rows that signs must choose for a loss of recall that is small beside what the target
+    leaves open; 0 where none of ``KEEPS`` is enough. rows: that a scan sees."""
+    keeps = dict.fromkeys(TARGETS, 0)
+    if exact.native is None:
+        return keeps
+    k, order = DEPTHS[0], look(cells, queries)[0]
+    seen = np.full(len(queries), float(rows))
+    best = search_cells(cells, exact, queries, k, None, order, rows=seen)
+    for keep in KEEPS:
+        found = search_cells(cells, exact, queries, k, None, order, rows=seen, keep=keep)
+        kept = np.mean([np.isin(true.rows, one.rows).mean() for one, true in zip(found, best, strict=True)])
+        for target in TARGETS:
+            if not keeps[target] and kept >= 1 - _LOSS * (1 - target):
+                keeps[target] = keep
+    return keeps
+
+
 def _widths(
     exact: ExactIndex, graph: Graph | None, queries: Float32, allowed: Allowed | None
 ) -> dict[float, int | None]:
@@ -218,6 +251,7 @@ def _costs(
     graph: Graph | None,
     queries: Float32,
     filters: list[Allowed | None],
+    keep: int,
     rng: np.random.Generator,
 ) -> dict[str, tuple[float, float]]:
     total, k = len(exact.rows), DEPTHS[0]
@@ -253,12 +287,12 @@ def _costs(
 
         def scan(query: Float32, amount: float, allowed: Allowed | None = allowed) -> object:
             order, _ = look(cells, query, allowed)
-            return search_cells(cells, exact, query, k, allowed, order, rows=np.array([amount]))
+            return search_cells(cells, exact, query, k, allowed, order, rows=np.array([amount]), keep=keep)
 
         def walk(query: Float32, amount: float, allowed: Allowed | None = allowed) -> object:
             return search_graph(cast(Graph, graph), exact, query, k, allowed, width=int(amount))
 
-        costs[f"cells {share}"] = line(scan, share * total / 100, share * total / 10)
+        costs[f"cells {share}"] = line(scan, total / 100, total / 10)
         if graph is not None:
             costs[f"graph {share}"] = line(walk, 16, 128)
     return costs

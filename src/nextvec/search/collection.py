@@ -380,7 +380,9 @@ class Collection(Handle):
     ) -> list[Found]:
         """``_found``, in row numbers of the snapshot."""
         found, placed = self._found(snapshot, queries, k, allowed, recall, told=told)
-        return [replace(one, rows=placed.to_snapshot(one.rows)) for one in found] if placed else found
+        if placed is None or placed.places is None:
+            return found
+        return [replace(one, rows=placed.to_snapshot(one.rows)) for one in found]
 
     def _vectors(self, snapshot: Snapshot, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """float32 [len(rows), D] from the index, in a tenth of the time that the table takes, if they are whole."""

@@ -48,11 +48,13 @@ _LEAST, _MOST = 0.5, 64.0  # of the corrections
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way to answer a query. amount: rows to see (cells) or width (graph); cost: predicted milliseconds."""
+    """One way to answer a query. amount: rows to see (cells) or width (graph); keep: rows that cells choose by their
+    signs; cost: predicted milliseconds."""
 
     name: str
     amount: float
     cost: float
+    keep: int = 0
 
 
 @dataclass
@@ -181,7 +183,8 @@ class Planner:
                 results = search_graph(near.graph, self.exact, part, k, allowed, width=amounts.astype(np.int64))
             elif order is not None:
                 own = order if every else order[numbers]
-                results = search_cells(near.cells, self.exact, part, k, allowed, own, rows=amounts)
+                keep = plans[numbers[0]][0].keep
+                results = search_cells(near.cells, self.exact, part, k, allowed, own, rows=amounts, keep=keep)
             for i, one in zip(numbers, results, strict=True):
                 found[i] = one
         return plans, found
@@ -215,10 +218,12 @@ class Planner:
         further: dict[str, float],
     ) -> list[Way]:
         cost, threads = near.calibration, 1 if alone else workers()
-        rows = cost.rows_needed(target, k, share) * further["cells"]
+        total = len(self.exact.rows)
+        rows = min(cost.rows_needed(target, k, share) * further["cells"] / share, total)
+        keep = math.ceil(cost.keep(target, k) * max(further["cells"], 1.0))
         ways = [
-            Way("exact", matches, cost.exact(matches, len(self.exact.rows), alone)),
-            Way("cells", rows, cost.at_share("cells", share, min(rows, matches)) / threads),
+            Way("exact", matches, cost.exact(matches, total, alone)),
+            Way("cells", rows, cost.at_share("cells", share, rows) / threads, keep),
         ]
         width = cost.width(target, share)
         if width is not None and near.graph is not None:

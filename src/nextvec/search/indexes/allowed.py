@@ -19,7 +19,8 @@ __all__ = ["Allowed", "Condition"]
 
 Int64 = NDArray[np.int64]
 
-_SHORT = 1 << 18  # rows
+_SEVERAL = 4  # queries
+_ONCE = 2  # calls that one search makes
 FEW = 0.125  # share of all rows; for more than this, a pass over a column is as fast as sorting its rows
 
 
@@ -63,7 +64,7 @@ class Allowed:
         self.listed: Int64 = known
         self.test = test
         self._bits: Any = None
-        self._asked = False
+        self._asked = 0
         if rows is not None:
             self.__dict__["rows"] = rows
 
@@ -83,10 +84,9 @@ class Allowed:
         mask[self.listed] = True
         return mask
 
-    @property
-    def native(self) -> Any:
-        """For the kernels: the test itself, or a bit per row, which is faster to look up and takes a pass to make:
-        where that is short, and from the second time on."""
+    def native(self, queries: int) -> Any:
+        """For the kernels, for a call with so many queries: the test itself, or a bit per row, which is faster to look up
+        and takes a pass to make: for several queries, and from the second search on."""
         if self._bits is not None:
             return self._bits
         if self.test is None:
@@ -94,8 +94,8 @@ class Allowed:
         else:
             test = self.test
             itself = kernels.filter(test.kind, test.values, test.extra, test.low, test.high, self.total)
-            if self.total > _SHORT and not self._asked:
-                self._asked = True
+            self._asked += 1
+            if queries < _SEVERAL and self._asked <= _ONCE:
                 return itself
             bits = np.empty((self.total + 7) // 8, np.uint8)
             kernels.bits(itself, bits)

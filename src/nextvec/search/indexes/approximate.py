@@ -35,10 +35,10 @@ from nextvec.search.indexes.rows import Rows
 from nextvec.search.native import kernels
 from nextvec.types import ConflictError, InputError
 
-FORMAT = 2
+FORMAT = 3
 MIN_ROWS = 4_096  # fewer are scanned exactly in less time than anything else takes
 _HEADER = "approximate.json"
-_ARRAYS = ("means", "order", "starts", "places", "codes", "scale")
+_ARRAYS = ("means", "order", "starts", "places", "codes", "scale", "signs", "slopes", "shifts", "flips")
 _LINKS = ("links", "upper")
 _SAVE_EVERY = 60.0  # seconds of building the graph between two savings
 _BLOCK = 1 << 24

@@ -23,6 +23,7 @@ from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.exact import ExactIndex, Found
 from nextvec.search.indexes.graph import late_rows, with_late
 from nextvec.search.indexes.rows import Damaged, Rows
+from nextvec.search.indexes.signs import flips_of, signs_of
 from nextvec.search.native import kernels, outputs
 
 Int64 = NDArray[np.int64]
@@ -30,7 +31,7 @@ Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
-SPARE = 3  # candidates re-scored per hit asked for: int8 scores order near ties wrongly
+SPARE = 2  # candidates re-scored per hit asked for: int8 scores order near ties wrongly
 _NEAR_SHARE, _NEAR_ROWS = 0.02, 4_096
 _POINTS = 64  # rows per centroid that k-means sees
 _ROUNDS = 10
@@ -40,7 +41,8 @@ _CHUNK = 16_384
 @dataclass(frozen=True)
 class Cells:
     """means float32 [C, D]; order [n]: row numbers cell by cell, ascending in each; starts [C + 1]; places [n]: where a
-    row lies in ``order``; codes int8 [n, D] and scale [n] in that order."""
+    row lies in ``order``; codes int8 [n, D] and scale [n] in that order; signs [n, W], slopes and
+    shifts [n], flips: see ``signs``, in that order too."""
 
     means: Float32
     order: Int32
@@ -48,6 +50,10 @@ class Cells:
     places: Int32
     codes: NDArray[np.int8]
     scale: Float32
+    signs: NDArray[np.uint64]
+    slopes: Float32
+    shifts: Float32
+    flips: NDArray[np.int8]
 
     def __len__(self) -> int:
         return len(self.order)
@@ -55,10 +61,9 @@ class Cells:
     @cached_property
     def native(self) -> Any:
         """For the kernels. ValueError where they hold rows that are not there."""
-        means = codes.quantise(self.means)
-        return kernels.cells(
-            self.order, self.starts, self.codes, self.scale, means.codes, means.scale, self.codes.shape[1]
-        )
+        means, dim = codes.quantise(self.means), self.codes.shape[1]
+        laid = self.order, self.starts, self.codes, self.scale
+        return kernels.cells(*laid, means.codes, means.scale, self.signs, self.slopes, self.shifts, self.flips, dim)
 
     @property
     def near(self) -> int:
@@ -108,7 +113,9 @@ def build_cells(
     starts = np.searchsorted(cell[order], np.arange(count + 1)).astype(np.int64)
     places = np.empty(total, np.int32)
     places[order] = np.arange(total, dtype=np.int32)
-    return Cells(_means(rows, order, starts), order, starts, places, rows.codes[order], rows.scale[order])
+    means, flips = _means(rows, order, starts), flips_of(dim, rng)
+    signs = _signs(rows, order, starts, means, flips)
+    return Cells(means, order, starts, places, rows.codes[order], rows.scale[order], *signs, flips)
 
 
 def _means(rows: Rows, order: Int32, starts: Int64) -> Float32:
@@ -119,6 +126,19 @@ def _means(rows: Rows, order: Int32, starts: Int64) -> Float32:
         if len(members):
             means[cell] = rows.vectors[members].mean(axis=0)
     return means
+
+
+def _signs(
+    rows: Rows, order: Int32, starts: Int64, means: Float32, flips: NDArray[np.int8]
+) -> tuple[NDArray[np.uint64], Float32, Float32]:
+    """What ``signs_of`` gives for each row's difference from the mean of its cell, cell by cell."""
+    parts = []
+    for start in range(0, len(order), _CHUNK):
+        places = np.arange(start, min(start + _CHUNK, len(order)))
+        cell = np.searchsorted(starts, places, side="right") - 1
+        parts.append(signs_of(rows.vectors[order[places]] - means[cell], flips))
+    signs, slopes, shifts = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return signs, slopes, shifts
 
 
 def prepare(cells: Cells, allowed: Allowed | None) -> Prepared:
@@ -139,7 +159,8 @@ def look(cells: Cells, queries: Float32, allowed: Allowed | None = None) -> tupl
     float64 [Q]."""
     order, counts = np.empty((len(queries), len(cells.means)), np.int64), np.empty((len(queries), 2), np.int64)
     if kernels is not None:
-        kernels.near(cells.native, None if allowed is None else allowed.native, queries, cells.near, order, counts)
+        filter_ = None if allowed is None else allowed.native(len(queries))
+        kernels.near(cells.native, filter_, queries, cells.near, order, counts)
     else:
         order[:] = np.argsort(-(queries @ cells.means.T), axis=1, kind="stable")
         for own, count in zip(order, counts, strict=True):
@@ -156,15 +177,24 @@ def seen_by(filter_: Prepared, order: Int64) -> Int64:
 
 
 def search_cells(
-    cells: Cells, exact: ExactIndex, queries: Float32, k: int, allowed: Allowed | None, order: Int64, *, rows: Float64
+    cells: Cells,
+    exact: ExactIndex,
+    queries: Float32,
+    k: int,
+    allowed: Allowed | None,
+    order: Int64,
+    *,
+    rows: Float64,
+    keep: int = 0,
 ) -> list[Found]:
-    """For each of float32 [Q, D] the best k among the ``rows`` [Q] matching rows that are nearest to it by cell, and
-    all that came later. order [Q, C]: the cells, nearest first.
+    """For each of float32 [Q, D] the best k among the matching ones of the ``rows`` [Q] rows that are nearest to it by
+    cell, and of all that came later. order [Q, C]: the cells, nearest first. keep: so many rows are chosen by their
+    signs before the codes are looked at (0: all are).
 
-    Scores are those of the exact index. There may be fewer hits than that where ``rows`` < k.
+    Scores are those of the exact index. There may be fewer hits than matches.
     """
     if exact.native is not None:
-        found = _scan(cells, exact, queries, k, allowed, order, rows)
+        found = _scan(cells, exact, queries, k, allowed, order, rows, keep)
     else:
         each = zip(queries, order, rows.tolist(), strict=True)
         found = [_scan_by_numpy(cells, exact, query, k, allowed, own, enough) for query, own, enough in each]
@@ -173,11 +203,18 @@ def search_cells(
 
 
 def _scan(
-    cells: Cells, exact: ExactIndex, queries: Float32, k: int, allowed: Allowed | None, order: Int64, rows: Float64
+    cells: Cells,
+    exact: ExactIndex,
+    queries: Float32,
+    k: int,
+    allowed: Allowed | None,
+    order: Int64,
+    rows: Float64,
+    keep: int,
 ) -> list[Found]:
     out = outputs(len(queries), k)
-    filter_ = None if allowed is None else allowed.native
-    if not kernels.scan(exact.native, cells.native, filter_, queries, order, rows, k, SPARE * k + 8, out):
+    filter_ = None if allowed is None else allowed.native(len(queries))
+    if not kernels.scan(exact.native, cells.native, filter_, queries, order, rows, keep, k, SPARE * k + 4, out):
         raise Damaged("rows differ from what was written")
     hits, scores, counts = out
     return [
@@ -190,12 +227,13 @@ def _scan_by_numpy(
     cells: Cells, exact: ExactIndex, query: Float32, k: int, allowed: Allowed | None, order: Int64, rows: float
 ) -> Found:
     filter_ = prepare(cells, allowed)
-    last = int(np.searchsorted(seen_by(filter_, order), rows)) + 1
+    ends = np.cumsum(np.diff(cells.starts)[order])
+    last = min(int(np.searchsorted(ends, rows)) + 1, len(ends))
     found, scores = _matching_rows(cells, codes.quantise(query[None]), filter_, np.sort(order[:last]))
-    scanned, keep = len(found), min(len(found), SPARE * k + 8)
-    if keep < scanned:
+    keep = min(len(found), SPARE * k + 4)
+    if keep < len(found):
         found = found[np.argpartition(-scores, keep - 1)[:keep]]
-    return exact.score(query, np.sort(found), k, f"cells, {scanned:,} rows scanned")
+    return exact.score(query, np.sort(found), k, f"cells, {int(ends[last - 1]):,} rows scanned")
 
 
 def _matching_rows(cells: Cells, code: Any, filter_: Prepared, chosen: Int64) -> tuple[Int64, Float32]:

@@ -103,7 +103,7 @@ def search_graph(
     Needs the compiled kernels."""
     widths = np.maximum(np.broadcast_to(width, len(queries)), k).astype(np.int64)
     out = outputs(len(queries), k)
-    filter_ = None if allowed is None else allowed.native
+    filter_ = None if allowed is None else allowed.native(len(queries))
     if not kernels.walk(exact.native, graph.native, filter_, queries, widths, k, SPARE * k + 4, out):
         raise Damaged("rows differ from what was written")
     rows, scores, counts = out

@@ -19,427 +19,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One build serves old and new processors: the loader takes the version that fits. Functions that multiply codes exist
- * twice besides: BYTES is their version for processors that add up products of bytes in one instruction, a third of
- * the time; `bytes` says that this is one and is a constant where they are inlined. */
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__)
-#define VERSIONS __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#define BYTES __attribute__((target("arch=x86-64-v4,avx512vnni")))
-#define HAS_BYTES (__builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("avx512vnni"))
-#else
-#define VERSIONS
-#define BYTES
-#define HAS_BYTES 0
-#endif
-#define INLINE static inline __attribute__((always_inline))
-#define LANES 16
-
-typedef struct {
-    float score;
-    int32_t row;
-} Scored;
-
-typedef struct {
-    const float *vectors;   /* [N, D] */
-    const int8_t *codes;    /* [N, D] */
-    const float *scale, *error, *norm; /* [N] */
-    const uint64_t *check;  /* [N] sums of each vector's 32-bit words */
-    int64_t rows, dim;
-} Rows;
-
-typedef struct {
-    float *vector;
-    int8_t *code;
-    float row_error, row_norm;
-    int32_t shift; /* 128 times the sum of the code */
-} Query;
-
-/* Which rows match. ALL; BITS: a bit per row; INTS, FLOATS: low <= value <= high, and a bit per row in valid unless
- * it is NULL; CODES: the code is low or, where low < 0, table[code] is set; code < 0 for rows without a value. */
-enum { ALL, BITS, INTS, FLOATS, CODES };
-typedef struct {
-    int kind;
-    const void *data;
-    const uint8_t *extra;
-    int64_t low, high;
-    double low_float, high_float;
-    int64_t rows; /* rows it covers; later ones do not match */
-} Filter;
-
-INLINE int bit(const uint8_t *bits, int64_t row) { return (bits[row >> 3] >> (row & 7)) & 1; }
-
-INLINE int matches(const Filter *filter, int64_t row) {
-    if (filter->kind == ALL) return 1;
-    if (row >= filter->rows) return 0;
-    switch (filter->kind) {
-    case BITS: return bit(filter->data, row);
-    case INTS: {
-        int64_t value = ((const int64_t *)filter->data)[row];
-        return (value >= filter->low) & (value <= filter->high) && (!filter->extra || bit(filter->extra, row));
-    }
-    case FLOATS: {
-        double value = ((const double *)filter->data)[row];
-        return (value >= filter->low_float) & (value <= filter->high_float) &&
-               (!filter->extra || bit(filter->extra, row));
-    }
-    default: {
-        int32_t code = ((const int32_t *)filter->data)[row];
-        return filter->low >= 0 ? code == filter->low : code >= 0 && filter->extra[code];
-    }
-    }
-}
-
-INLINE int32_t dot8(const Query *query, const int8_t *code, int64_t dim, const int bytes) {
-    const int8_t *own = query->code;
-    int32_t sum = 0;
-    if (bytes) { /* that instruction wants one side without signs: code + 128 */
-        for (int64_t i = 0; i < dim; i++) sum += (uint8_t)(code[i] ^ 0x80) * (int16_t)own[i];
-        return sum - query->shift;
-    }
-    for (int64_t i = 0; i < dim; i++) sum += (int16_t)own[i] * (int16_t)code[i];
-    return sum;
-}
-
-/* In float64 and in one order whatever the row, so that equal rows get equal scores. */
-INLINE double dot64(const float *a, const float *b, int64_t dim) {
-    double lanes[LANES] = {0}, sum = 0;
-    int64_t i = 0;
-    for (; i + LANES <= dim; i += LANES)
-        for (int j = 0; j < LANES; j++) lanes[j] += (double)a[i + j] * (double)b[i + j];
-    for (; i < dim; i++) sum += (double)a[i] * (double)b[i];
-    for (int j = 0; j < LANES; j++) sum += lanes[j];
-    return sum;
-}
-
-INLINE uint64_t word_sum(const float *vector, int64_t dim) {
-    uint64_t sum = 0;
-    for (int64_t i = 0; i < dim; i++) {
-        uint32_t word;
-        memcpy(&word, vector + i, 4);
-        sum += word;
-    }
-    return sum;
-}
-
-INLINE float near_score(const Rows *rows, const Query *query, int64_t row, const int bytes) {
-    return (float)dot8(query, rows->codes + row * rows->dim, rows->dim, bytes) * rows->scale[row];
-}
-
-INLINE void prefetch_code(const Rows *rows, int64_t row) {
-    const int8_t *code = rows->codes + row * rows->dim;
-    for (int64_t i = 0; i < rows->dim; i += 64) __builtin_prefetch(code + i);
-}
-
-/* A heap whose top is the worst of the best `most`: the lowest score, and of equal ones the latest row. */
-INLINE int worse(Scored a, Scored b) { return a.score < b.score || (a.score == b.score && a.row > b.row); }
-
-INLINE void sift(Scored *heap, int64_t size, int64_t at) {
-    Scored moved = heap[at];
-    for (int64_t child; (child = 2 * at + 1) < size; at = child) {
-        if (child + 1 < size && worse(heap[child + 1], heap[child])) child++;
-        if (!worse(heap[child], moved)) break;
-        heap[at] = heap[child];
-    }
-    heap[at] = moved;
-}
-
-INLINE void offer(Scored *heap, int64_t *size, int64_t most, Scored one) {
-    if (*size < most) {
-        int64_t at = (*size)++;
-        while (at && worse(one, heap[(at - 1) / 2])) {
-            heap[at] = heap[(at - 1) / 2];
-            at = (at - 1) / 2;
-        }
-        heap[at] = one;
-    } else if (worse(heap[0], one)) {
-        heap[0] = one;
-        sift(heap, *size, 0);
-    }
-}
-
-/* Best first, in place. */
-INLINE void sort_heap(Scored *heap, int64_t size) {
-    while (size > 1) {
-        Scored last = heap[0];
-        heap[0] = heap[--size];
-        heap[size] = last;
-        sift(heap, size, 0);
-    }
-}
-
-VERSIONS static void quantise(const float *vector, int64_t dim, Query *query) {
-    float largest = 0;
-    for (int64_t i = 0; i < dim; i++) largest = fmaxf(largest, fabsf(vector[i]));
-    float scale = largest / 127.0f;
-    double residual = 0, norm = 0;
-    query->shift = 0;
-    for (int64_t i = 0; i < dim; i++) {
-        float code = scale > 0 ? nearbyintf(vector[i] / scale) : 0;
-        code = fminf(fmaxf(code, -127), 127);
-        query->code[i] = (int8_t)code;
-        query->shift += 128 * (int32_t)query->code[i];
-        double rest = (double)vector[i] - (double)code * (double)scale;
-        residual += rest * rest;
-        norm += (double)vector[i] * (double)vector[i];
-    }
-    /* Rounded up by more than what float32 loses; the same terms as indexes/exact.py has. */
-    const double slack = 1 + 1e-5, unit = scale > FLT_MIN ? scale : FLT_MIN;
-    double error = (sqrt(residual) + largest * ldexp(sqrt((double)dim), -23)) * slack;
-    double reach = sqrt(norm) * slack + error;
-    query->row_error = (float)(reach / unit * slack);
-    query->row_norm = (float)((error + reach * ldexp(16, -24)) / unit * slack);
-}
-
-/* The k best of `count` candidates by float64 scores, best first. Returns how many, or -1 where a row is damaged. */
-INLINE int64_t score(const Rows *rows, const float *vector, const Scored *found, int64_t count, int64_t k,
-                     Scored *best) {
-    int64_t size = 0;
-    for (int64_t i = 0; i < count; i++) {
-        const float *row = rows->vectors + (int64_t)found[i].row * rows->dim;
-        if (i + 1 < count) {
-            const float *next = rows->vectors + (int64_t)found[i + 1].row * rows->dim;
-            for (int64_t j = 0; j < rows->dim; j += 16) __builtin_prefetch(next + j);
-        }
-        if (word_sum(row, rows->dim) != rows->check[found[i].row]) return -1;
-        offer(best, &size, k, (Scored){(float)dot64(row, vector, rows->dim), found[i].row});
-    }
-    sort_heap(best, size);
-    return size;
-}
-
-/* The k best of listed rows, for certain. kept: room for M. Returns how many (-1: damaged); *scored: in float64. */
-INLINE int64_t exact(const Rows *rows, const Query *query, const int64_t *list, int64_t count, int64_t k,
-                     int64_t direct, Scored *kept, Scored *best, int64_t *scored, const int bytes) {
-    int64_t left = 0;
-    if (count <= direct || count <= k) {
-        for (int64_t i = 0; i < count; i++) kept[left++] = (Scored){0, (int32_t)list[i]};
-    } else {
-        int64_t size = 0;
-        for (int64_t i = 0; i < count; i++) {
-            int64_t row = list[i];
-            if (i + 8 < count) prefetch_code(rows, list[i + 8]);
-            float near = near_score(rows, query, row, bytes);
-            float off = query->row_error * rows->error[row] + query->row_norm * rows->norm[row];
-            kept[i] = (Scored){near + off, (int32_t)row};
-            offer(best, &size, k, (Scored){near - off, (int32_t)row});
-        }
-        float least = best[0].score;
-        for (int64_t i = 0; i < count; i++)
-            if (kept[i].score >= least) kept[left++] = kept[i];
-    }
-    *scored = left;
-    return score(rows, query->vector, kept, left, k, best);
-}
-
-/* ---------------------------------------------------------------- the graph */
-typedef struct {
-    const int32_t *links; /* [N, W], -1 after the last link of a row */
-    const int32_t *upper; /* levels from the highest down to 1: count, links per row, rows [count], links [count, W] */
-    int64_t rows, width, upper_size, entry;
-} Graph;
-
-/* Rows that a walk has seen have its number; cleared only when numbers run out. Handed out and taken back while Python's
- * lock is held, so that there are as many as walks go on at once. */
-typedef struct Marks {
-    uint16_t *seen;
-    int64_t rows;
-    uint16_t turn;
-    struct Marks *next;
-} Marks;
-static Marks *spare_marks;
-
-static Marks *take_marks(int64_t rows) {
-    Marks *marks = spare_marks;
-    if (marks) spare_marks = marks->next;
-    else if (!(marks = calloc(1, sizeof *marks))) return NULL;
-    if (marks->rows < rows || marks->turn == UINT16_MAX) {
-        free(marks->seen);
-        marks->seen = calloc((size_t)rows, sizeof *marks->seen);
-        marks->rows = rows;
-        marks->turn = 0;
-        if (!marks->seen) {
-            free(marks);
-            return NULL;
-        }
-    }
-    return marks;
-}
-
-static void give_marks(Marks *marks) {
-    marks->next = spare_marks;
-    spare_marks = marks;
-}
-
-/* From the highest level down, each time to the best neighbour: where the walk begins. */
-INLINE int32_t descend(const Rows *rows, const Graph *graph, const Query *query, const int bytes) {
-    int32_t at = (int32_t)graph->entry;
-    float best = near_score(rows, query, at, bytes);
-    const int32_t *level = graph->upper, *end = graph->upper + graph->upper_size;
-    while (level < end) {
-        int64_t count = level[0], width = level[1];
-        const int32_t *members = level + 2, *links = members + count;
-        for (int moved = 1; moved;) {
-            int64_t low = 0, high = count;
-            while (low < high) {
-                int64_t middle = (low + high) / 2;
-                if (members[middle] < at) low = middle + 1; else high = middle;
-            }
-            moved = 0;
-            if (low >= count || members[low] != at) break;
-            for (int64_t i = 0; i < width && links[low * width + i] >= 0; i++) {
-                int32_t other = links[low * width + i];
-                float own = near_score(rows, query, other, bytes);
-                if (own > best) best = own, at = other, moved = 1;
-            }
-        }
-        level = links + count * width;
-    }
-    return at;
-}
-
-typedef struct {
-    float score;
-    int32_t row; /* ~row once its links were followed */
-} Step;
-
-/* The pool: at most `most` rows, best first. Returns the place of the row, or `most` where it does not enter. */
-INLINE int64_t enter(Step *pool, int64_t *size, int64_t most, float score, int32_t row) {
-    if (*size == most && !(score > pool[most - 1].score)) return most;
-    int64_t low = 0, high = *size;
-    while (low < high) {
-        int64_t middle = (low + high) / 2;
-        if (pool[middle].score >= score) low = middle + 1; else high = middle;
-    }
-    int64_t tail = (*size < most ? *size : most - 1) - low;
-    memmove(pool + low + 1, pool + low, (size_t)tail * sizeof *pool);
-    pool[low] = (Step){score, row};
-    if (*size < most) ++*size;
-    return low;
-}
-
-/* Rows that match and were not seen, from the links of `at`; where a neighbour does not match, from its links too. */
-INLINE int64_t reach(const Graph *graph, const Filter *filter, Marks *marks, int32_t at, int32_t *out,
-                     int64_t most) {
-    uint16_t *seen = marks->seen, turn = marks->turn;
-    int64_t count = 0;
-    const int32_t *links = graph->links + (int64_t)at * graph->width;
-    for (int64_t i = 0; i < graph->width && links[i] >= 0; i++) {
-        int32_t row = links[i];
-        if (seen[row] == turn) continue;
-        seen[row] = turn;
-        if (matches(filter, row)) {
-            out[count++] = row;
-        } else if (count < most) {
-            const int32_t *further = graph->links + (int64_t)row * graph->width;
-            for (int64_t j = 0; j < graph->width && further[j] >= 0 && count < most; j++) {
-                int32_t other = further[j];
-                if (seen[other] == turn || !matches(filter, other)) continue;
-                seen[other] = turn;
-                out[count++] = other;
-            }
-        }
-    }
-    return count;
-}
-
-/* Up to `most` candidates, best first, from a pool `wide` rows wide. Room: pool [wide], fresh [2 W]. */
-INLINE int64_t walk(const Rows *rows, const Graph *graph, const Query *query, const Filter *filter, Marks *marks,
-                    int64_t wide, int64_t most, Step *pool, int32_t *fresh, Scored *found, const int bytes) {
-    int64_t size = 0, done = 0, count = 0;
-    int32_t start = descend(rows, graph, query, bytes);
-    marks->seen[start] = ++marks->turn;
-    int start_matches = matches(filter, start);
-    enter(pool, &size, wide, near_score(rows, query, start, bytes), start);
-    while (done < size) {
-        if (pool[done].row < 0) { done++; continue; }
-        int32_t at = pool[done].row;
-        pool[done].row = ~at;
-        int64_t new = reach(graph, filter, marks, at, fresh, graph->width), next = done + 1;
-        for (int64_t i = 0; i < new; i++) prefetch_code(rows, fresh[i]);
-        for (int64_t i = 0; i < new; i++) {
-            int64_t place = enter(pool, &size, wide, near_score(rows, query, fresh[i], bytes), fresh[i]);
-            if (place < next) next = place;
-        }
-        done = next;
-    }
-    for (int64_t i = 0; i < size && count < most; i++) {
-        int32_t row = pool[i].row < 0 ? ~pool[i].row : pool[i].row;
-        if (row != start || start_matches) found[count++] = (Scored){pool[i].score, row};
-    }
-    return count;
-}
-
-/* ---------------------------------------------------------------- cells */
-typedef struct {
-    const int32_t *order;  /* [N] row numbers cell by cell */
-    const int64_t *starts; /* [C + 1] */
-    const int8_t *codes;   /* [N, D] in that order */
-    const float *scale;
-    const int8_t *means;   /* [C, D] codes of the cells' means */
-    const float *means_scale;
-    int64_t cells, dim;
-} Cells;
-
-typedef struct {
-    uint32_t key;
-    int32_t cell;
-} Keyed;
-
-/* By key, equal ones as they were: byte by byte, there and back again. */
-INLINE void sort_keyed(Keyed *items, Keyed *room, int64_t count) {
-    for (int shift = 0; shift < 32; shift += 8) {
-        int32_t at[256] = {0}, before = 0;
-        for (int64_t i = 0; i < count; i++) at[(items[i].key >> shift) & 255]++;
-        for (int i = 0; i < 256; i++) {
-            int32_t own = at[i];
-            at[i] = before;
-            before += own;
-        }
-        for (int64_t i = 0; i < count; i++) room[at[(items[i].key >> shift) & 255]++] = items[i];
-        Keyed *swapped = items;
-        items = room, room = swapped;
-    }
-}
-
-/* The cells, that of the best mean first. Room: items [2 C]. */
-INLINE int64_t rank(const Cells *cells, const Query *query, Keyed *items, int64_t *order, const int bytes) {
-    for (int64_t c = 0; c < cells->cells; c++) {
-        float own = (float)dot8(query, cells->means + c * cells->dim, cells->dim, bytes) * cells->means_scale[c];
-        uint32_t word;
-        memcpy(&word, &own, 4);
-        items[c] = (Keyed){word >> 31 ? word : ~word & UINT32_C(0x7fffffff), (int32_t)c}; /* the largest first */
-    }
-    sort_keyed(items, items + cells->cells, cells->cells);
-    for (int64_t c = 0; c < cells->cells; c++) order[c] = items[c].cell;
-    return cells->cells;
-}
-
-/* Rows of the nearest cells, at least `enough`, and how many of them match. */
-INLINE void share(const Cells *cells, const Filter *filter, const int64_t *order, int64_t enough, int64_t *counts) {
-    int64_t rows = 0, matching = 0;
-    for (int64_t c = 0; c < cells->cells && rows < enough; c++) {
-        int64_t first = cells->starts[order[c]], end = cells->starts[order[c] + 1];
-        for (int64_t i = first; i < end; i++) matching += matches(filter, cells->order[i]);
-        rows += end - first;
-    }
-    counts[0] = rows, counts[1] = matching;
-}
-
-/* The best `most` of the first `enough` matching rows, cells in the order given. *saw: how many matched. */
-INLINE int64_t scan(const Cells *cells, const Query *query, const Filter *filter, const int64_t *nearest, double enough,
-                    int64_t most, Scored *found, int64_t *saw, const int bytes) {
-    int64_t size = 0, count = 0;
-    for (int64_t c = 0; c < cells->cells && (double)count < enough; c++) {
-        for (int64_t i = cells->starts[nearest[c]]; i < cells->starts[nearest[c] + 1]; i++) {
-            if (!matches(filter, cells->order[i])) continue;
-            count++;
-            float own = (float)dot8(query, cells->codes + i * cells->dim, cells->dim, bytes) * cells->scale[i];
-            offer(found, &size, most, (Scored){own, cells->order[i]});
-        }
-    }
-    *saw = count;
-    return size;
-}
+#include "rows.h"
+#include "graph.h"
+#include "cells.h"
 
 /* ---------------------------------------------------------------- versions */
 static int has_bytes; /* set once, when the module is loaded */
@@ -457,10 +39,12 @@ BOTH(walk,
       int64_t most, Step *pool, int32_t *fresh, Scored *found),
      rows, graph, query, filter, marks, wide, most, pool, fresh, found)
 BOTH(scan,
-     (const Cells *cells, const Query *query, const Filter *filter, const int64_t *nearest, double enough, int64_t most,
-      Scored *found, int64_t *saw),
-     cells, query, filter, nearest, enough, most, found, saw)
-BOTH(rank, (const Cells *cells, const Query *query, Keyed *items, int64_t *order), cells, query, items, order)
+     (const Cells *cells, const Query *query, const Turned *turned, const Filter *filter, const int64_t *nearest,
+      double enough, int64_t keep, int64_t most, Scored *items, Scored *found, int64_t *saw),
+     cells, query, turned, filter, nearest, enough, keep, most, items, found, saw)
+BOTH(turn_query, (const Cells *cells, const Query *query, Turned *out), cells, query, out)
+BOTH(rank, (const Cells *cells, const Query *query, float *scores, Keyed *items, int64_t *order), cells, query, scores,
+     items, order)
 #define BEST_OF(name) (has_bytes ? name##_bytes : name##_any)
 
 /* ---------------------------------------------------------------- Python */
@@ -474,7 +58,7 @@ typedef struct {
         Filter filter;
     } is;
     int held;
-    Py_buffer buffers[6];
+    Py_buffer buffers[10];
 } Held;
 static PyTypeObject *held_type;
 
@@ -574,23 +158,30 @@ static PyObject *make_graph(PyObject *self, PyObject *args) {
     return (PyObject *)held;
 }
 
+/* cells(order, starts, codes, scale, means, means_scale, signs, slopes, shifts, flips) */
 static PyObject *make_cells(PyObject *self, PyObject *args) {
     (void)self;
-    PyObject *order, *starts, *codes, *scale, *means, *means_scale;
+    PyObject *array[10];
     Py_ssize_t dim;
-    if (!PyArg_ParseTuple(args, "OOOOOOn", &order, &starts, &codes, &scale, &means, &means_scale, &dim)) return NULL;
+    if (!PyArg_ParseTuple(args, "OOOOOOOOOOn", &array[0], &array[1], &array[2], &array[3], &array[4], &array[5],
+                          &array[6], &array[7], &array[8], &array[9], &dim))
+        return NULL;
     Held *held = new_held(CELLS);
     if (!held) return NULL;
     Cells *cells = &held->is.cells;
-    cells->dim = dim;
-    if (dim < 1 || !(cells->order = keep(held, order, -1, 4, "order"))) return failed(held);
+    cells->dim = dim, cells->words = (dim + 255) / 256 * 4;
+    if (dim < 1 || !(cells->order = keep(held, array[0], -1, 4, "order"))) return failed(held);
     int64_t rows = kept_bytes(held) / 4;
-    if (!(cells->starts = keep(held, starts, -1, 8, "starts"))) return failed(held);
+    if (!(cells->starts = keep(held, array[1], -1, 8, "starts"))) return failed(held);
     cells->cells = kept_bytes(held) / 8 - 1;
-    if (!(cells->codes = keep(held, codes, rows * dim, 1, "codes")) ||
-        !(cells->scale = keep(held, scale, rows, 4, "scale")) ||
-        !(cells->means = keep(held, means, cells->cells * dim, 1, "means")) ||
-        !(cells->means_scale = keep(held, means_scale, cells->cells, 4, "scale of the means")))
+    if (!(cells->codes = keep(held, array[2], rows * dim, 1, "codes")) ||
+        !(cells->scale = keep(held, array[3], rows, 4, "scale")) ||
+        !(cells->means = keep(held, array[4], cells->cells * dim, 1, "means")) ||
+        !(cells->means_scale = keep(held, array[5], cells->cells, 4, "scale of the means")) ||
+        !(cells->signs = keep(held, array[6], rows * cells->words, 8, "signs")) ||
+        !(cells->slopes = keep(held, array[7], rows, 4, "slopes")) ||
+        !(cells->shifts = keep(held, array[8], rows, 4, "shifts")) ||
+        !(cells->flips = keep(held, array[9], 2 * dim, 1, "flips")))
         return failed(held);
     int sound = cells->cells >= 0 && cells->starts[0] == 0 && cells->starts[cells->cells] == rows;
     for (int64_t c = 0; sound && c < cells->cells; c++) sound = cells->starts[c] <= cells->starts[c + 1];
@@ -792,15 +383,17 @@ static PyObject *call_walk(PyObject *self, PyObject *args) {
     return end(&call, sound);
 }
 
-/* scan(rows, cells, filter or None, queries, order int64 [Q, C], enough float64 [Q], k, most, out) -> the same */
+/* scan(rows, cells, filter or None, queries, order int64 [Q, C], enough float64 [Q], keep, k, most, out) -> the same */
 static PyObject *call_scan(PyObject *self, PyObject *args) {
     (void)self;
     PyObject *rows, *cells_object, *filter_object, *queries, *nearest, *enough_object, *out;
-    Py_ssize_t k, most;
+    Py_ssize_t keep, k, most;
     Py_buffer enough = {0};
+    Turned turned = {0};
+    Scored *items = NULL;
     Call call = {0};
-    if (!PyArg_ParseTuple(args, "OOOOOOnnO", &rows, &cells_object, &filter_object, &queries, &nearest, &enough_object,
-                          &k, &most, &out))
+    if (!PyArg_ParseTuple(args, "OOOOOOnnnO", &rows, &cells_object, &filter_object, &queries, &nearest, &enough_object,
+                          &keep, &k, &most, &out))
         return NULL;
     const Cells *cells = held_as(cells_object, CELLS);
     const Filter all = {0}, *filter = filter_object == Py_None ? &all : held_as(filter_object, FILTER);
@@ -810,18 +403,26 @@ static PyObject *call_scan(PyObject *self, PyObject *args) {
         return end(&call, 0);
     const int64_t *order = call.list.buf;
     int there = call.list.len == call.count * cells->cells * 8 && enough.len == call.count * 8 && most >= 1 &&
-                cells->dim == call.rows->dim && cells->starts[cells->cells] <= call.rows->rows;
+                keep >= 0 && keep <= INT32_MAX && cells->dim == call.rows->dim && cells->starts[cells->cells] <= call.rows->rows;
     for (int64_t c = 0; there && c < call.count * cells->cells; c++) there = order[c] >= 0 && order[c] < cells->cells;
     int sound = 1;
+    if (there && keep) {
+        turned.turned = malloc((size_t)cells->dim * sizeof(float));
+        turned.planes = malloc((size_t)(PLANES * cells->words) * sizeof(uint64_t));
+        items = malloc((size_t)room(2 * keep, sizeof *items));
+    }
     if (!there) {
         PyErr_SetString(PyExc_ValueError, "cells that do not fit the rows, or no order of them");
+    } else if (keep && (!turned.turned || !turned.planes || !items)) {
+        PyErr_NoMemory();
     } else {
         Py_BEGIN_ALLOW_THREADS;
         for (int64_t q = 0; sound && q < call.count; q++) {
             int64_t saw;
             begin_query(&call, q);
-            int64_t count = BEST_OF(scan)(cells, &call.query, filter, order + q * cells->cells,
-                                          ((const double *)enough.buf)[q], most, call.found, &saw);
+            if (keep) BEST_OF(turn_query)(cells, &call.query, &turned);
+            int64_t count = BEST_OF(scan)(cells, &call.query, &turned, filter, order + q * cells->cells,
+                                          ((const double *)enough.buf)[q], keep, most, items, call.found, &saw);
             int64_t hits = rescore(&call, count);
             sound = hits >= 0;
             end_query(&call, q, hits, saw);
@@ -829,6 +430,9 @@ static PyObject *call_scan(PyObject *self, PyObject *args) {
         Py_END_ALLOW_THREADS;
     }
     PyBuffer_Release(&enough);
+    free(turned.turned);
+    free(turned.planes);
+    free(items);
     return end(&call, sound);
 }
 
@@ -841,6 +445,7 @@ static PyObject *call_near(PyObject *self, PyObject *args) {
     Py_buffer buffers[3] = {{0}};
     Query query = {0};
     Keyed *items = NULL;
+    float *scores = NULL;
     if (!PyArg_ParseTuple(args, "OOOnOO", &objects[0], &objects[1], &objects[2], &enough, &objects[3], &objects[4]))
         return NULL;
     const Cells *cells = held_as(objects[0], CELLS);
@@ -852,15 +457,16 @@ static PyObject *call_near(PyObject *self, PyObject *args) {
         int64_t *order = buffers[1].buf, *counts = buffers[2].buf;
         query.code = malloc((size_t)cells->dim);
         items = malloc((size_t)room(2 * cells->cells, sizeof *items));
+        scores = malloc((size_t)room(cells->cells, sizeof *scores));
         if (buffers[0].len % row || buffers[1].len != count * cells->cells * 8 || buffers[2].len != count * 16) {
             PyErr_SetString(PyExc_ValueError, "arrays that do not fit each other");
-        } else if (!query.code || !items) {
+        } else if (!query.code || !items || !scores) {
             PyErr_NoMemory();
         } else {
             Py_BEGIN_ALLOW_THREADS;
             for (int64_t q = 0; q < count; q++) {
                 quantise((const float *)buffers[0].buf + q * cells->dim, cells->dim, &query);
-                BEST_OF(rank)(cells, &query, items, order + q * cells->cells);
+                BEST_OF(rank)(cells, &query, scores, items, order + q * cells->cells);
                 share(cells, filter, order + q * cells->cells, enough, counts + 2 * q);
             }
             Py_END_ALLOW_THREADS;
@@ -870,6 +476,7 @@ static PyObject *call_near(PyObject *self, PyObject *args) {
         if (buffers[i].obj) PyBuffer_Release(&buffers[i]);
     free(query.code);
     free(items);
+    free(scores);
     if (PyErr_Occurred()) return NULL;
     Py_RETURN_NONE;
 }
@@ -959,11 +566,11 @@ VERSIONS static PyObject *call_unit(PyObject *self, PyObject *args) {
 static PyMethodDef methods[] = {
     {"rows", make_rows, METH_VARARGS, "rows(vectors, codes, scale, error, norm, check, dim)"},
     {"graph", make_graph, METH_VARARGS, "graph(links, upper, width, entry)"},
-    {"cells", make_cells, METH_VARARGS, "cells(order, starts, codes, scale, means, means_scale, dim)"},
+    {"cells", make_cells, METH_VARARGS, "cells(order, starts, codes, scale, means, means_scale, signs, slopes, shifts, flips, dim)"},
     {"filter", make_filter, METH_VARARGS, "filter(kind, data, extra, low, high, rows)"},
     {"exact", call_exact, METH_VARARGS, "exact(rows, queries, list, k, direct, out)"},
     {"walk", call_walk, METH_VARARGS, "walk(rows, graph, filter, queries, widths, k, most, out)"},
-    {"scan", call_scan, METH_VARARGS, "scan(rows, cells, filter, queries, order, enough, k, most, out)"},
+    {"scan", call_scan, METH_VARARGS, "scan(rows, cells, filter, queries, order, enough, keep, k, most, out)"},
     {"near", call_near, METH_VARARGS, "near(cells, filter, queries, enough, order, counts)"},
     {"bits", call_bits, METH_VARARGS, "bits(filter, out)"},
     {"unit", call_unit, METH_VARARGS, "unit(vectors, out, dim)"},

@@ -1,0 +1,254 @@
+/* Cells: candidates from the nearest ones. Part of _kernels.c. */
+typedef struct {
+    const int32_t *order;  /* [N] row numbers cell by cell */
+    const int64_t *starts; /* [C + 1] */
+    const int8_t *codes;   /* [N, D] in that order */
+    const float *scale;
+    const int8_t *means;   /* [C, D] codes of the cells' means */
+    const float *means_scale;
+    const uint64_t *signs; /* [N, words] a bit per dimension, see below */
+    const float *slopes;   /* [N] |r|^2 / <r', b> */
+    const float *shifts;   /* [N] that, times twice the number of bits that are set */
+    const int8_t *flips;   /* [2, D] 1 or -1 */
+    int64_t cells, dim, words;
+} Cells;
+
+typedef struct {
+    uint16_t key;
+    int32_t cell;
+} Keyed;
+
+/* By key, equal ones as they were: byte by byte, there and back again. */
+INLINE void sort_keyed(Keyed *items, Keyed *room, int64_t count) {
+    for (int shift = 0; shift < 16; shift += 8) {
+        int32_t at[256] = {0}, before = 0;
+        for (int64_t i = 0; i < count; i++) at[(items[i].key >> shift) & 255]++;
+        for (int i = 0; i < 256; i++) {
+            int32_t own = at[i];
+            at[i] = before;
+            before += own;
+        }
+        for (int64_t i = 0; i < count; i++) room[at[(items[i].key >> shift) & 255]++] = items[i];
+        Keyed *swapped = items;
+        items = room, room = swapped;
+    }
+}
+
+/* The cells, that of the best mean first, as far as 65,536 steps between worst and best tell them apart. Room: scores [C],
+ * items [2 C]. */
+INLINE int64_t rank(const Cells *cells, const Query *query, float *scores, Keyed *items, int64_t *order,
+                    const int bytes) {
+    float low = INFINITY, high = -INFINITY;
+    for (int64_t c = 0; c < cells->cells; c++) {
+        scores[c] = (float)dot8(query, cells->means + c * cells->dim, cells->dim, bytes) * cells->means_scale[c];
+        low = fminf(low, scores[c]), high = fmaxf(high, scores[c]);
+    }
+    float step = high > low ? 65535 / (high - low) : 0;
+    for (int64_t c = 0; c < cells->cells; c++)
+        items[c] = (Keyed){(uint16_t)fminf((high - scores[c]) * step, 65535), (int32_t)c};
+    sort_keyed(items, items + cells->cells, cells->cells);
+    for (int64_t c = 0; c < cells->cells; c++) order[c] = items[c].cell;
+    return cells->cells;
+}
+
+/* Rows of the nearest cells, at least `enough`, and how many of them match. */
+INLINE void share(const Cells *cells, const Filter *filter, const int64_t *order, int64_t enough, int64_t *counts) {
+    int64_t rows = 0, matching = 0;
+    for (int64_t c = 0; c < cells->cells && rows < enough; c++) {
+        int64_t first = cells->starts[order[c]], end = cells->starts[order[c] + 1];
+        for (int64_t i = first; i < end; i++) matching += matches(filter, cells->order[i]);
+        rows += end - first;
+    }
+    counts[0] = rows, counts[1] = matching;
+}
+
+/* ---- a bit per dimension
+ *
+ * A row is its cell's mean and a rest r; of the rest, turned by a fixed rotation, `signs` has the signs b (+1 or -1), and
+ *     q.r ~ <q', b> |r|^2 / <r', b>
+ * for a turned query q', after RaBitQ (Gao and Long 2024, arXiv 2405.12497). For <q', b> four bits per dimension of q'
+ * are enough: products become counts of bits. */
+enum { PLANES = 4, LEVELS = (1 << PLANES) - 1, BLOCK = 128 };
+
+typedef struct {
+    float *turned;    /* [D] */
+    uint64_t *planes; /* [PLANES, words] */
+    float step, low, sum; /* q' ~ low + step * level, in the unit of the query's code; sum of q' */
+} Turned;
+
+INLINE void butterfly(float *values, int64_t size) {
+    for (int64_t half = 1; half < size; half *= 2)
+        for (int64_t first = 0; first < size; first += 2 * half)
+            for (int64_t i = first; i < first + half; i++) {
+                float a = values[i], b = values[i + half];
+                values[i] = a + b, values[i + half] = a - b;
+            }
+    float scale = 1.0f / sqrtf((float)size);
+    for (int64_t i = 0; i < size; i++) values[i] *= scale;
+}
+
+/* The rotation: twice, signs flipped and Hadamard's transform of the first and of the last 2^n values. */
+INLINE void turn(const int8_t *flips, int64_t dim, float *values) {
+    int64_t size = 1;
+    while (2 * size <= dim) size *= 2;
+    for (int round = 0; round < 2; round++) {
+        for (int64_t i = 0; i < dim; i++) values[i] *= (float)flips[round * dim + i];
+        butterfly(values, size);
+        if (size < dim) butterfly(values + dim - size, size);
+    }
+}
+
+INLINE int64_t turn_query(const Cells *cells, const Query *query, Turned *out, const int bytes) {
+    (void)bytes;
+    float *values = out->turned, low = INFINITY, high = -INFINITY;
+    for (int64_t i = 0; i < cells->dim; i++) values[i] = query->vector[i] / query->unit;
+    turn(cells->flips, cells->dim, values);
+    out->sum = 0;
+    for (int64_t i = 0; i < cells->dim; i++) {
+        low = fminf(low, values[i]), high = fmaxf(high, values[i]);
+        out->sum += values[i];
+    }
+    out->low = low, out->step = (high - low) / LEVELS;
+    float to_level = out->step > 0 ? 1 / out->step : 0;
+    memset(out->planes, 0, (size_t)(PLANES * cells->words) * sizeof *out->planes);
+    for (int64_t i = 0; i < cells->dim; i++) {
+        unsigned level = (unsigned)((values[i] - low) * to_level + 0.5f);
+        for (int p = 0; p < PLANES; p++)
+            out->planes[p * cells->words + i / 64] |= (uint64_t)((level >> p) & 1) << (i % 64);
+    }
+    return cells->dim;
+}
+
+/* For each of `count` rows, the sum of the query's levels where its bits are set. words: a multiple of 4. */
+VERSIONS static void levels_any(const uint64_t *planes, int64_t words, const uint64_t *bits, int64_t count,
+                                int32_t *out) {
+    for (int64_t i = 0; i < count; i++, bits += words) {
+        int64_t sum = 0;
+        for (int64_t w = 0; w < words; w++)
+            for (int p = 0; p < PLANES; p++)
+                sum += (int64_t)__builtin_popcountll(bits[w] & planes[p * words + w]) << p;
+        out[i] = (int32_t)sum;
+    }
+}
+
+#ifdef HAS_VECTORS
+/* Two planes beside each other in one register; eight rows at a time, so that adding up lanes costs little. */
+BYTES static inline __m512i levels_lanes(const uint64_t *planes, int64_t words, const uint64_t *bits) {
+    const __m512i low = _mm512_setr_epi64(0, 0, 0, 0, 1, 1, 1, 1), high = _mm512_setr_epi64(2, 2, 2, 2, 3, 3, 3, 3);
+    __m512i sum = _mm512_setzero_si512();
+    for (int64_t w = 0; w < words; w += 4) {
+        __m512i own = _mm512_broadcast_i64x4(_mm256_loadu_si256((const void *)(bits + w)));
+        __m512i one = _mm512_inserti64x4(
+            _mm512_castsi256_si512(_mm256_loadu_si256((const void *)(planes + w))),
+            _mm256_loadu_si256((const void *)(planes + words + w)), 1);
+        __m512i two = _mm512_inserti64x4(
+            _mm512_castsi256_si512(_mm256_loadu_si256((const void *)(planes + 2 * words + w))),
+            _mm256_loadu_si256((const void *)(planes + 3 * words + w)), 1);
+        one = _mm512_sllv_epi64(_mm512_popcnt_epi64(_mm512_and_si512(own, one)), low);
+        two = _mm512_sllv_epi64(_mm512_popcnt_epi64(_mm512_and_si512(own, two)), high);
+        sum = _mm512_add_epi64(sum, _mm512_add_epi64(one, two));
+    }
+    return sum;
+}
+
+BYTES static inline __m512i pairs(__m512i a, __m512i b) {
+    return _mm512_add_epi64(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+}
+
+BYTES static inline __m512i quarters(__m512i a, __m512i b) {
+    return _mm512_add_epi64(_mm512_shuffle_i64x2(a, b, 0x88), _mm512_shuffle_i64x2(a, b, 0xdd));
+}
+
+BYTES static void levels_bytes(const uint64_t *planes, int64_t words, const uint64_t *bits, int64_t count,
+                               int32_t *out) {
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+        __m512i own[8];
+        for (int j = 0; j < 8; j++) own[j] = levels_lanes(planes, words, bits + (i + j) * words);
+        __m512i first = quarters(pairs(own[0], own[1]), pairs(own[2], own[3]));
+        __m512i second = quarters(pairs(own[4], own[5]), pairs(own[6], own[7]));
+        _mm256_storeu_si256((void *)(out + i), _mm512_cvtepi64_epi32(quarters(first, second)));
+    }
+    for (; i < count; i++)
+        out[i] = (int32_t)_mm512_reduce_add_epi64(levels_lanes(planes, words, bits + i * words));
+}
+#else
+#define levels_bytes levels_any
+#endif
+
+/* Reorders so that the `keep` best are the first ones; the lowest score among them. 1 <= keep <= count */
+INLINE float keep_best(Scored *items, int64_t count, int64_t keep) {
+    int64_t low = 0, high = count - 1;
+    while (low < high) {
+        float pivot = items[low + (high - low) / 2].score;
+        int64_t i = low, j = high;
+        while (i <= j) {
+            while (items[i].score > pivot) i++;
+            while (items[j].score < pivot) j--;
+            if (i <= j) {
+                Scored moved = items[i];
+                items[i++] = items[j];
+                items[j--] = moved;
+            }
+        }
+        if (keep - 1 <= j) high = j;
+        else if (keep - 1 >= i) low = i;
+        else break;
+    }
+    float least = items[0].score;
+    for (int64_t i = 1; i < keep; i++) least = fminf(least, items[i].score);
+    return least;
+}
+
+INLINE float code_score(const Cells *cells, const Query *query, int64_t place, const int bytes) {
+    return (float)dot8(query, cells->codes + place * cells->dim, cells->dim, bytes) * cells->scale[place];
+}
+
+/* The best `most` matching rows of the nearest cells that hold at least `enough` rows. keep > 0: by their bits first,
+ * and by their codes only the `keep` best of these. Room: items [2 keep]. *saw: rows of these cells. */
+INLINE int64_t scan(const Cells *cells, const Query *query, const Turned *turned, const Filter *filter,
+                    const int64_t *nearest, double enough, int64_t keep, int64_t most, Scored *items, Scored *found,
+                    int64_t *saw, const int bytes) {
+    int64_t size = 0, rows = 0, count = 0;
+    float least = -INFINITY;
+    const float slope = keep ? 2 * turned->step : 0;
+    for (int64_t c = 0; c < cells->cells && (double)rows < enough; c++) {
+        const int64_t cell = nearest[c], first = cells->starts[cell], end = cells->starts[cell + 1];
+        rows += end - first;
+        if (!keep) {
+            for (int64_t i = first; i < end; i++)
+                if (matches(filter, cells->order[i]))
+                    offer(found, &size, most, (Scored){code_score(cells, query, i, bytes), cells->order[i]});
+            continue;
+        }
+        float base = (float)dot8(query, cells->means + cell * cells->dim, cells->dim, bytes) * cells->means_scale[cell];
+        for (int64_t from = first; from < end; from += BLOCK) {
+            int64_t some = end - from < BLOCK ? end - from : BLOCK;
+            const float *slopes = cells->slopes + from, *shifts = cells->shifts + from;
+            int32_t sums[BLOCK];
+            float guess[BLOCK];
+            (bytes ? levels_bytes : levels_any)(turned->planes, cells->words, cells->signs + from * cells->words, some,
+                                                sums);
+            for (int64_t i = 0; i < some; i++)
+                guess[i] = base + slopes[i] * (slope * (float)sums[i] - turned->sum) + shifts[i] * turned->low;
+            for (int64_t i = 0; i < some; i++) {
+                if (!(guess[i] > least) || !matches(filter, cells->order[from + i])) continue;
+                items[count++] = (Scored){guess[i], (int32_t)(from + i)};
+                if (count == 2 * keep) {
+                    least = keep_best(items, count, keep);
+                    count = keep;
+                }
+            }
+        }
+    }
+    if (count > keep) keep_best(items, count, keep), count = keep;
+    for (int64_t i = 0; i < count; i++) {
+        if (i + 8 < count)
+            for (int64_t j = 0; j < cells->dim; j += 64)
+                __builtin_prefetch(cells->codes + items[i + 8].row * cells->dim + j);
+        float own = code_score(cells, query, items[i].row, bytes);
+        offer(found, &size, most, (Scored){own, cells->order[items[i].row]});
+    }
+    *saw = rows;
+    return size;
+}

@@ -1,0 +1,218 @@
+/* Rows, queries and filters; the exact way among listed rows. Part of _kernels.c. */
+/* One build serves old and new processors: the loader takes the version that fits. Functions that multiply codes exist
+ * twice besides: BYTES is their version for processors that add up products of bytes in one instruction (a third of the
+ * time) and count the bits of many words in another; `bytes` says that this is one and is a constant where they are
+ * inlined. */
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__)
+#define VERSIONS __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#define BYTES __attribute__((target("arch=x86-64-v4,avx512vnni,avx512vpopcntdq")))
+#define HAS_BYTES                                                                        \
+    (__builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("avx512vnni") &&      \
+     __builtin_cpu_supports("avx512vpopcntdq"))
+#define HAS_VECTORS
+#include <immintrin.h>
+#else
+#define VERSIONS
+#define BYTES
+#define HAS_BYTES 0
+#endif
+#define INLINE static inline __attribute__((always_inline))
+#define LANES 16
+
+typedef struct {
+    float score;
+    int32_t row;
+} Scored;
+
+typedef struct {
+    const float *vectors;   /* [N, D] */
+    const int8_t *codes;    /* [N, D] */
+    const float *scale, *error, *norm; /* [N] */
+    const uint64_t *check;  /* [N] sums of each vector's 32-bit words */
+    int64_t rows, dim;
+} Rows;
+
+typedef struct {
+    float *vector;
+    int8_t *code;
+    float unit, row_error, row_norm; /* unit: what the code is multiplied by */
+    int32_t shift; /* 128 times the sum of the code */
+} Query;
+
+/* Which rows match. ALL; BITS: a bit per row; INTS, FLOATS: low <= value <= high, and a bit per row in valid unless
+ * it is NULL; CODES: the code is low or, where low < 0, table[code] is set; code < 0 for rows without a value. */
+enum { ALL, BITS, INTS, FLOATS, CODES };
+typedef struct {
+    int kind;
+    const void *data;
+    const uint8_t *extra;
+    int64_t low, high;
+    double low_float, high_float;
+    int64_t rows; /* rows it covers; later ones do not match */
+} Filter;
+
+INLINE int bit(const uint8_t *bits, int64_t row) { return (bits[row >> 3] >> (row & 7)) & 1; }
+
+INLINE int matches(const Filter *filter, int64_t row) {
+    if (filter->kind == ALL) return 1;
+    if (row >= filter->rows) return 0;
+    switch (filter->kind) {
+    case BITS: return bit(filter->data, row);
+    case INTS: {
+        int64_t value = ((const int64_t *)filter->data)[row];
+        return (value >= filter->low) & (value <= filter->high) && (!filter->extra || bit(filter->extra, row));
+    }
+    case FLOATS: {
+        double value = ((const double *)filter->data)[row];
+        return (value >= filter->low_float) & (value <= filter->high_float) &&
+               (!filter->extra || bit(filter->extra, row));
+    }
+    default: {
+        int32_t code = ((const int32_t *)filter->data)[row];
+        return filter->low >= 0 ? code == filter->low : code >= 0 && filter->extra[code];
+    }
+    }
+}
+
+INLINE int32_t dot8(const Query *query, const int8_t *code, int64_t dim, const int bytes) {
+    const int8_t *own = query->code;
+    int32_t sum = 0;
+    if (bytes) { /* that instruction wants one side without signs: code + 128 */
+        for (int64_t i = 0; i < dim; i++) sum += (uint8_t)(code[i] ^ 0x80) * (int16_t)own[i];
+        return sum - query->shift;
+    }
+    for (int64_t i = 0; i < dim; i++) sum += (int16_t)own[i] * (int16_t)code[i];
+    return sum;
+}
+
+/* In float64 and in one order whatever the row, so that equal rows get equal scores. */
+INLINE double dot64(const float *a, const float *b, int64_t dim) {
+    double lanes[LANES] = {0}, sum = 0;
+    int64_t i = 0;
+    for (; i + LANES <= dim; i += LANES)
+        for (int j = 0; j < LANES; j++) lanes[j] += (double)a[i + j] * (double)b[i + j];
+    for (; i < dim; i++) sum += (double)a[i] * (double)b[i];
+    for (int j = 0; j < LANES; j++) sum += lanes[j];
+    return sum;
+}
+
+INLINE uint64_t word_sum(const float *vector, int64_t dim) {
+    uint64_t sum = 0;
+    for (int64_t i = 0; i < dim; i++) {
+        uint32_t word;
+        memcpy(&word, vector + i, 4);
+        sum += word;
+    }
+    return sum;
+}
+
+INLINE float near_score(const Rows *rows, const Query *query, int64_t row, const int bytes) {
+    return (float)dot8(query, rows->codes + row * rows->dim, rows->dim, bytes) * rows->scale[row];
+}
+
+INLINE void prefetch_code(const Rows *rows, int64_t row) {
+    const int8_t *code = rows->codes + row * rows->dim;
+    for (int64_t i = 0; i < rows->dim; i += 64) __builtin_prefetch(code + i);
+}
+
+/* A heap whose top is the worst of the best `most`: the lowest score, and of equal ones the latest row. */
+INLINE int worse(Scored a, Scored b) { return a.score < b.score || (a.score == b.score && a.row > b.row); }
+
+INLINE void sift(Scored *heap, int64_t size, int64_t at) {
+    Scored moved = heap[at];
+    for (int64_t child; (child = 2 * at + 1) < size; at = child) {
+        if (child + 1 < size && worse(heap[child + 1], heap[child])) child++;
+        if (!worse(heap[child], moved)) break;
+        heap[at] = heap[child];
+    }
+    heap[at] = moved;
+}
+
+INLINE void offer(Scored *heap, int64_t *size, int64_t most, Scored one) {
+    if (*size < most) {
+        int64_t at = (*size)++;
+        while (at && worse(one, heap[(at - 1) / 2])) {
+            heap[at] = heap[(at - 1) / 2];
+            at = (at - 1) / 2;
+        }
+        heap[at] = one;
+    } else if (worse(heap[0], one)) {
+        heap[0] = one;
+        sift(heap, *size, 0);
+    }
+}
+
+/* Best first, in place. */
+INLINE void sort_heap(Scored *heap, int64_t size) {
+    while (size > 1) {
+        Scored last = heap[0];
+        heap[0] = heap[--size];
+        heap[size] = last;
+        sift(heap, size, 0);
+    }
+}
+
+VERSIONS static void quantise(const float *vector, int64_t dim, Query *query) {
+    float largest = 0;
+    for (int64_t i = 0; i < dim; i++) largest = fmaxf(largest, fabsf(vector[i]));
+    float scale = largest / 127.0f;
+    double residual = 0, norm = 0;
+    query->shift = 0;
+    for (int64_t i = 0; i < dim; i++) {
+        float code = scale > 0 ? nearbyintf(vector[i] / scale) : 0;
+        code = fminf(fmaxf(code, -127), 127);
+        query->code[i] = (int8_t)code;
+        query->shift += 128 * (int32_t)query->code[i];
+        double rest = (double)vector[i] - (double)code * (double)scale;
+        residual += rest * rest;
+        norm += (double)vector[i] * (double)vector[i];
+    }
+    /* Rounded up by more than what float32 loses; the same terms as indexes/exact.py has. */
+    const double slack = 1 + 1e-5, unit = scale > FLT_MIN ? scale : FLT_MIN;
+    double error = (sqrt(residual) + largest * ldexp(sqrt((double)dim), -23)) * slack;
+    double reach = sqrt(norm) * slack + error;
+    query->unit = (float)unit;
+    query->row_error = (float)(reach / unit * slack);
+    query->row_norm = (float)((error + reach * ldexp(16, -24)) / unit * slack);
+}
+
+/* The k best of `count` candidates by float64 scores, best first. Returns how many, or -1 where a row is damaged. */
+INLINE int64_t score(const Rows *rows, const float *vector, const Scored *found, int64_t count, int64_t k,
+                     Scored *best) {
+    int64_t size = 0;
+    for (int64_t i = 0; i < count; i++) {
+        const float *row = rows->vectors + (int64_t)found[i].row * rows->dim;
+        if (i + 1 < count) {
+            const float *next = rows->vectors + (int64_t)found[i + 1].row * rows->dim;
+            for (int64_t j = 0; j < rows->dim; j += 16) __builtin_prefetch(next + j);
+        }
+        if (word_sum(row, rows->dim) != rows->check[found[i].row]) return -1;
+        offer(best, &size, k, (Scored){(float)dot64(row, vector, rows->dim), found[i].row});
+    }
+    sort_heap(best, size);
+    return size;
+}
+
+/* The k best of listed rows, for certain. kept: room for M. Returns how many (-1: damaged); *scored: in float64. */
+INLINE int64_t exact(const Rows *rows, const Query *query, const int64_t *list, int64_t count, int64_t k,
+                     int64_t direct, Scored *kept, Scored *best, int64_t *scored, const int bytes) {
+    int64_t left = 0;
+    if (count <= direct || count <= k) {
+        for (int64_t i = 0; i < count; i++) kept[left++] = (Scored){0, (int32_t)list[i]};
+    } else {
+        int64_t size = 0;
+        for (int64_t i = 0; i < count; i++) {
+            int64_t row = list[i];
+            if (i + 8 < count) prefetch_code(rows, list[i + 8]);
+            float near = near_score(rows, query, row, bytes);
+            float off = query->row_error * rows->error[row] + query->row_norm * rows->norm[row];
+            kept[i] = (Scored){near + off, (int32_t)row};
+            offer(best, &size, k, (Scored){near - off, (int32_t)row});
+        }
+        float least = best[0].score;
+        for (int64_t i = 0; i < count; i++)
+            if (kept[i].score >= least) kept[left++] = kept[i];
+    }
+    *scored = left;
+    return score(rows, query->vector, kept, left, k, best);
+}
