@@ -49,7 +49,7 @@ $(VENV)/bin/python:
 	@echo "Creating $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.ready: pyproject.toml constraints.txt hatch_build.py src/nextvec/search/native/_kernels.c | $(VENV)/bin/python
+$(VENV)/.ready: pyproject.toml constraints.txt hatch_build.py $(wildcard src/nextvec/search/native/*.[ch]) | $(VENV)/bin/python
 	@echo "Installing nextvec and its dependencies into $(VENV) (about a minute, under 2 GB) ..."
 	@$(PIP) -e ".[hf,papers]"
 	@touch $@

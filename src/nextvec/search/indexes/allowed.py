@@ -85,8 +85,8 @@ class Allowed:
         return mask
 
     def native(self, queries: int) -> Any:
-        """For the kernels, for a call with so many queries: the test itself, or a bit per row, which is faster to look up
-        and takes a pass to make: for several queries, and from the second search on."""
+        """For the kernels, for a call with so many queries: the test itself, or a bit per row, which is faster to look
+        up and takes a pass to make: for several queries, and from the second search on."""
         if self._bits is not None:
             return self._bits
         if self.test is None:

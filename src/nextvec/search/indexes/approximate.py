@@ -38,7 +38,7 @@ from nextvec.types import ConflictError, InputError
 FORMAT = 3
 MIN_ROWS = 4_096  # fewer are scanned exactly in less time than anything else takes
 _HEADER = "approximate.json"
-_ARRAYS = ("means", "order", "starts", "places", "codes", "scale", "signs", "slopes", "shifts", "flips")
+_ARRAYS = ("means", "order", "starts", "places", "codes", "scale", "signs", "flips")
 _LINKS = ("links", "upper")
 _SAVE_EVERY = 60.0  # seconds of building the graph between two savings
 _BLOCK = 1 << 24

@@ -41,8 +41,8 @@ _CHUNK = 16_384
 @dataclass(frozen=True)
 class Cells:
     """means float32 [C, D]; order [n]: row numbers cell by cell, ascending in each; starts [C + 1]; places [n]: where a
-    row lies in ``order``; codes int8 [n, D] and scale [n] in that order; signs [n, W], slopes and
-    shifts [n], flips: see ``signs``, in that order too."""
+    row lies in ``order``; codes int8 [n, D] and scale [n] in that order; signs [n, W + 1], in
+    that order too, and flips: see ``signs``."""
 
     means: Float32
     order: Int32
@@ -51,8 +51,6 @@ class Cells:
     codes: NDArray[np.int8]
     scale: Float32
     signs: NDArray[np.uint64]
-    slopes: Float32
-    shifts: Float32
     flips: NDArray[np.int8]
 
     def __len__(self) -> int:
@@ -63,7 +61,7 @@ class Cells:
         """For the kernels. ValueError where they hold rows that are not there."""
         means, dim = codes.quantise(self.means), self.codes.shape[1]
         laid = self.order, self.starts, self.codes, self.scale
-        return kernels.cells(*laid, means.codes, means.scale, self.signs, self.slopes, self.shifts, self.flips, dim)
+        return kernels.cells(*laid, means.codes, means.scale, self.signs, self.flips, dim)
 
     @property
     def near(self) -> int:
@@ -115,7 +113,7 @@ def build_cells(
     places[order] = np.arange(total, dtype=np.int32)
     means, flips = _means(rows, order, starts), flips_of(dim, rng)
     signs = _signs(rows, order, starts, means, flips)
-    return Cells(means, order, starts, places, rows.codes[order], rows.scale[order], *signs, flips)
+    return Cells(means, order, starts, places, rows.codes[order], rows.scale[order], signs, flips)
 
 
 def _means(rows: Rows, order: Int32, starts: Int64) -> Float32:
@@ -128,17 +126,14 @@ def _means(rows: Rows, order: Int32, starts: Int64) -> Float32:
     return means
 
 
-def _signs(
-    rows: Rows, order: Int32, starts: Int64, means: Float32, flips: NDArray[np.int8]
-) -> tuple[NDArray[np.uint64], Float32, Float32]:
+def _signs(rows: Rows, order: Int32, starts: Int64, means: Float32, flips: NDArray[np.int8]) -> NDArray[np.uint64]:
     """What ``signs_of`` gives for each row's difference from the mean of its cell, cell by cell."""
     parts = []
     for start in range(0, len(order), _CHUNK):
         places = np.arange(start, min(start + _CHUNK, len(order)))
         cell = np.searchsorted(starts, places, side="right") - 1
         parts.append(signs_of(rows.vectors[order[places]] - means[cell], flips))
-    signs, slopes, shifts = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return signs, slopes, shifts
+    return np.concatenate(parts)
 
 
 def prepare(cells: Cells, allowed: Allowed | None) -> Prepared:

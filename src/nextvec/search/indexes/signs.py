@@ -57,16 +57,19 @@ def _transform(values: Float32) -> None:
     values *= np.float32(1 / np.sqrt(size))
 
 
-def signs_of(rests: Float32, flips: NDArray[np.int8]) -> tuple[NDArray[np.uint64], Float32, Float32]:
-    """For each rest r of float32 [n, D]: the bits of T r > 0, uint64 [n, W]; float32 [n]: |r|^2 / <T r, b> (0 where r
-    is 0); float32 [n]: that, times twice the number of bits that are set."""
+def signs_of(rests: Float32, flips: NDArray[np.int8]) -> NDArray[np.uint64]:
+    """For each rest r of float32 [n, D], uint64 [n, W + 1]: the bits of T r > 0, and in the last word two float32:
+    |r|^2 / <T r, b> (0 where r is 0), and that times twice the number of bits that are set."""
     count, dim = rests.shape
     moved = turned(rests, flips)
     positive = moved > 0
-    packed = np.zeros((count, 8 * words(dim)), np.uint8)
-    packed[:, : -(-dim // 8)] = np.packbits(positive, axis=1, bitorder="little")
     total = np.abs(moved).sum(axis=1, dtype=np.float64)
     square = np.einsum("ij,ij->i", moved, moved, dtype=np.float64)
     slope = np.divide(square, total, out=np.zeros(count), where=total > 0)
-    shift = 2 * slope * positive.sum(axis=1)
-    return packed.view("<u8").astype(np.uint64, copy=False), slope.astype(np.float32), shift.astype(np.float32)
+    signs = np.zeros((count, words(dim) + 1), np.uint64)
+    packed = np.zeros((count, 8 * words(dim)), np.uint8)
+    packed[:, : -(-dim // 8)] = np.packbits(positive, axis=1, bitorder="little")
+    signs[:, :-1] = packed.view("<u8")
+    factors = np.stack([slope, 2 * slope * positive.sum(axis=1)], axis=1).astype(np.float32)
+    signs[:, -1:] = factors.view(np.uint64)
+    return signs

@@ -58,7 +58,7 @@ typedef struct {
         Filter filter;
     } is;
     int held;
-    Py_buffer buffers[10];
+    Py_buffer buffers[8];
 } Held;
 static PyTypeObject *held_type;
 
@@ -158,13 +158,13 @@ static PyObject *make_graph(PyObject *self, PyObject *args) {
     return (PyObject *)held;
 }
 
-/* cells(order, starts, codes, scale, means, means_scale, signs, slopes, shifts, flips) */
+/* cells(order, starts, codes, scale, means, means_scale, signs, flips) */
 static PyObject *make_cells(PyObject *self, PyObject *args) {
     (void)self;
-    PyObject *array[10];
+    PyObject *array[8];
     Py_ssize_t dim;
-    if (!PyArg_ParseTuple(args, "OOOOOOOOOOn", &array[0], &array[1], &array[2], &array[3], &array[4], &array[5],
-                          &array[6], &array[7], &array[8], &array[9], &dim))
+    if (!PyArg_ParseTuple(args, "OOOOOOOOn", &array[0], &array[1], &array[2], &array[3], &array[4], &array[5],
+                          &array[6], &array[7], &dim))
         return NULL;
     Held *held = new_held(CELLS);
     if (!held) return NULL;
@@ -178,10 +178,8 @@ static PyObject *make_cells(PyObject *self, PyObject *args) {
         !(cells->scale = keep(held, array[3], rows, 4, "scale")) ||
         !(cells->means = keep(held, array[4], cells->cells * dim, 1, "means")) ||
         !(cells->means_scale = keep(held, array[5], cells->cells, 4, "scale of the means")) ||
-        !(cells->signs = keep(held, array[6], rows * cells->words, 8, "signs")) ||
-        !(cells->slopes = keep(held, array[7], rows, 4, "slopes")) ||
-        !(cells->shifts = keep(held, array[8], rows, 4, "shifts")) ||
-        !(cells->flips = keep(held, array[9], 2 * dim, 1, "flips")))
+        !(cells->signs = keep(held, array[6], rows * (cells->words + 1), 8, "signs")) ||
+        !(cells->flips = keep(held, array[7], 2 * dim, 1, "flips")))
         return failed(held);
     int sound = cells->cells >= 0 && cells->starts[0] == 0 && cells->starts[cells->cells] == rows;
     for (int64_t c = 0; sound && c < cells->cells; c++) sound = cells->starts[c] <= cells->starts[c + 1];
@@ -566,7 +564,7 @@ VERSIONS static PyObject *call_unit(PyObject *self, PyObject *args) {
 static PyMethodDef methods[] = {
     {"rows", make_rows, METH_VARARGS, "rows(vectors, codes, scale, error, norm, check, dim)"},
     {"graph", make_graph, METH_VARARGS, "graph(links, upper, width, entry)"},
-    {"cells", make_cells, METH_VARARGS, "cells(order, starts, codes, scale, means, means_scale, signs, slopes, shifts, flips, dim)"},
+    {"cells", make_cells, METH_VARARGS, "cells(order, starts, codes, scale, means, means_scale, signs, flips, dim)"},
     {"filter", make_filter, METH_VARARGS, "filter(kind, data, extra, low, high, rows)"},
     {"exact", call_exact, METH_VARARGS, "exact(rows, queries, list, k, direct, out)"},
     {"walk", call_walk, METH_VARARGS, "walk(rows, graph, filter, queries, widths, k, most, out)"},

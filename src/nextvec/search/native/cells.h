@@ -6,9 +6,7 @@ typedef struct {
     const float *scale;
     const int8_t *means;   /* [C, D] codes of the cells' means */
     const float *means_scale;
-    const uint64_t *signs; /* [N, words] a bit per dimension, see below */
-    const float *slopes;   /* [N] |r|^2 / <r', b> */
-    const float *shifts;   /* [N] that, times twice the number of bits that are set */
+    const uint64_t *signs; /* [N, words + 1] see below */
     const int8_t *flips;   /* [2, D] 1 or -1 */
     int64_t cells, dim, words;
 } Cells;
@@ -67,7 +65,8 @@ INLINE void share(const Cells *cells, const Filter *filter, const int64_t *order
  * A row is its cell's mean and a rest r; of the rest, turned by a fixed rotation, `signs` has the signs b (+1 or -1), and
  *     q.r ~ <q', b> |r|^2 / <r', b>
  * for a turned query q', after RaBitQ (Gao and Long 2024, arXiv 2405.12497). For <q', b> four bits per dimension of q'
- * are enough: products become counts of bits. */
+ * are enough: products become counts of bits. In the last word of a row are two float32: |r|^2 / <r', b>, and that times
+ * twice the number of bits that are set. */
 enum { PLANES = 4, LEVELS = (1 << PLANES) - 1, BLOCK = 128 };
 
 typedef struct {
@@ -120,13 +119,13 @@ INLINE int64_t turn_query(const Cells *cells, const Query *query, Turned *out, c
 }
 
 /* For each of `count` rows, the sum of the query's levels where its bits are set. words: a multiple of 4. */
-VERSIONS static void levels_any(const uint64_t *planes, int64_t words, const uint64_t *bits, int64_t count,
+VERSIONS static void levels_any(const uint64_t *planes, int64_t words, const uint64_t *signs, int64_t count,
                                 int32_t *out) {
-    for (int64_t i = 0; i < count; i++, bits += words) {
+    for (int64_t i = 0; i < count; i++, signs += words + 1) {
         int64_t sum = 0;
         for (int64_t w = 0; w < words; w++)
             for (int p = 0; p < PLANES; p++)
-                sum += (int64_t)__builtin_popcountll(bits[w] & planes[p * words + w]) << p;
+                sum += (int64_t)__builtin_popcountll(signs[w] & planes[p * words + w]) << p;
         out[i] = (int32_t)sum;
     }
 }
@@ -159,18 +158,18 @@ BYTES static inline __m512i quarters(__m512i a, __m512i b) {
     return _mm512_add_epi64(_mm512_shuffle_i64x2(a, b, 0x88), _mm512_shuffle_i64x2(a, b, 0xdd));
 }
 
-BYTES static void levels_bytes(const uint64_t *planes, int64_t words, const uint64_t *bits, int64_t count,
+BYTES static void levels_bytes(const uint64_t *planes, int64_t words, const uint64_t *signs, int64_t count,
                                int32_t *out) {
     int64_t i = 0;
     for (; i + 8 <= count; i += 8) {
         __m512i own[8];
-        for (int j = 0; j < 8; j++) own[j] = levels_lanes(planes, words, bits + (i + j) * words);
+        for (int j = 0; j < 8; j++) own[j] = levels_lanes(planes, words, signs + (i + j) * (words + 1));
         __m512i first = quarters(pairs(own[0], own[1]), pairs(own[2], own[3]));
         __m512i second = quarters(pairs(own[4], own[5]), pairs(own[6], own[7]));
         _mm256_storeu_si256((void *)(out + i), _mm512_cvtepi64_epi32(quarters(first, second)));
     }
     for (; i < count; i++)
-        out[i] = (int32_t)_mm512_reduce_add_epi64(levels_lanes(planes, words, bits + i * words));
+        out[i] = (int32_t)_mm512_reduce_add_epi64(levels_lanes(planes, words, signs + i * (words + 1)));
 }
 #else
 #define levels_bytes levels_any
@@ -221,16 +220,22 @@ INLINE int64_t scan(const Cells *cells, const Query *query, const Turned *turned
                     offer(found, &size, most, (Scored){code_score(cells, query, i, bytes), cells->order[i]});
             continue;
         }
+        if (c + 1 < cells->cells) { /* what a processor fetches by itself begins too late */
+            const char *next = (const char *)(cells->signs + cells->starts[nearest[c + 1]] * (cells->words + 1));
+            for (int i = 0; i < 16; i++) __builtin_prefetch(next + 64 * i);
+        }
         float base = (float)dot8(query, cells->means + cell * cells->dim, cells->dim, bytes) * cells->means_scale[cell];
         for (int64_t from = first; from < end; from += BLOCK) {
             int64_t some = end - from < BLOCK ? end - from : BLOCK;
-            const float *slopes = cells->slopes + from, *shifts = cells->shifts + from;
+            const uint64_t *signs = cells->signs + from * (cells->words + 1);
             int32_t sums[BLOCK];
             float guess[BLOCK];
-            (bytes ? levels_bytes : levels_any)(turned->planes, cells->words, cells->signs + from * cells->words, some,
-                                                sums);
-            for (int64_t i = 0; i < some; i++)
-                guess[i] = base + slopes[i] * (slope * (float)sums[i] - turned->sum) + shifts[i] * turned->low;
+            (bytes ? levels_bytes : levels_any)(turned->planes, cells->words, signs, some, sums);
+            for (int64_t i = 0; i < some; i++) {
+                float own[2];
+                memcpy(own, signs + i * (cells->words + 1) + cells->words, sizeof own);
+                guess[i] = base + own[0] * (slope * (float)sums[i] - turned->sum) + own[1] * turned->low;
+            }
             for (int64_t i = 0; i < some; i++) {
                 if (!(guess[i] > least) || !matches(filter, cells->order[from + i])) continue;
                 items[count++] = (Scored){guess[i], (int32_t)(from + i)};

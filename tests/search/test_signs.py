@@ -1,0 +1,126 @@
+"""A bit per dimension: the rotation, the estimate, and the scan that uses it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from nextvec.search.indexes.allowed import Allowed
+from nextvec.search.indexes.cells import build_cells, look, search_cells
+from nextvec.search.indexes.exact import ExactIndex, Found
+from nextvec.search.indexes.rows import Rows, in_memory
+from nextvec.search.indexes.signs import flips_of, signs_of, turned, words
+from nextvec.search.native import kernels
+
+N = 6_000
+
+
+def clustered(dim: int, count: int = N, seed: int = 1) -> NDArray[np.float32]:
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((40, dim))
+    made = centres[rng.integers(0, 40, count)] + 0.7 * rng.standard_normal((count, dim))
+    unit: NDArray[np.float32] = (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
+    return unit
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 7, 64, 100, 256, 384])
+def test_the_rotation_keeps_every_product(dim: int) -> None:
+    rng = np.random.default_rng(dim)
+    vectors = rng.standard_normal((50, dim)).astype(np.float32)
+    moved = turned(vectors, flips_of(dim, rng))
+    np.testing.assert_allclose(moved @ moved.T, vectors @ vectors.T, rtol=1e-4, atol=1e-4)
+    assert not np.shares_memory(moved, vectors)
+    if dim >= 64:  # one value is spread over all
+        spike = np.eye(1, dim, dtype=np.float32)
+        assert np.abs(turned(spike, flips_of(dim, rng))).max() < 0.6
+
+
+def test_one_value_by_hand() -> None:
+    """D=2, no flips: H (a, b) = (a + b, a - b) / sqrt(2), and H H = 1."""
+    flips = np.ones((2, 2), np.int8)
+    np.testing.assert_allclose(turned(np.array([[3.0, 1.0]], np.float32), flips), [[3, 1]], rtol=1e-6)
+    flips[1] = [1, -1]  # H diag(1, -1) H (a, b) = (b, a)
+    np.testing.assert_allclose(turned(np.array([[3.0, 1.0]], np.float32), flips), [[1, 3]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dim", [3, 64, 100, 300])
+def test_signs_and_factors_are_what_the_formula_says(dim: int) -> None:
+    rng = np.random.default_rng(0)
+    flips, rests = flips_of(dim, rng), rng.standard_normal((20, dim)).astype(np.float32)
+    rests[4] = 0
+    signs = signs_of(rests, flips)
+    assert signs.shape == (20, words(dim) + 1) and signs.dtype == np.uint64
+    bits = np.unpackbits(signs[:, :-1].copy().view(np.uint8), axis=1, bitorder="little")
+    moved = turned(rests, flips)
+    assert np.array_equal(bits[:, :dim], moved > 0) and not bits[:, dim:].any()
+    slope, shift = signs[:, -1:].copy().view(np.float32).T
+    expected = np.sum(rests.astype(float) ** 2, axis=1) / np.maximum(np.abs(moved).sum(axis=1), 1e-30)
+    np.testing.assert_allclose(slope, expected, rtol=1e-4)
+    np.testing.assert_allclose(shift, 2 * slope * bits.sum(axis=1), rtol=1e-5)
+    assert slope[4] == shift[4] == 0
+
+
+def test_the_estimate_has_no_bias_and_the_error_of_the_paper() -> None:
+    """Over rotations, <q', b> |r|^2 / <T r, b> - q.r has mean 0 and a deviation of about
+    |q| |r| sqrt(pi/2 - 1) / sqrt(D) for a q at a right angle to r."""
+    rng, dim, errors = np.random.default_rng(5), 256, []
+    rests = rng.standard_normal((100, dim)).astype(np.float32)
+    queries = rng.standard_normal((100, dim)).astype(np.float32)
+    for _ in range(40):
+        flips = flips_of(dim, rng)
+        signs = signs_of(rests, flips)
+        bits = np.unpackbits(signs[:, :-1].copy().view(np.uint8), axis=1, bitorder="little")[:, :dim]
+        slope = signs[:, -1:].copy().view(np.float32)[:, 0]
+        guess = np.einsum("ij,ij->i", turned(queries, flips), 2.0 * bits - 1) * slope
+        errors.append(guess - np.einsum("ij,ij->i", rests, queries))
+    scale = np.linalg.norm(rests, axis=1) * np.linalg.norm(queries, axis=1) / np.sqrt(dim)
+    relative = np.array(errors) / scale
+    assert abs(relative.mean()) < 0.05
+    assert relative.std() == pytest.approx(np.sqrt(np.pi / 2 - 1), rel=0.1)
+
+
+def reached(found: list[Found], whole: list[Found]) -> float:
+    """The share of the hits of ``whole`` that are in ``found``, where there are any."""
+    pairs = [(one, true) for one, true in zip(found, whole, strict=True) if len(true.rows)]
+    return float(np.mean([np.isin(true.rows, one.rows).mean() for one, true in pairs])) if pairs else 1.0
+
+
+def rows_of(vectors: NDArray[np.float32]) -> Rows:
+    return in_memory([(np.arange(len(vectors)), vectors)], vectors.shape[1])
+
+
+@pytest.mark.skipif(kernels is None, reason="the search kernels were not compiled")
+@pytest.mark.parametrize("dim", [40, 256, 300])
+def test_a_scan_that_keeps_enough_finds_what_one_by_codes_finds(dim: int) -> None:
+    pytest.importorskip("faiss", reason="the extra 'ann' (faiss) is not installed")
+    vectors = clustered(dim)
+    index = ExactIndex(rows_of(vectors))
+    own = build_cells(index.rows)
+    queries = clustered(dim, 60, seed=2)
+    rows = np.full(60, float(N))
+    third = Allowed(N, rows=np.arange(0, N, 3))
+    for allowed in (None, third, Allowed(N, rows=np.array([5, 70])), Allowed(N, rows=np.zeros(0, np.int64))):
+        order, _ = look(own, queries, allowed)
+        whole = search_cells(own, index, queries, 10, allowed, order, rows=rows)
+        every = search_cells(own, index, queries, 10, allowed, order, rows=rows, keep=N)
+        assert [one.rows.tolist() for one in every] == [one.rows.tolist() for one in whole]
+        some = search_cells(own, index, queries, 10, allowed, order, rows=rows, keep=400)
+        few = search_cells(own, index, queries, 10, allowed, order, rows=rows, keep=12)
+        assert reached(some, whole) >= (0.98 if dim > 64 else 0.9) and reached(some, whole) >= reached(few, whole)
+        assert all(len(one.rows) == len(true.rows) for one, true in zip(some, whole, strict=True))
+        if allowed is not None:
+            assert all(allowed.mask[one.rows].all() for one in few)
+    order, _ = look(own, queries)
+    few = search_cells(own, index, queries, 10, None, order, rows=rows, keep=12)
+    assert reached(few, index.search(queries, 10)) > 20 * 12 / N  # twenty times what chance would find
+
+
+@pytest.mark.skipif(kernels is None, reason="the search kernels were not compiled")
+def test_a_negative_number_of_rows_to_keep_is_refused() -> None:
+    pytest.importorskip("faiss", reason="the extra 'ann' (faiss) is not installed")
+    index = ExactIndex(rows_of(clustered(32, 500)))
+    own = build_cells(index.rows)
+    query = clustered(32, 1, seed=2)
+    with pytest.raises(ValueError, match="cells that do not fit"):
+        search_cells(own, index, query, 5, None, look(own, query)[0], rows=np.array([100.0]), keep=-1)
