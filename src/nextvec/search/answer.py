@@ -146,7 +146,7 @@ def _ids(snapshot: Snapshot, rows: list[NDArray[np.int64]]) -> list[list[str]]:
     """The ids of the rows of each query, by one look into the table, which costs what one for each of them would."""
     if not rows:
         return []
-    ids = snapshot.column("id").take(pa.array(np.concatenate(rows))).to_pylist()
+    ids = snapshot.ids(np.concatenate(rows))
     ends = np.cumsum([len(own) for own in rows]).tolist()
     return [ids[start:stop] for start, stop in itertools.pairwise([0, *ends])]
 

@@ -30,7 +30,7 @@ from nextvec.search.derived import Placed
 from nextvec.search.handle import Handle
 from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.approximate import Progress
-from nextvec.search.indexes.exact import Found
+from nextvec.search.indexes.exact import DIRECT, Found
 from nextvec.search.indexes.rows import Damaged, row_check
 from nextvec.search.inputs import (
     Attributes,
@@ -324,7 +324,7 @@ class Collection(Handle):
             allowed = None
         (found,), placed = self._found(snapshot, query, min(k, max(matches, 1)), allowed, wanted, told=False)
         rows = found.rows if placed is None else placed.to_snapshot(found.rows)
-        ids = snapshot.column("id").take(pa.array(rows)).to_pylist()
+        ids = snapshot.ids(rows)
         more = wanted is None and matches > k
         next_page = partial(self._after, snapshot, query, k, where) if more else None
         return Hits(ids, found.scores, snapshot.values(rows, names), None, next_page)
@@ -408,7 +408,7 @@ class Collection(Handle):
 
         def search(placed: Placed) -> tuple[list[Found], Placed]:
             rows = placed.allowed(allowed)
-            if recall is None:
+            if recall is None or (rows is not None and rows.count <= DIRECT and not told):
                 return placed.index.among(queries, k, rows), placed
             return self._derived.planner(placed).search(queries, k, rows, recall, told=told), placed
 

@@ -112,13 +112,17 @@ class Store:
 
     def newest_version(self) -> int:
         """The number of the newest version. Every search asks: a microsecond where nothing was written for a while."""
-        with told(self.path):
+        try:
             state = os.stat(self._versions)  # noqa: PTH116 - a path object takes ten times as long
-            seen = state.st_mtime_ns, state.st_ino
-            # A clock tick can hide a second write behind a first one: only a folder that was still for a while tells.
-            if seen != self._seen[0] or time.time_ns() - state.st_mtime_ns < _STILL:
+        except OSError:
+            with told(self.path):
+                raise
+        seen = state.st_mtime_ns, state.st_ino
+        # A clock tick can hide a second write behind a first one: only a folder that was still for a while tells.
+        if seen != self._seen[0] or time.time_ns() - state.st_mtime_ns < _STILL:
+            with told(self.path):
                 self._seen = seen, int(self._newest.latest_version)
-            return self._seen[1]
+        return self._seen[1]
 
     def dataset(self, version: int | None = None) -> Any:
         """The table at ``version`` (the newest where None). NotFoundError where it is no longer kept."""
