@@ -32,7 +32,8 @@ WIDTHS = (12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128, 160, 192, 256, 38
 KEEPS = (40, 60, 80, 120, 160, 240, 320, 480)
 QUERIES = 192
 _SIGNAL = 0.7
-_SPARE = 0.3  # of what a target leaves open, asked for besides: other queries may be harder
+_SPARE = 0.3  # of what a target leaves open, asked for besides: other queries may be harder, the more so
+_RARE, _SPARE_RARE = 0.98, 0.5  # the fewer misses are allowed
 _LOSS = 0.2  # of what a target leaves open, lost to signs
 _USUAL = 0.95  # the target at which costs are measured
 _REPEATS = 15
@@ -201,9 +202,14 @@ def _needed(exact: ExactIndex, cells: Cells, queries: Float32, k: int, allowed: 
     return np.concatenate(found)
 
 
+def _asked_for(target: float) -> float:
+    """The recall that queries of the calibration must reach."""
+    return target + (_SPARE_RARE if target > _RARE else _SPARE) * (1 - target)
+
+
 def _enough(seen: Int64, target: float) -> float:
-    """Rows that give the target, and what is asked for besides."""
-    return float(max(np.quantile(seen, target + _SPARE * (1 - target)), 1)) if len(seen) else 1.0
+    """Rows that give what is asked for."""
+    return float(max(np.quantile(seen, _asked_for(target)), 1)) if len(seen) else 1.0
 
 
 def _keeps(exact: ExactIndex, cells: Cells, queries: Float32, rows: float) -> dict[float, int]:
@@ -238,7 +244,7 @@ def _widths(
             np.sum(one.scores >= true.scores[-1]) / len(true.scores) for one, true in zip(found, best, strict=True)
         ]
         for target in TARGETS:
-            if widths[target] is None and np.mean(reached) >= target + _SPARE * (1 - target):
+            if widths[target] is None and np.mean(reached) >= _asked_for(target):
                 widths[target] = width
         if None not in widths.values():
             break

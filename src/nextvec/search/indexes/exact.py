@@ -36,7 +36,8 @@ Result = TypeVar("Result")
 DIRECT = 256  # rows; fewer matches than this are scored in float64 at once
 GATHER_SHARE = 0.25  # of all rows; under it the matching rows are gathered, above it everything is scanned
 LISTED = 65_536  # rows that one thread scores one by one, for one query; of a batch BATCHED
-BATCHED = 2_048
+BATCHED = 2_048  # where the kernels are no faster than anything else
+_SHARED = 50_000  # products of codes that are worth a second thread
 BLOCK = 16_384  # rows scanned or gathered in one piece
 RERANK = 4_096  # rows left after the codes; above it a float32 pass comes between
 _QUERIES = 64  # queries scanned together
@@ -92,6 +93,9 @@ class ExactIndex:
         if matches <= DIRECT or k * 4 >= matches:
             every = np.arange(len(self.rows)) if allowed is None else allowed
             return [self.score(query, every, k, "direct") for query in queries]
+        if len(queries) > 1 and self._fast:
+            bits = None if allowed is None else Allowed(len(self.rows), rows=allowed).native(len(queries))
+            return self._by_kernel(queries, k, None, bits, "scan int8")
         found: list[Found] = []
         for start in range(0, len(queries), _QUERIES):
             found += self._pruned(queries[start : start + _QUERIES], k, allowed, matches)
@@ -143,10 +147,16 @@ class ExactIndex:
             rows.vectors, rows.codes, rows.scale, rows.error, rows.norm, rows.check, rows.vectors.shape[1]
         )
 
+    @property
+    def _fast(self) -> bool:
+        """Whether the compiled kernels multiply codes as fast as anything."""
+        return self.native is not None and bool(native.bytes)
+
     def lists(self, matches: int, queries: int) -> bool:
         """Whether ``listed`` is the way to look at so many rows."""
         few = matches <= DIRECT or matches < GATHER_SHARE * len(self.rows)
-        return few and matches <= (LISTED if queries == 1 else BATCHED) and self.native is not None
+        most = LISTED if queries == 1 else len(self.rows) if self._fast else BATCHED
+        return few and matches <= most and self.native is not None
 
     def listed(self, queries: Float32, k: int, rows: Int64, *, plan: str = "", certain: int = _CERTAIN) -> list[Found]:
         """``search`` among these rows, in any order, by a compiled kernel: rows that their codes do not rule out are
@@ -154,13 +164,33 @@ class ExactIndex:
         k = min(k, len(rows))
         if k == 0:
             return [Found(rows[:0], np.zeros(0, np.float32), plan or "direct", 0)] * len(queries)
-        if len(rows) > certain and self._verified < len(self.rows):
+        plan = plan or ("direct" if len(rows) <= certain else "gather int8")
+        return self._by_kernel(queries, k, np.ascontiguousarray(rows, np.int64), None, plan, certain)
+
+    def _by_kernel(
+        self, queries: Float32, k: int, rows: Int64 | None, filter_: Any, plan: str, certain: int = 0
+    ) -> list[Found]:
+        """Among these rows (None: all) that the kernels' filter takes, by as many threads as pay."""
+        count = len(self.rows) if rows is None else len(rows)
+        if count > certain and self._verified < len(self.rows):
             self._verify_codes()
         out = outputs(len(queries), k)
-        rows = np.ascontiguousarray(rows, np.int64)
-        if not native.exact(self.native, np.ascontiguousarray(queries), rows, k, certain, out):
+        queries = np.ascontiguousarray(queries)
+
+        def run(part: slice) -> bool:
+            hits, scores, counts = out
+            held = hits[part], scores[part], counts[part]
+            whole: bool = native.exact(self.native, queries[part], rows, filter_, k, certain, held)
+            return whole
+
+        if len(queries) == 1 or len(queries) * count < _SHARED:
+            whole = run(slice(None))
+        else:
+            parts = min(workers(), len(queries))
+            edges = [len(queries) * part // parts for part in range(parts + 1)]
+            whole = all(spread(run, [slice(*edge) for edge in itertools.pairwise(edges)]))
+        if not whole:
             raise Damaged("rows differ from what was written")
-        plan = plan or ("direct" if len(rows) <= certain else "gather int8")
         found, scores, counts = out
         return [Found(found[i, :n], scores[i, :n], plan, m) for i, (n, m) in enumerate(counts.tolist())]
 

@@ -1,6 +1,6 @@
 /* Search kernels: what a search does to rows, in one call each and without Python's lock.
  *
- *   exact   the k best of listed rows: int8 codes rule rows out with certainty, the rest is scored in float64
+ *   exact   the k best of listed rows or of all: int8 codes rule rows out with certainty, the rest is scored in float64
  *   walk    candidates from a graph, through rows that match a filter (two hops where a neighbour does not match)
  *   near    the cells (an inverted file), nearest first, and how many rows of the nearest ones match
  *   scan    candidates from cells, among rows that match
@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "rows.h"
+#include "exact.h"
 #include "graph.h"
 #include "cells.h"
 
@@ -30,10 +31,10 @@ static int has_bytes; /* set once, when the module is loaded */
     VERSIONS static int64_t name##_any declared { return name(__VA_ARGS__, 0); }      \
     BYTES static int64_t name##_bytes declared { return name(__VA_ARGS__, 1); }
 
-BOTH(exact,
-     (const Rows *rows, const Query *query, const int64_t *list, int64_t count, int64_t k, int64_t direct, Scored *kept,
-      Scored *best, int64_t *scored),
-     rows, query, list, count, k, direct, kept, best, scored)
+BOTH(look_at,
+     (const Rows *rows, const int64_t *list, int64_t from, int64_t some, const Filter *filter, Task *tasks,
+      int64_t count, int64_t k),
+     rows, list, from, some, filter, tasks, count, k)
 BOTH(walk,
      (const Rows *rows, const Graph *graph, const Query *query, const Filter *filter, Marks *marks, int64_t wide,
       int64_t most, Step *pool, int32_t *fresh, Scored *found),
@@ -43,8 +44,9 @@ BOTH(scan,
       double enough, int64_t keep, int64_t most, Scored *items, Scored *found, int64_t *saw),
      cells, query, turned, filter, nearest, enough, keep, most, items, found, saw)
 BOTH(turn_query, (const Cells *cells, const Query *query, Turned *out), cells, query, out)
-BOTH(rank, (const Cells *cells, const Query *query, float *scores, Keyed *items, int64_t *order), cells, query, scores,
-     items, order)
+BOTH(rank,
+     (const Cells *cells, const Query *query, int32_t *products, float *scores, Keyed *items, int64_t *order),
+     cells, query, products, scores, items, order)
 #define BEST_OF(name) (has_bytes ? name##_bytes : name##_any)
 
 /* ---------------------------------------------------------------- Python */
@@ -290,8 +292,8 @@ static void end_query(Call *call, int64_t q, int64_t hits, int64_t scored) {
     ((int64_t *)call->out_counts.buf)[2 * q + 1] = scored;
 }
 
-VERSIONS static int64_t rescore(Call *call, int64_t count) {
-    return score(call->rows, call->query.vector, call->found, count, call->k, call->best);
+VERSIONS static int64_t rescore(Call *call, const Scored *found, int64_t count) {
+    return score(call->rows, call->query.vector, found, count, call->k, call->best);
 }
 
 static PyObject *end(Call *call, int sound) {
@@ -299,32 +301,84 @@ static PyObject *end(Call *call, int sound) {
     return PyErr_Occurred() ? NULL : PyBool_FromLong(sound);
 }
 
-/* exact(rows, queries, list int64 [M], k, direct, out) -> whether the rows are what was written */
+static int begin_tasks(Task *tasks, int64_t count, int64_t dim, int64_t k) {
+    for (int64_t t = 0; t < count; t++) {
+        tasks[t].room = 1024;
+        tasks[t].query.code = malloc((size_t)dim);
+        tasks[t].best = malloc((size_t)room(k, sizeof(Scored)));
+        tasks[t].kept = malloc((size_t)tasks[t].room * sizeof(Scored));
+        if (!tasks[t].query.code || !tasks[t].best || !tasks[t].kept) return 0;
+    }
+    return 1;
+}
+
+static void end_tasks(Task *tasks) {
+    for (int64_t t = 0; t < GROUP; t++) {
+        free(tasks[t].query.code);
+        free(tasks[t].best);
+        free(tasks[t].kept);
+    }
+}
+
+/* Of queries first, ..., first + many - 1. Returns 1, 0 where rows are damaged, -1 where memory is short. */
+static int exact_group(Call *call, Task *tasks, int64_t first, int64_t many, const int64_t *list, int64_t count,
+                       const Filter *filter, int64_t direct) {
+    const Rows *rows = call->rows;
+    for (int64_t t = 0; t < many; t++) {
+        tasks[t].query.vector = (float *)call->queries.buf + (first + t) * rows->dim;
+        quantise(tasks[t].query.vector, rows->dim, &tasks[t].query);
+        tasks[t].size = tasks[t].left = 0, tasks[t].least = -INFINITY;
+    }
+    if (list && (count <= direct || count <= call->k)) {
+        for (int64_t t = 0; t < many; t++)
+            for (int64_t i = 0; i < count; i++)
+                if (!keep_row(&tasks[t], (Scored){0, (int32_t)list[i]})) return -1;
+    } else {
+        for (int64_t from = 0; from < count; from += ROWS_BLOCK) {
+            int64_t some = count - from < ROWS_BLOCK ? count - from : ROWS_BLOCK;
+            if (!BEST_OF(look_at)(rows, list, from, some, filter, tasks, many, call->k)) return -1;
+        }
+    }
+    for (int64_t t = 0; t < many; t++) {
+        drop_ruled_out(&tasks[t]);
+        call->query.vector = tasks[t].query.vector;
+        int64_t hits = rescore(call, tasks[t].kept, tasks[t].left);
+        if (hits < 0) return 0;
+        end_query(call, first + t, hits, tasks[t].left);
+    }
+    return 1;
+}
+
+/* exact(rows, queries, list int64 [M] or None for all, filter or None, k, direct, out) -> whether the rows are what was
+ * written. A filter goes with all rows alone. */
 static PyObject *call_exact(PyObject *self, PyObject *args) {
     (void)self;
-    PyObject *rows, *queries, *list, *out;
+    PyObject *rows, *queries, *list_object, *filter_object, *out;
     Py_ssize_t k, direct;
     Call call = {0};
-    int sound = 0;
-    if (!PyArg_ParseTuple(args, "OOOnnO", &rows, &queries, &list, &k, &direct, &out)) return NULL;
-    if (PyObject_GetBuffer(list, &call.list, PyBUF_SIMPLE) < 0) return NULL;
-    int64_t count = call.list.len / 8;
-    const int64_t *rows_listed = call.list.buf;
-    if (!begin_call(&call, rows, queries, out, k, count)) return end(&call, 0);
-    sound = 1;
-    int there = 1;
-    Py_BEGIN_ALLOW_THREADS;
-    for (int64_t i = 0; i < count; i++) there &= rows_listed[i] >= 0 && rows_listed[i] < call.rows->rows;
-    for (int64_t q = 0; there && sound && q < call.count; q++) {
-        int64_t scored;
-        begin_query(&call, q);
-        int64_t hits = BEST_OF(exact)(call.rows, &call.query, rows_listed, count, k, direct, call.found, call.best, &scored);
-        sound = hits >= 0;
-        end_query(&call, q, hits, scored);
+    Task tasks[GROUP];
+    memset(tasks, 0, sizeof tasks);
+    int done = 1, there = 1;
+    if (!PyArg_ParseTuple(args, "OOOOnnO", &rows, &queries, &list_object, &filter_object, &k, &direct, &out)) return NULL;
+    const Filter all = {0}, *filter = filter_object == Py_None ? &all : held_as(filter_object, FILTER);
+    if (!filter || (list_object != Py_None && PyObject_GetBuffer(list_object, &call.list, PyBUF_SIMPLE) < 0) ||
+        !begin_call(&call, rows, queries, out, k, 0))
+        return end(&call, 0);
+    const int64_t *list = call.list.buf, count = list ? call.list.len / 8 : call.rows->rows;
+    if (!begin_tasks(tasks, call.count < GROUP ? call.count : GROUP, call.rows->dim, k)) {
+        done = -1;
+    } else {
+        Py_BEGIN_ALLOW_THREADS;
+        for (int64_t i = 0; list && i < count; i++) there &= list[i] >= 0 && list[i] < call.rows->rows;
+        for (int64_t q = 0; there && done == 1 && q < call.count; q += GROUP)
+            done = exact_group(&call, tasks, q, call.count - q < GROUP ? call.count - q : GROUP, list, count, filter,
+                               direct);
+        Py_END_ALLOW_THREADS;
     }
-    Py_END_ALLOW_THREADS;
+    end_tasks(tasks);
     if (!there) PyErr_SetString(PyExc_IndexError, "a listed row is not there");
-    return end(&call, sound);
+    if (done < 0) PyErr_NoMemory();
+    return end(&call, done == 1);
 }
 
 /* walk(rows, graph, filter or None, queries, widths int64 [Q], k, most, out) -> the same; of a query at most as many
@@ -369,7 +423,7 @@ static PyObject *call_walk(PyObject *self, PyObject *args) {
             }
             int64_t wide = widths[q], count = BEST_OF(walk)(call.rows, graph, &call.query, filter, marks, wide,
                                                             most < wide ? most : wide, pool, fresh, call.found);
-            int64_t hits = rescore(&call, count);
+            int64_t hits = rescore(&call, call.found, count);
             sound = hits >= 0;
             end_query(&call, q, hits, count);
         }
@@ -421,7 +475,7 @@ static PyObject *call_scan(PyObject *self, PyObject *args) {
             if (keep) BEST_OF(turn_query)(cells, &call.query, &turned);
             int64_t count = BEST_OF(scan)(cells, &call.query, &turned, filter, order + q * cells->cells,
                                           ((const double *)enough.buf)[q], keep, most, items, call.found, &saw);
-            int64_t hits = rescore(&call, count);
+            int64_t hits = rescore(&call, call.found, count);
             sound = hits >= 0;
             end_query(&call, q, hits, saw);
         }
@@ -444,6 +498,7 @@ static PyObject *call_near(PyObject *self, PyObject *args) {
     Query query = {0};
     Keyed *items = NULL;
     float *scores = NULL;
+    int32_t *products = NULL;
     if (!PyArg_ParseTuple(args, "OOOnOO", &objects[0], &objects[1], &objects[2], &enough, &objects[3], &objects[4]))
         return NULL;
     const Cells *cells = held_as(objects[0], CELLS);
@@ -456,15 +511,16 @@ static PyObject *call_near(PyObject *self, PyObject *args) {
         query.code = malloc((size_t)cells->dim);
         items = malloc((size_t)room(2 * cells->cells, sizeof *items));
         scores = malloc((size_t)room(cells->cells, sizeof *scores));
+        products = malloc((size_t)room(cells->cells, sizeof *products));
         if (buffers[0].len % row || buffers[1].len != count * cells->cells * 8 || buffers[2].len != count * 16) {
             PyErr_SetString(PyExc_ValueError, "arrays that do not fit each other");
-        } else if (!query.code || !items || !scores) {
+        } else if (!query.code || !items || !scores || !products) {
             PyErr_NoMemory();
         } else {
             Py_BEGIN_ALLOW_THREADS;
             for (int64_t q = 0; q < count; q++) {
                 quantise((const float *)buffers[0].buf + q * cells->dim, cells->dim, &query);
-                BEST_OF(rank)(cells, &query, scores, items, order + q * cells->cells);
+                BEST_OF(rank)(cells, &query, products, scores, items, order + q * cells->cells);
                 share(cells, filter, order + q * cells->cells, enough, counts + 2 * q);
             }
             Py_END_ALLOW_THREADS;
@@ -475,6 +531,7 @@ static PyObject *call_near(PyObject *self, PyObject *args) {
     free(query.code);
     free(items);
     free(scores);
+    free(products);
     if (PyErr_Occurred()) return NULL;
     Py_RETURN_NONE;
 }
@@ -566,7 +623,7 @@ static PyMethodDef methods[] = {
     {"graph", make_graph, METH_VARARGS, "graph(links, upper, width, entry)"},
     {"cells", make_cells, METH_VARARGS, "cells(order, starts, codes, scale, means, means_scale, signs, flips, dim)"},
     {"filter", make_filter, METH_VARARGS, "filter(kind, data, extra, low, high, rows)"},
-    {"exact", call_exact, METH_VARARGS, "exact(rows, queries, list, k, direct, out)"},
+    {"exact", call_exact, METH_VARARGS, "exact(rows, queries, list, filter, k, direct, out)"},
     {"walk", call_walk, METH_VARARGS, "walk(rows, graph, filter, queries, widths, k, most, out)"},
     {"scan", call_scan, METH_VARARGS, "scan(rows, cells, filter, queries, order, enough, keep, k, most, out)"},
     {"near", call_near, METH_VARARGS, "near(cells, filter, queries, enough, order, counts)"},
@@ -585,5 +642,7 @@ PyMODINIT_FUNC PyInit__kernels(void) {
                                Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};
     has_bytes = HAS_BYTES;
     held_type = (PyTypeObject *)PyType_FromSpec(&spec);
-    return held_type ? PyModule_Create(&module) : NULL;
+    PyObject *made = held_type ? PyModule_Create(&module) : NULL;
+    if (made && PyModule_AddIntConstant(made, "bytes", has_bytes) < 0) Py_CLEAR(made);
+    return made;
 }

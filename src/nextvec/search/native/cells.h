@@ -32,13 +32,14 @@ INLINE void sort_keyed(Keyed *items, Keyed *room, int64_t count) {
     }
 }
 
-/* The cells, that of the best mean first, as far as 65,536 steps between worst and best tell them apart. Room: scores [C],
- * items [2 C]. */
-INLINE int64_t rank(const Cells *cells, const Query *query, float *scores, Keyed *items, int64_t *order,
-                    const int bytes) {
+/* The cells, that of the best mean first, as far as 65,536 steps between worst and best tell them apart. Room: products
+ * and scores [C], items [2 C]. */
+INLINE int64_t rank(const Cells *cells, const Query *query, int32_t *products, float *scores, Keyed *items,
+                    int64_t *order, const int bytes) {
     float low = INFINITY, high = -INFINITY;
+    (bytes ? dots_bytes : dots_any)(query, cells->means, NULL, cells->cells, cells->dim, products);
     for (int64_t c = 0; c < cells->cells; c++) {
-        scores[c] = (float)dot8(query, cells->means + c * cells->dim, cells->dim, bytes) * cells->means_scale[c];
+        scores[c] = (float)products[c] * cells->means_scale[c];
         low = fminf(low, scores[c]), high = fmaxf(high, scores[c]);
     }
     float step = high > low ? 65535 / (high - low) : 0;
@@ -247,12 +248,14 @@ INLINE int64_t scan(const Cells *cells, const Query *query, const Turned *turned
         }
     }
     if (count > keep) keep_best(items, count, keep), count = keep;
-    for (int64_t i = 0; i < count; i++) {
-        if (i + 8 < count)
-            for (int64_t j = 0; j < cells->dim; j += 64)
-                __builtin_prefetch(cells->codes + items[i + 8].row * cells->dim + j);
-        float own = code_score(cells, query, items[i].row, bytes);
-        offer(found, &size, most, (Scored){own, cells->order[items[i].row]});
+    for (int64_t from = 0; from < count; from += BLOCK) {
+        int64_t some = count - from < BLOCK ? count - from : BLOCK, places[BLOCK];
+        int32_t products[BLOCK];
+        for (int64_t i = 0; i < some; i++) places[i] = items[from + i].row;
+        (bytes ? dots_bytes : dots_any)(query, cells->codes, places, some, cells->dim, products);
+        for (int64_t i = 0; i < some; i++)
+            offer(found, &size, most,
+                  (Scored){(float)products[i] * cells->scale[places[i]], cells->order[places[i]]});
     }
     *saw = rows;
     return size;

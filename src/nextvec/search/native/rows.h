@@ -1,4 +1,4 @@
-/* Rows, queries and filters; the exact way among listed rows. Part of _kernels.c. */
+/* Rows, queries and filters, and what scores them. Part of _kernels.c. */
 /* One build serves old and new processors: the loader takes the version that fits. Functions that multiply codes exist
  * twice besides: BYTES is their version for processors that add up products of bytes in one instruction (a third of the
  * time) and count the bits of many words in another; `bytes` says that this is one and is a constant where they are
@@ -84,6 +84,58 @@ INLINE int32_t dot8(const Query *query, const int8_t *code, int64_t dim, const i
     for (int64_t i = 0; i < dim; i++) sum += (int16_t)own[i] * (int16_t)code[i];
     return sum;
 }
+
+/* Products of a query's code with `count` codes, [D] each: those at these places, or where there are none one after the
+ * other. */
+VERSIONS static void dots_any(const Query *query, const int8_t *codes, const int64_t *places, int64_t count,
+                              int64_t dim, int32_t *out) {
+    for (int64_t i = 0; i < count; i++) {
+        if (places && i + 8 < count)
+            for (int64_t j = 0; j < dim; j += 64) __builtin_prefetch(codes + places[i + 8] * dim + j);
+        out[i] = dot8(query, codes + (places ? places[i] : i) * dim, dim, 0);
+    }
+}
+
+#ifdef HAS_VECTORS
+BYTES static inline __m512i add_product(__m512i sum, __m512i own, __m512i code) {
+    return _mm512_dpbusd_epi32(sum, _mm512_xor_si512(code, _mm512_set1_epi8((char)0x80)), own);
+}
+
+/* Four codes at a time, so that adding up lanes costs little. */
+BYTES static void dots_bytes(const Query *query, const int8_t *codes, const int64_t *places, int64_t count, int64_t dim,
+                             int32_t *out) {
+    const int64_t whole = dim & ~63;
+    const __mmask64 rest = dim > whole ? ~UINT64_C(0) >> (64 - (dim - whole)) : 0;
+    const __m512i last = _mm512_maskz_loadu_epi8(rest, query->code + whole);
+    int64_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+        const int8_t *code[4];
+        __m512i sum[4];
+        for (int r = 0; r < 4; r++) {
+            code[r] = codes + (places ? places[i + r] : i + r) * dim;
+            sum[r] = _mm512_setzero_si512();
+            if (places && i + r + 12 < count)
+                for (int64_t j = 0; j < dim; j += 64) __builtin_prefetch(codes + places[i + r + 12] * dim + j);
+        }
+        for (int64_t j = 0; j < whole; j += 64) {
+            __m512i own = _mm512_loadu_si512(query->code + j);
+            for (int r = 0; r < 4; r++) sum[r] = add_product(sum[r], own, _mm512_loadu_si512(code[r] + j));
+        }
+        if (rest)
+            for (int r = 0; r < 4; r++)
+                sum[r] = add_product(sum[r], last, _mm512_maskz_loadu_epi8(rest, code[r] + whole));
+        __m512i one = _mm512_add_epi32(_mm512_unpacklo_epi32(sum[0], sum[1]), _mm512_unpackhi_epi32(sum[0], sum[1]));
+        __m512i two = _mm512_add_epi32(_mm512_unpacklo_epi32(sum[2], sum[3]), _mm512_unpackhi_epi32(sum[2], sum[3]));
+        one = _mm512_add_epi32(_mm512_unpacklo_epi64(one, two), _mm512_unpackhi_epi64(one, two));
+        __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(one), _mm512_extracti64x4_epi64(one, 1));
+        __m128i all = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+        _mm_storeu_si128((void *)(out + i), _mm_sub_epi32(all, _mm_set1_epi32(query->shift)));
+    }
+    for (; i < count; i++) out[i] = dot8(query, codes + (places ? places[i] : i) * dim, dim, 1);
+}
+#else
+#define dots_bytes dots_any
+#endif
 
 /* In float64 and in one order whatever the row, so that equal rows get equal scores. */
 INLINE double dot64(const float *a, const float *b, int64_t dim) {
@@ -191,28 +243,4 @@ INLINE int64_t score(const Rows *rows, const float *vector, const Scored *found,
     }
     sort_heap(best, size);
     return size;
-}
-
-/* The k best of listed rows, for certain. kept: room for M. Returns how many (-1: damaged); *scored: in float64. */
-INLINE int64_t exact(const Rows *rows, const Query *query, const int64_t *list, int64_t count, int64_t k,
-                     int64_t direct, Scored *kept, Scored *best, int64_t *scored, const int bytes) {
-    int64_t left = 0;
-    if (count <= direct || count <= k) {
-        for (int64_t i = 0; i < count; i++) kept[left++] = (Scored){0, (int32_t)list[i]};
-    } else {
-        int64_t size = 0;
-        for (int64_t i = 0; i < count; i++) {
-            int64_t row = list[i];
-            if (i + 8 < count) prefetch_code(rows, list[i + 8]);
-            float near = near_score(rows, query, row, bytes);
-            float off = query->row_error * rows->error[row] + query->row_norm * rows->norm[row];
-            kept[i] = (Scored){near + off, (int32_t)row};
-            offer(best, &size, k, (Scored){near - off, (int32_t)row});
-        }
-        float least = best[0].score;
-        for (int64_t i = 0; i < count; i++)
-            if (kept[i].score >= least) kept[left++] = kept[i];
-    }
-    *scored = left;
-    return score(rows, query->vector, kept, left, k, best);
 }
