@@ -194,7 +194,64 @@ def test_many_small_writes_are_merged(tmp_path: Path, monkeypatch: pytest.Monkey
         assert collection.ids(f"n = {i}") == [f"r{i}"]
         assert collection.search(vectors(1, seed=i)[0], 1).ids == [f"r{i}"]
     assert collection.ids() == [f"r{i}" for i in range(20)]
-    assert collection.info()["fragments"] <= 6
+    collection.close()
+    assert Collection.open(tmp_path / "c").info()["fragments"] <= 6
+
+
+def test_rows_that_were_deleted_are_dropped_from_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "SMALL_FRAGMENT", 100)
+    monkeypatch.setattr(store, "RETENTION", dt.timedelta(0))
+    with Collection.create(tmp_path / "c", dim=4, schema={"n": "int"}) as collection:
+        collection.add([f"r{i}" for i in range(1_000)], vectors(1_000), {"n": np.arange(1_000)})
+        before = collection.info()["bytes"]
+        collection.delete(where="n < 200")
+    with Collection.open(tmp_path / "c") as collection:
+        assert collection.info()["bytes"] >= before  # a fifth is not worth it
+        collection.delete(where="n < 900")
+    with Collection.open(tmp_path / "c") as collection:
+        assert collection.info()["bytes"] < before / 2
+        assert collection.ids() == [f"r{i}" for i in range(900, 1_000)]
+
+
+def test_searches_go_on_while_pieces_are_merged_and_writes_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "MAX_SMALL_FRAGMENTS", 3)
+    began, go_on = threading.Event(), threading.Event()
+    compact = store.Store.compact
+
+    def slow(self: store.Store) -> None:
+        began.set()
+        assert go_on.wait(30)
+        compact(self)
+
+    monkeypatch.setattr(store.Store, "compact", slow)
+    collection = Collection.create(tmp_path / "c", dim=4)
+    for i in range(4):
+        collection.add([f"r{i}"], vectors(1, seed=i))
+    assert began.wait(30)
+    assert collection.search(vectors(1, seed=2)[0], 1).ids == ["r2"] and collection.info()["fragments"] == 4
+    writer = threading.Thread(target=collection.add, args=(["late"], vectors(1, seed=9)))
+    writer.start()
+    assert collection.count() == 4
+    go_on.set()
+    writer.join(30)
+    assert collection.ids() == ["r0", "r1", "r2", "r3", "late"]
+    collection.close()
+    assert Collection.open(tmp_path / "c").info()["fragments"] == 2
+
+
+def test_merging_that_fails_is_no_failure_of_the_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "MAX_SMALL_FRAGMENTS", 1)
+
+    def full(self: store.Store) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(store.Store, "compact", full)
+    with Collection.create(tmp_path / "c", dim=4) as collection:
+        for i in range(4):
+            collection.add([f"r{i}"], vectors(1, seed=i))
+        assert collection.ids() == [f"r{i}" for i in range(4)]
 
 
 def test_damaged_pieces_are_named(small: Collection) -> None:

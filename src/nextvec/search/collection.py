@@ -111,7 +111,7 @@ class Collection(Handle):
             taken = np.flatnonzero(self._current().rows_of(columns["id"]) >= 0)
             refuse_existing(columns["id"].take(pa.array(taken)).to_pylist(), len(rows))
             self._store.append(columns, rows)
-            self._store.tidy()
+        self._store.tidy()
 
     def upsert(self, ids: Sequence[str], vectors: ArrayLike, attributes: Attributes | None = None) -> None:
         """Add rows, and replace those whose id exists (whole rows: an attribute left out becomes NULL), in one
@@ -125,7 +125,7 @@ class Collection(Handle):
             snapshot = self._current()
             old = snapshot.rows_of(columns["id"])
             self._store.replace(snapshot.sequence[old[old >= 0]], columns, rows)
-            self._store.tidy()
+        self._store.tidy()
 
     def delete(self, ids: Sequence[str] | None = None, *, where: str | None = None) -> int:
         """Delete rows by id (unknown ids are passed over) or by filter, in one commit; how many there were."""
@@ -143,11 +143,13 @@ class Collection(Handle):
                 rows = np.unique(rows[rows >= 0])
             if len(rows):
                 self._store.delete(snapshot.sequence[rows])
-                self._store.tidy()
+        if len(rows):
+            self._store.tidy()
         return len(rows)
 
     def compact(self) -> None:
-        """Merge small pieces and drop deleted rows and versions older than an hour. Done by itself when needed."""
+        """Merge small pieces and drop deleted rows and versions older than an hour. Done in the background when needed,
+        while searches go on; a write that comes meanwhile waits for it."""
         self._refuse_pinned()
         with self._store.writing():
             self._store.compact()

@@ -86,7 +86,8 @@ class Handle:
         self.close()
 
     def close(self) -> None:
-        """Let go of memory and files. Every write was durable before this."""
+        """Let go of memory and files, after what runs in the background. Every write was durable before this."""
+        self._store.settle()
         with self._lock:
             self._closed = True
             self._snapshot = None

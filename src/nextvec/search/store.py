@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
 import os
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +32,7 @@ LOCK_TIMEOUT = 30.0  # seconds a writer waits for the other writers
 RETENTION = dt.timedelta(hours=1)  # how long a version outlives the one that follows it
 SMALL_FRAGMENT = 16_384  # rows; smaller fragments are merged when there are too many
 MAX_SMALL_FRAGMENTS = 32
+DELETED_SHARE = 0.25  # of the rows that the files hold
 _RETRIES = 5
 _STILL = 2_000_000_000  # nanoseconds
 _DELETE_AT_ONCE = 50_000
@@ -77,6 +80,7 @@ class Store:
         self.schema = schema
         self._lock = FileLock(path / "write.lock", timeout=LOCK_TIMEOUT)
         self._threads = threading.RLock()
+        self._tidying: Future[None] | None = None
         with told(path):
             if not (path / "data.lance").is_dir():
                 raise StorageError(f"collection {str(path)!r} is damaged: the folder 'data.lance' is missing")
@@ -155,16 +159,38 @@ class Store:
         self._commit(lambda dataset: self._replace(dataset, gone, None, None))
 
     def tidy(self) -> None:
-        """``compact`` where there are many small fragments. Hold the write lock. Comes after a write that is
-        already durable, so that a failure here (a full disk) must not be told as if the write had failed.
+        """Have ``compact`` run in the background where there are many small fragments or deleted rows. Comes after a
+        write, without the lock: the write is durable, and nothing that fails here (a full disk) is told as its failure.
         """
+        with self._threads:
+            if self._wants_tidying() and (self._tidying is None or self._tidying.done()):
+                self._tidying = _tidier().submit(self._tidied)
+
+    def _wants_tidying(self) -> bool:
         fragments = self._newest.get_fragments()
-        if sum(fragment.metadata.num_rows < SMALL_FRAGMENT for fragment in fragments) > MAX_SMALL_FRAGMENTS:
-            with contextlib.suppress(StorageError):
+        rows: list[int] = [fragment.metadata.num_rows for fragment in fragments]
+        gone: int = sum(fragment.num_deletions for fragment in fragments)
+        return sum(count < SMALL_FRAGMENT for count in rows) > MAX_SMALL_FRAGMENTS or (
+            gone > SMALL_FRAGMENT and gone > DELETED_SHARE * (sum(rows) + gone)
+        )
+
+    def _tidied(self) -> None:
+        # By the time of its turn a writer may have done it, or the folder be gone.
+        with contextlib.suppress(NextvecError), self.writing():
+            if self._wants_tidying():
                 self.compact()
 
+    def settle(self) -> None:
+        """Wait for what runs in the background."""
+        with self._threads:
+            running = self._tidying
+        if running is not None:
+            running.result()
+
     def compact(self) -> None:
-        """Merge small fragments, then drop what only versions older than ``RETENTION`` need. Hold the lock."""
+        """Merge small fragments, then drop what only versions older than ``RETENTION`` need. Hold the lock.
+
+        Searches go on meanwhile in the version that they have, and see the next one when it is whole."""
         with told(self.path):
             dataset = self.dataset()
             dataset.optimize.compact_files(target_rows_per_fragment=SMALL_FRAGMENT)
@@ -264,3 +290,8 @@ def _has_rows(path: Path) -> bool:
     except (ValueError, OSError):
         return False  # a creation that was cut off before its first version
     return bool(dataset.count_rows()) or dataset.version > 1
+
+
+@functools.cache
+def _tidier() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="nextvec-tidy")
