@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from nextvec.search.collection import Collection
@@ -19,7 +20,7 @@ from nextvec.search.indexes.cells import build_cells, cell_count, look, search_c
 from nextvec.search.indexes.exact import ExactIndex
 from nextvec.search.indexes.rows import in_memory
 from nextvec.search.planner import Watch
-from nextvec.types import ConflictError, InputError
+from nextvec.types import ConflictError, InputError, NotFoundError
 
 pytest.importorskip("faiss", reason="the extra 'ann' (faiss) is not installed")
 
@@ -268,6 +269,46 @@ def test_cells_that_give_every_row_give_the_exact_answer(kernels: str, monkeypat
         every = search_cells(cells, exact, QUERIES[:5], 10, allowed, order, rows=np.full(5, 2_000.0))
         for found, truth in zip(every, truths, strict=True):
             assert found.rows.tolist() == truth.rows.tolist() and found.scores.tolist() == truth.scores.tolist()
+
+
+def test_calibration_on_real_queries_looks_as_far_as_they_need(copy: Path) -> None:
+    with Collection.open(copy) as collection, Collection.open(copy) as other:
+        stored = collection.get([str(i) for i in range(100)], vectors=True)
+        rows = np.stack([row["vector"] for row in stored if row])
+        assert collection.info()["index"]["calibrated_on"] == 0
+        before = other.info()["index"]["widths"]
+        told = collection.calibrate(rows)  # a row finds itself and its neighbours sooner than noise finds any
+        assert told["calibrated_on"] == 100 and not told["recall"]
+        assert all(told["widths"][target] <= before[target] for target in before)
+        assert other.info()["index"]["widths"] == told["widths"]  # every handle uses the outcome
+        assert recall_of(collection, clustered(200, 1)[100:], 10, None, 0.9) > 0.85
+        assert collection.calibrate(clustered(600, 3))["calibrated_on"] == 512
+
+
+def test_calibration_on_what_was_checked(copy: Path) -> None:
+    with Collection.open(copy) as collection:
+        with pytest.raises(InputError, match="fewer than 32 approximate searches of this process were checked"):
+            collection.calibrate()
+        for query in QUERIES[:40]:
+            collection._derived.watch.saw(query[None])
+        assert collection.calibrate()["calibrated_on"] == 40
+
+
+def test_what_cannot_be_calibrated(tmp_path: Path, copy: Path) -> None:
+    with Collection.create(tmp_path / "new", dim=DIM) as collection:
+        collection.add([str(i) for i in range(50)], clustered(50, 1))
+        with pytest.raises(NotFoundError, match="no index over the present rows"):
+            collection.calibrate(QUERIES)
+    with Collection.open(copy) as collection:
+        with pytest.raises(InputError, match="at least 32"):
+            collection.calibrate(QUERIES[:31])
+        with pytest.raises(InputError, match="1 queries"):
+            collection.calibrate(QUERIES[0])
+        with pytest.raises(InputError, match="expected"):
+            collection.calibrate(np.ones((40, DIM + 1)))
+        with FileLock(copy / "derived" / "approximate.lock"), pytest.raises(ConflictError):
+            collection.calibrate(QUERIES)
+        assert collection.info()["index"]["calibrated_on"] == 0
 
 
 def test_the_watch_looks_further_when_recall_is_short_and_less_far_when_it_is_ample() -> None:

@@ -172,6 +172,13 @@ def test_index_and_recall(tmp_path: Path) -> None:
     assert answer["hits"][0]["id"] == "0" and "considered" in answer["explain"]
     run("search", path, "--vector", file, "--recall", "much", fails=InputError, said="recall is 'much'")
     assert "and a graph" in run("info", path)
+    np.save(tmp_path / "many.npy", vectors[:40])
+    assert "calibrated" in run("calibrate", path, "--queries", tmp_path / "many.npy")
+    with Collection.open(path) as collection:
+        assert collection.info()["index"]["calibrated_on"] == 40
+    run("calibrate", path, "--queries", file, fails=InputError, said="1 queries to calibrate with: at least 32")
+    run("index", path, "--queries", tmp_path / "no.npy", fails=NotFoundError, said="--queries takes a .npy file")
+    assert json.loads(run("index", path, "--no-graph", "--queries", tmp_path / "many.npy", "--json"))["cells"]
 
 
 @pytest.fixture

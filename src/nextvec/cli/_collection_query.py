@@ -61,12 +61,13 @@ def recall_of(text: str) -> Any:
         return text  # the search says what it expects
 
 
-def load_vector(file: Path) -> Any:
+def load_vectors(file: Path, option: str = "--vector") -> Any:
+    """What the .npy file holds, mapped."""
     import numpy as np
 
     if not file.is_file():
         what = "is not a file" if file.exists() else "does not exist"
-        raise NotFoundError(f"{str(file)!r} {what}: --vector takes a .npy file")
+        raise NotFoundError(f"{str(file)!r} {what}: {option} takes a .npy file")
     try:
         # Mapped, so that a header that promises terabytes is refused and not allocated.
         return np.lib.format.open_memmap(file, mode="r")

@@ -12,7 +12,7 @@ from nextvec.cli._collection_query import (
     check_query,
     check_remote,
     embed_query,
-    load_vector,
+    load_vectors,
     recall_of,
     split,
     text_columns_of,
@@ -34,6 +34,12 @@ _ADDRESS = "a folder, s3://BUCKET/PREFIX, qdrant://HOST:PORT/NAME, or postgresql
 PathArgument = Annotated[str, typer.Argument(help=f"The collection's address: {_ADDRESS}.")]
 
 FolderArgument = Annotated[Path, typer.Argument(help="The collection's folder.")]
+QueriesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--queries", help="A .npy file with real queries, as rows, to measure on (32 or more).", show_default=False
+    ),
+]
 
 
 @app.command()
@@ -178,7 +184,7 @@ def search(
     with open_collection(path) as collection:
         query: dict[str, Any] = {}
         if vector is not None:
-            query["vector"] = load_vector(vector)
+            query["vector"] = load_vectors(vector)
         elif model is not None:
             query["vector"] = embed_query(model, str(text), collection)
         if hybrid or text_columns is not None:
@@ -232,15 +238,34 @@ def index(
     graph: Annotated[
         bool, typer.Option("--graph/--no-graph", help="Without: built in seconds, slower where most rows match.")
     ] = True,
+    queries: QueriesOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Build what searches with --recall below 1 use. Goes on where it was when interrupted."""
     from nextvec.search.collection import Collection
 
+    real = None if queries is None else load_vectors(queries, "--queries")
     with Collection.open(path) as collection, progress("indexing", quiet=as_json) as report:
-        facts = collection.index(graph=graph, progress=lambda what, done, total: report(done, total, what))
+        facts = collection.index(
+            graph=graph, queries=real, progress=lambda what, done, total: report(done, total, what)
+        )
     shown = f"{facts['rows']:,} rows in {facts['cells']:,} cells" + (" and a graph" if facts["graph"] else "")
     emit(facts, as_json=as_json, text=f"indexed {path}: {shown}")
+
+
+@app.command()
+def calibrate(
+    path: FolderArgument,
+    queries: Annotated[Path, typer.Option(help="A .npy file with 32 queries or more, as rows.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure on real queries how far searches with --recall below 1 must look."""
+    from nextvec.search.collection import Collection
+
+    real = load_vectors(queries, "--queries")
+    with Collection.open(path) as collection:
+        facts = collection.calibrate(real)
+    emit(facts, as_json=as_json, text=f"calibrated {path} on {facts['calibrated_on']:,} queries")
 
 
 @app.command()

@@ -31,6 +31,7 @@ DEPTHS = (10, 100)  # k
 WIDTHS = (12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128, 160, 192, 256, 384, 512)
 KEEPS = (40, 60, 80, 120, 160, 240, 320, 480)
 QUERIES = 192
+FEWEST, MOST = 32, 512  # real queries
 _SIGNAL = 0.7
 _SPARE = 0.3  # of what a target leaves open, asked for besides: other queries may be harder, the more so
 _RARE, _SPARE_RARE = 0.98, 0.5  # the fewer misses are allowed
@@ -44,13 +45,15 @@ _BATCH = 16
 class Calibration:
     """rows: target -> k -> matching rows to see at each of ``SHARES``; widths: target -> width of the walk at k=10 at
     each of ``SHARES``, None where the graph did not reach it; keeps: target -> rows that a scan of cells chooses by
-    their signs at k=10 (0: signs tell too little); costs: name -> (milliseconds, milliseconds per unit)."""
+    their signs at k=10 (0: signs tell too little); costs: name -> (milliseconds, milliseconds per unit); queries: how
+    many real ones it was measured on (0: rows with noise)."""
 
     total: int
     rows: dict[float, dict[int, list[float]]]
     widths: dict[float, list[int | None]]
     keeps: dict[float, int]
     costs: dict[str, tuple[float, float]]
+    queries: int = 0
 
     def target(self, recall: float) -> float | None:
         """The lowest measured target that is at least ``recall``; None where only the exact index will do."""
@@ -136,7 +139,7 @@ class Calibration:
         if min(keeps.values(), default=0) < 0:
             raise ValueError("negative numbers of rows")
         costs = {str(name): (float(pair[0]), float(pair[1])) for name, pair in document["costs"].items()}
-        return cls(int(document["total"]), rows, widths, keeps, costs)
+        return cls(int(document["total"]), rows, widths, keeps, costs, int(document.get("queries", 0)))
 
 
 def calibrate(
@@ -145,12 +148,18 @@ def calibrate(
     graph: Graph | None,
     *,
     seed: int = 0,
+    queries: Float32 | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Calibration:
-    """Measure all of it: some seconds for 100,000 rows."""
+    """Measure all of it: some seconds for 100,000 rows. queries: real ones, float32 [S, D], of which ``MOST`` are
+    used."""
     say = progress or (lambda _: None)
     rng = np.random.default_rng(seed)
-    queries = calibration_queries(exact.rows.vectors, rng)
+    real = 0 if queries is None else min(len(queries), MOST)
+    if queries is None:
+        queries = calibration_queries(exact.rows.vectors, rng)
+    elif len(queries) > MOST:
+        queries = queries[np.sort(rng.choice(len(queries), MOST, replace=False))]
     say("how many rows the cells must give")
     filters = [_random(len(exact.rows), share, rng) for share in SHARES]
     needed = {k: [_needed(exact, cells, queries, k, allowed) for allowed in filters] for k in DEPTHS}
@@ -168,7 +177,7 @@ def calibrate(
             widths[target].append(width)
     say("what each way takes")
     costs = _costs(exact, cells, graph, queries, filters, keeps[_USUAL], rng)
-    return Calibration(len(exact.rows), rows, widths, keeps, costs)
+    return Calibration(len(exact.rows), rows, widths, keeps, costs, real)
 
 
 def calibration_queries(vectors: Float32, rng: np.random.Generator) -> Float32:

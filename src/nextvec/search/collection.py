@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Unpack, overload
 
@@ -24,36 +22,26 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from nextvec.files import folder_bytes
-from nextvec.search import filters
-from nextvec.search.answer import Source, respond
-from nextvec.search.derived import Placed
-from nextvec.search.handle import Handle
-from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.approximate import Progress
-from nextvec.search.indexes.exact import DIRECT, Found
-from nextvec.search.indexes.rows import Damaged, row_check
 from nextvec.search.inputs import (
     Attributes,
-    check_columns,
+    calibration_queries,
     check_ids,
-    check_k,
-    check_recall,
     check_rows,
     plain_query,
     refuse_existing,
 )
 from nextvec.search.memory import held
-from nextvec.search.paging import Cursor
-from nextvec.search.requests import Options, Request, check_request, text_weights
+from nextvec.search.requests import Options, check_request, text_weights
 from nextvec.search.schema import check_schema
-from nextvec.search.snapshot import Snapshot
+from nextvec.search.searching import Searching
 from nextvec.search.store import Store
-from nextvec.types import ConflictError, Hits, InputError, NotFoundError, StorageError
+from nextvec.types import ConflictError, Hits, InputError
 
 __all__ = ["Collection"]
 
 
-class Collection(Handle):
+class Collection(Searching):
     """See the module. A handle may be shared between threads."""
 
     @classmethod
@@ -86,13 +74,6 @@ class Collection(Handle):
 
     def __len__(self) -> int:
         return self.count()
-
-    def close(self) -> None:
-        """Let go of memory and files. Every write was durable before this."""
-        super().close()
-        self._older = None
-
-    _older: Collection | None = None
 
     # Writing
 
@@ -190,8 +171,11 @@ class Collection(Handle):
         snapshot = self._current()
         return snapshot.rows if tree is None else snapshot.allowed(tree).count
 
-    def index(self, *, graph: bool = True, progress: Progress | None = None) -> dict[str, Any]:
-        """Build what searches with a ``recall`` below 1 use: cells, and a graph unless ``graph`` is False.
+    def index(
+        self, *, graph: bool = True, queries: ArrayLike | None = None, progress: Progress | None = None
+    ) -> dict[str, Any]:
+        """Build what searches with a ``recall`` below 1 use: cells, and a graph unless ``graph`` is False. queries: see
+        ``calibrate``.
 
         Takes about a minute per 200,000 rows with the graph, seconds without; writes and searches go on meanwhile.
         An interrupted call goes on where it was. Rows that come later are found as well, by a scan that slows searches
@@ -200,7 +184,20 @@ class Collection(Handle):
         """
         self._refuse_pinned()
         snapshot = self._current()
-        self._derived.build(snapshot, graph=graph, progress=progress)
+        real = None if queries is None else calibration_queries(queries, self._schema)
+        self._derived.build(snapshot, graph=graph, queries=real, progress=progress)
+        told: dict[str, Any] = self.info()["index"]
+        return told
+
+    def calibrate(self, queries: ArrayLike | None = None) -> dict[str, Any]:
+        """Measure anew how far searches with a ``recall`` below 1 must look, on real queries [Q, D] (at least 32; 512
+        of them are used), or on those of this process whose answers were checked. ``index`` measures on rows with
+        noise, which may be easier or harder. Takes some seconds per 100,000 rows; all processes use the outcome. Gives
+        ``info()["index"]``. Raises InputError, NotFoundError (no index), ConflictError, StorageError.
+        """
+        self._refuse_pinned()
+        real = None if queries is None else calibration_queries(queries, self._schema)
+        self._derived.calibrate(self._current(), real)
         told: dict[str, Any] = self.info()["index"]
         return told
 
@@ -312,109 +309,3 @@ class Collection(Handle):
             "index": self._derived.told(snapshot),
             "memory": held(snapshot, self._derived, self._words),
         }
-
-    # Parts
-
-    def _plain(self, query: NDArray[np.float32], k: int, where: str | None, columns: Any, recall: Any) -> Hits:
-        """The answer to what most searches are, one vector and perhaps a filter, without what the others need."""
-        names = check_columns(columns, self._schema) if columns is not None else []
-        k, wanted = check_k(k), check_recall(recall)
-        snapshot = self._current()
-        allowed = None if where is None else snapshot.allowed(self._parsed(where))
-        matches = snapshot.rows if allowed is None else allowed.count
-        if matches == snapshot.rows:
-            allowed = None
-        (found,), placed = self._found(snapshot, query, min(k, max(matches, 1)), allowed, wanted, told=False)
-        rows = found.rows if placed is None else placed.to_snapshot(found.rows)
-        ids = snapshot.ids(rows)
-        more = wanted is None and matches > k
-        next_page = partial(self._after, snapshot, query, k, where) if more else None
-        return Hits(ids, found.scores, snapshot.values(rows, names), None, next_page)
-
-    def _after(self, snapshot: Snapshot, query: NDArray[np.float32], k: int, where: str | None) -> str:
-        """The cursor after the first page of a plain search."""
-        request = Request.of_vector(query, k, where)
-        return Cursor(snapshot.version, k, request.fingerprints(snapshot.identity)[0]).text()
-
-    def _answered(self, request: Request, tree: filters.Filter | None, began: float) -> list[Hits]:
-        snapshot = self._current()
-        if request.cursors and request.cursors[0].version != snapshot.version:
-            return self._continued(request.cursors[0].version, request, tree, began)
-        allowed = None if tree is None else snapshot.allowed(tree)
-        if allowed is not None and allowed.count == snapshot.rows:
-            allowed = None
-        source = Source(
-            snapshot,
-            allowed,
-            find=partial(self._located, snapshot, allowed, request.recall, request.explain),
-            words=partial(self._words.index, snapshot),
-            vectors=partial(self._vectors, snapshot),
-        )
-        return respond(request, source, self._paged, began)
-
-    def _continued(self, version: int, request: Request, tree: filters.Filter | None, began: float) -> list[Hits]:
-        """The answer from the version that a cursor came from, which is not the present one."""
-        if self._pinned:
-            raise InputError(f"the cursor comes from version {version}, this handle is pinned to {self.version}")
-        try:
-            return self._at(version)._answered(request, tree, began)
-        except (NotFoundError, StorageError) as error:
-            raise NotFoundError(
-                f"the cursor continues a search in version {version}, which is no longer kept (the newest is "
-                f"{self.version}): search again without cursor"
-            ) from error
-
-    def _at(self, version: int) -> Collection:
-        """This collection at an earlier version; the last one asked for is kept open."""
-        older = self._older
-        if older is None or older.version != version:
-            self._older = older = Collection(self.path, version=version)
-        return older
-
-    def _located(
-        self,
-        snapshot: Snapshot,
-        allowed: Allowed | None,
-        recall: float | None,
-        told: bool,
-        queries: NDArray[np.float32],
-        k: int,
-    ) -> list[Found]:
-        """``_found``, in row numbers of the snapshot."""
-        found, placed = self._found(snapshot, queries, k, allowed, recall, told=told)
-        if placed is None or placed.places is None:
-            return found
-        return [replace(one, rows=placed.to_snapshot(one.rows)) for one in found]
-
-    def _vectors(self, snapshot: Snapshot, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """float32 [len(rows), D] from the index, in a tenth of the time that the table takes, if they are whole."""
-        placed = self._derived.index(snapshot)
-        held, at = placed.index.rows, placed.to_index(rows)
-        vectors: NDArray[np.float32] = held.vectors[at]
-        whole = np.array_equal(row_check(vectors), held.check[at])
-        return vectors if whole else snapshot.take_vectors(rows)
-
-    def _found(
-        self,
-        snapshot: Snapshot,
-        queries: NDArray[np.float32],
-        k: int,
-        allowed: Allowed | None,
-        recall: float | None,
-        *,
-        told: bool,
-    ) -> tuple[list[Found], Placed | None]:
-        if snapshot.rows == 0 or (allowed is not None and allowed.count == 0):
-            nothing = Found(np.zeros(0, np.int64), np.zeros(0, np.float32), "no matches", 0)
-            return [nothing] * len(queries), None
-
-        def search(placed: Placed) -> tuple[list[Found], Placed]:
-            rows = placed.allowed(allowed)
-            if recall is None or (rows is not None and rows.count <= DIRECT and not told):
-                return placed.index.among(queries, k, rows), placed
-            return self._derived.planner(placed).search(queries, k, rows, recall, told=told), placed
-
-        try:
-            return search(self._derived.index(snapshot))
-        except Damaged:
-            return search(self._derived.remake(snapshot))

@@ -13,6 +13,7 @@ import numpy as np
 from filelock import Timeout
 from numpy.typing import NDArray
 
+from nextvec.search.calibration import FEWEST
 from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.approximate import Approximate, ApproximateFiles, Progress
 from nextvec.search.indexes.exact import ExactIndex
@@ -20,6 +21,7 @@ from nextvec.search.indexes.rows import RowFiles, Rows, in_memory
 from nextvec.search.planner import Planner, Watch
 from nextvec.search.schema import Schema
 from nextvec.search.snapshot import Snapshot
+from nextvec.types import InputError
 
 _GARBAGE_SHARE = 0.5  # of dead rows, above which the files are made anew
 _GARBAGE_ROWS = 10_000
@@ -107,10 +109,24 @@ class Derived:
                 self._planner, self._stamp = Planner(placed.index, near, self.watch), stamp
             return self._planner
 
-    def build(self, snapshot: Snapshot, *, graph: bool, progress: Progress | None) -> Approximate:
+    def build(
+        self, snapshot: Snapshot, *, graph: bool, queries: NDArray[np.float32] | None, progress: Progress | None
+    ) -> None:
         """Cells and graph over the rows of the snapshot's exact index; see ``ApproximateFiles.build``."""
         index = self.index(snapshot).index
-        return self._near_files.build(index, metric=self._metric, graph=graph, progress=progress)
+        self._near_files.build(index, metric=self._metric, graph=graph, queries=queries, progress=progress)
+        self.watch.forget()
+
+    def calibrate(self, snapshot: Snapshot, queries: NDArray[np.float32] | None) -> None:
+        """See ``ApproximateFiles.calibrate``; without queries, on those whose answers were checked. InputError where
+        these are too few."""
+        queries = self.watch.queries() if queries is None else queries
+        if queries is None:
+            raise InputError(
+                f"fewer than {FEWEST} approximate searches of this process were checked: pass queries, or search more"
+            )
+        self._near_files.calibrate(self.index(snapshot).index, queries)
+        self.watch.forget()
 
     def told(self, snapshot: Snapshot) -> dict[str, Any] | None:
         """For ``info``: rows in the approximate index, its calibration and the recall measured; None without one."""
@@ -125,6 +141,7 @@ class Derived:
             "rows_added_since": len(planner.exact.rows) - len(near.cells),
             "cells": len(near.cells.means),
             "graph": near.graph is not None,
+            "calibrated_on": near.calibration.queries,
             "widths": {str(target): widths[0] for target, widths in near.calibration.widths.items()},
             "recall": self.watch.told(),
         }

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from nextvec.search.calibration import FEWEST
 from nextvec.search.native import kernels
 from nextvec.search.schema import ARROW_TYPES, Schema
 from nextvec.types import ConflictError, InputError, did_you_mean
@@ -112,6 +113,14 @@ def check_queries(vector: Any, schema: Schema) -> tuple[NDArray[np.float32], boo
     single = array.ndim == 1
     queries = check_vectors(array[None] if single else array, schema.dim)
     return scaled(queries, schema, "query vector"), single
+
+
+def calibration_queries(queries: Any, schema: Schema) -> NDArray[np.float32]:
+    """Queries [Q, D] to calibrate with, as the metric wants them."""
+    made, single = check_queries(queries, schema)
+    if single or len(made) < FEWEST:
+        raise InputError(f"{1 if single else len(made)} queries to calibrate with: at least {FEWEST} are needed")
+    return made
 
 
 def check_k(k: Any) -> int:

@@ -19,6 +19,7 @@ import functools
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nextvec.search.calibration import FEWEST, MOST
 from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.approximate import Approximate
 from nextvec.search.indexes.cells import look, search_cells
@@ -66,6 +68,22 @@ class Watch:
     _recent: dict[tuple[float, str], list[float]] = field(default_factory=dict)
     _total: dict[tuple[float, str], tuple[int, float]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _queries: deque[Float32] = field(default_factory=lambda: deque(maxlen=MOST))
+
+    def saw(self, query: Float32) -> None:
+        """Remember the query [1, D] of a checked answer."""
+        self._queries.append(query)
+
+    def queries(self) -> Float32 | None:
+        """The queries of the last answers that were checked, [n, D]; None where they are too few to calibrate with."""
+        kept = list(self._queries)
+        return np.concatenate(kept) if len(kept) >= FEWEST else None
+
+    def forget(self) -> None:
+        """Begin anew: what was measured before no longer holds. Queries stay."""
+        with self._lock:
+            for part in (self.boost, self._recent, self._total):
+                part.clear()
 
     def note(self, target: float, way: str, recall: float) -> None:
         """One checked answer. Looks further at once where recall is short; less far only where it is surely above."""
@@ -247,6 +265,7 @@ class Planner:
     ) -> None:
         began = time.perf_counter()
         try:
+            self.watch.saw(query)
             best = self.exact.among(query, k, allowed)[0]
             # By score, so that rows that tie with the last hit count as found.
             self.watch.note(target, way, float(np.mean(found.scores >= best.scores[-1])))

@@ -17,13 +17,14 @@ import secrets
 import shutil
 import time
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 from nextvec.extras import require
 from nextvec.files import atomic_write, storage_error
@@ -33,7 +34,7 @@ from nextvec.search.indexes.exact import ExactIndex
 from nextvec.search.indexes.graph import Graph, extend_graph, links_of, start_graph
 from nextvec.search.indexes.rows import Rows
 from nextvec.search.native import kernels
-from nextvec.types import ConflictError, InputError
+from nextvec.types import ConflictError, InputError, NotFoundError
 
 FORMAT = 3
 MIN_ROWS = 4_096  # fewer are scanned exactly in less time than anything else takes
@@ -43,6 +44,7 @@ _LINKS = ("links", "upper")
 _SAVE_EVERY = 60.0  # seconds of building the graph between two savings
 _BLOCK = 1 << 24
 
+Float32 = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 """(what is being done, units done, units in all)."""
 
@@ -77,15 +79,15 @@ class ApproximateFiles:
     def open(self, rows: Rows, known: Approximate | None = None) -> Approximate | None:
         """What was built over these rows; None where nothing was, or where it is damaged or of another generation.
 
-        ``known`` is handed back where it is still the newest."""
+        Where ``known`` is still the newest, its files are not read again."""
         try:
             header = json.loads((self.folder / _HEADER).read_bytes())
             name, files = str(header["name"]), dict(header["files"])
             if header["format"] != FORMAT or header["rows"] != rows.name or header["count"] > len(rows):
                 return None
-            if known is not None and known.name == name:
-                return known
             calibration = Calibration.from_json(header["calibration"])
+            if known is not None and known.name == name:
+                return replace(known, calibration=calibration)
             arrays = {part: self._array(name, part, files) for part in _ARRAYS}
             cells = Cells(**arrays)
             count, dim = cells.codes.shape
@@ -111,8 +113,17 @@ class ApproximateFiles:
         graph = Graph(links, upper, int(entry))
         return graph if graph.native is not None else None
 
-    def build(self, exact: ExactIndex, *, metric: str, graph: bool, progress: Progress | None = None) -> Approximate:
+    def build(
+        self,
+        exact: ExactIndex,
+        *,
+        metric: str,
+        graph: bool,
+        queries: Float32 | None = None,
+        progress: Progress | None = None,
+    ) -> Approximate:
         """Make and publish files for all rows of ``exact``, or go on with what an interrupted build has left.
+        queries: to calibrate with.
 
         Raises InputError (too few rows, rows that no file holds), ConflictError (another process is building),
         MissingExtraError (faiss), StorageError.
@@ -125,9 +136,29 @@ class ApproximateFiles:
         if not rows.name.startswith("exact-"):
             raise InputError("the collection's folder cannot be written, so that an index cannot be kept there")
         require("faiss", why="building an index")
+        with self._alone():
+            return self._build(exact, metric, graph, queries, say)
+
+    def calibrate(self, exact: ExactIndex, queries: Float32) -> Approximate:
+        """Measure anew what the present index needs, on these queries, and publish that.
+
+        Raises NotFoundError (there is none), ConflictError, StorageError."""
+        with self._alone():
+            near = self.open(exact.rows)
+            if near is None:
+                raise NotFoundError("there is no index over the present rows to calibrate: call index() first")
+            calibration = calibrate(exact, near.cells, near.graph, queries=queries)
+            header = json.loads((self.folder / _HEADER).read_bytes())
+            with atomic_write(self.folder / _HEADER, "w") as stream:
+                json.dump({**header, "calibration": calibration.to_json()}, stream)
+            return replace(near, calibration=calibration)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process builds meanwhile. Errors of the disk as one line."""
         try:
             with FileLock(self.folder / "approximate.lock", timeout=0):
-                return self._build(exact, metric, graph, say)
+                yield
         except Timeout as error:
             raise ConflictError(
                 f"another process is building the index in {str(self.folder)!r}: wait for it"
@@ -135,13 +166,15 @@ class ApproximateFiles:
         except OSError as error:
             raise storage_error(error, self.folder) from error
 
-    def _build(self, exact: ExactIndex, metric: str, graph: bool, say: Progress) -> Approximate:
+    def _build(
+        self, exact: ExactIndex, metric: str, graph: bool, queries: Float32 | None, say: Progress
+    ) -> Approximate:
         rows = exact.rows
         work = self._work(rows, graph)
         cells = self._cells(work, rows, metric, say)
         built = self._grown(work, rows, say) if graph else None
         say("calibrating", 0, 1)
-        calibration = calibrate(exact, cells, built if kernels is not None else None)
+        calibration = calibrate(exact, cells, built if kernels is not None else None, queries=queries)
         say("calibrating", 1, 1)
         name = f"approximate-{secrets.token_hex(4)}"
         files = {}
