@@ -59,18 +59,17 @@ class Chooser:
 
     def _rank(self, about: About, schedule: Schedule, start: datetime, at: datetime) -> list[Candidate]:
         first = datetime.combine((start - LATE).date() - timedelta(days=1), datetime.min.time())
-        rows = [
-            (paper.id, paper.upvotes, moment, paper.daily_date or moment.date())
-            for paper in self._since(about, first)
-            if (moment := _came(paper)) is not None
-        ]
-        oldest = (at - start + LATE).total_seconds() / 86_400
         skip = schedule.every == "day" and schedule.weekend == "skip"
-        chosen = []
-        for trend in trending.rank(rows, at=at, half_life=HALF_LIFE[schedule.every]):
-            local = (at - timedelta(days=trend.age)).replace(tzinfo=UTC).astimezone(schedule.info)
-            if trend.age < oldest and not (skip and local.weekday() > 4):
-                chosen.append(trend.id)
+        rows = []
+        for paper in self._since(about, first):
+            moment = _came(paper)
+            if moment is None or not start - LATE < moment <= at:
+                continue
+            if skip and moment.replace(tzinfo=UTC).astimezone(schedule.info).weekday() > 4:
+                continue
+            rows.append((paper.id, paper.upvotes, moment, paper.daily_date or moment.date()))
+        ranked = trending.rank(rows, at=at, half_life=HALF_LIFE[schedule.every])
+        chosen = [trend.id for trend in ranked]
         reasons = self._why(about) if chosen else {}
         return [Candidate(name, reasons.get(name, reasons.get("", ""))) for name in chosen]
 

@@ -34,10 +34,6 @@ _GET = ["GET", "HEAD"]
 _LARGEST = 20_000  # bytes of a form
 _CLIENT, _ADDRESS = 20, 3  # requests for a subscription, per hour
 _CONFIRM = 3 * 86_400  # seconds
-_NO_MAILER = (
-    "This site does not send mail yet. Whoever runs it starts it with "
-    "`nextvec papers serve --mail smtp+starttls://user@host --mail-from papers@example.org --url https://...`."
-)
 router = APIRouter()
 router.include_router(preview.router)
 
@@ -103,9 +99,7 @@ def _form_page(
     request: Request, values: Mapping[str, str], days: list[str], *, problem: str = "", status: int = 200
 ) -> Response:
     site = site_of(request)
-    unavailable = _NO_MAILER if request.app.state.mailer is None else ""
-    if site.db.read_only:
-        unavailable = "This copy of the site is read-only: subscribe at the one that takes the papers in."
+    unavailable = "read-only" if site.db.read_only else "no mailer" if request.app.state.mailer is None else ""
     context = {
         "days": days,
         "problem": problem[:1].upper() + problem[1:],

@@ -25,9 +25,9 @@ Every = Literal["day", "week"]
 Weekend = Literal["join", "skip", "send"]
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 WEEKENDS: dict[Weekend, str] = {
-    "join": "no mail, Monday's has their papers",
-    "skip": "no mail, their papers are left out",
-    "send": "a mail like on other days",
+    "join": "No mail; Monday's has their papers",
+    "skip": "No mail; their papers are left out",
+    "send": "A mail like on other days",
 }
 """What becomes of Saturday and Sunday in a daily digest."""
 _HALF_WEEK = "01234"

@@ -30,7 +30,7 @@ CSS = {
     "facts": f"margin:4px 0 0;font-size:14px;line-height:20px;color:#565c63;{_SANS}",
     "why": f"margin:4px 0 0;font-size:14px;line-height:20px;color:#1d6a4b;{_SANS}",
     "teaser": f"margin:8px 0 0;font-size:15px;line-height:23px;color:#1b1f24;{_SANS}",
-    "links": f"margin:8px 0 0;font-size:14px;line-height:20px;{_SANS}",
+    "links": f"margin:8px 0 0;font-size:14px;line-height:20px;color:#565c63;{_SANS}",
     "link": "color:#a8401c;text-decoration:underline",
     "said": f"margin:0 0 18px;font-size:16px;line-height:24px;color:#1b1f24;{_SANS}",
     "button": "background:#16324f;border-radius:8px;padding:11px 26px",

@@ -62,12 +62,17 @@ _PER_CONNECTION = 100  # mails; many servers close a connection soon after that
 
 
 class _Policy(email.policy.EmailPolicy):
-    """Addresses in headers stay in one piece: folded, they would become encoded words, which nobody takes for links."""
+    """Addresses in headers stay in one piece: folded, they would become encoded words, which nobody takes for links.
+
+    So do plain subjects, which would be folded before their first word if they just do not fit.
+    """
 
     _WHOLE = ("list-unsubscribe", "list-id", "message-id")
 
     def fold(self, name: str, value: Any) -> str:
-        return f"{name}: {value}{self.linesep}" if name.lower() in self._WHOLE else str(super().fold(name, value))
+        text, lower = str(value), name.lower()
+        whole = lower in self._WHOLE or (lower == "subject" and text.isascii() and len(text) < 300)
+        return f"{name}: {text}{self.linesep}" if whole else str(super().fold(name, value))
 
     def fold_binary(self, name: str, value: Any) -> bytes:
         return self.fold(name, value).encode("ascii", "surrogateescape")
