@@ -1,4 +1,4 @@
-"""What tests of mail share: a site with papers of known days, readers, and an SMTP server that misbehaves on request."""
+"""What tests of mail share: a site with papers of known days, readers, an SMTP server that misbehaves on request."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def subscribe(
         query = sa.select(SUBSCRIPTIONS.c.id).join(READERS, READERS.c.id == SUBSCRIPTIONS.c.reader)
         query = query.where(SUBSCRIPTIONS.c.state == "pending", READERS.c.folded == address.lower())
         identifier = connection.execute(query).scalar_one()
-        connection.execute(OUTBOX.delete().where(OUTBOX.c.kind == "confirm"))
+        connection.execute(OUTBOX.delete().where(OUTBOX.c.kind == "confirm", OUTBOX.c.subscription == identifier))
     return store.confirm(identifier, since)
 
 
@@ -84,7 +84,7 @@ def states(site: Site) -> dict[str, int]:
     """How many mails are in each state."""
     query = sa.select(OUTBOX.c.state, sa.func.count()).group_by(OUTBOX.c.state)
     with site.db.read() as connection:
-        return {state: count for state, count in connection.execute(query)}
+        return dict(connection.execute(query).all())  # type: ignore[arg-type]
 
 
 def parsed(content: bytes) -> EmailMessage:

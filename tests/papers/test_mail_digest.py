@@ -12,9 +12,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import EVIL
 from mail_fakes import BASE, MONDAY, MORNING, made_post, made_site, paper, parsed, subscribe, text_of, week
 
+from conftest import EVIL
 from nextvec.papers import trending
 from nextvec.papers.ingest import ingest
 from nextvec.papers.mail.choose import Candidate, Chooser
@@ -198,11 +198,16 @@ def test_an_empty_digest_is_noted_and_not_queued(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("form", "said"),
     [
-        ({"kind": "topic"}, "topic is empty"), ({"kind": "search"}, "q is empty"), ({"kind": "author", "topic": "x"}, "author"),
-        ({"kind": "org", "org": " "}, "org is empty"), ({"kind": "spam"}, "expected one of digest, topic"),
-        ({"votes": "-1"}, "votes is '-1'"), ({"topic": "!!!"}, "no word to look for"), ({"topic": "x" * 300}, "at most 250"),
+        ({"kind": "topic"}, "topic is empty"),
+        ({"kind": "search"}, "q is empty"),
+        ({"kind": "author", "topic": "x"}, "author"),
+        ({"kind": "org", "org": " "}, "org is empty"),
+        ({"kind": "spam"}, "expected one of digest, topic"),
+        ({"votes": "-1"}, "votes is '-1'"),
+        ({"topic": "!!!"}, "no word to look for"),
+        ({"topic": "x" * 300}, "at most 250"),
     ],
-)  # fmt: skip
+)
 def test_wishes_that_cannot_be(site: Site, form: dict[str, str], said: str) -> None:
     with pytest.raises(InputError, match=re.escape(said)):
         read_about(form, site.db)
@@ -221,9 +226,15 @@ def test_a_wish_is_one_text_whatever_came_first(site: Site) -> None:
 def outgoing(site: Site, papers: list[tuple[str, str]], **form: str) -> Outgoing:
     subscription = subscribe(site, f"ada{len(papers)}.{len(form)}.{hash(str(form)) % 10_000}@example.org", **form)
     planned = Planned(
-        reader=subscription.reader, subscription=subscription.id, kind=subscription.stream, period="2026-03-03",
-        slot=MORNING, message_id="digest." + "0" * 32, papers=tuple(papers), found=len(papers) + 5,
-    )  # fmt: skip
+        reader=subscription.reader,
+        subscription=subscription.id,
+        kind=subscription.stream,
+        period="2026-03-03",
+        slot=MORNING,
+        message_id="digest." + "0" * 32,
+        papers=tuple(papers),
+        found=len(papers) + 5,
+    )
     post = made_post(site)
     post.outbox.queue([planned], MORNING)
     return next(mail for mail in post.outbox.in_state("queued") if mail.subscription.id == subscription.id)

@@ -96,7 +96,9 @@ def test_the_last_and_the_next_slot_enclose_now(
 
 
 def test_what_a_form_says() -> None:
-    schedule = read_schedule({"every": "day", "at": "07:05", "zone": "Europe/Berlin", "weekend": "skip"}, ["4", "0", "4"])
+    schedule = read_schedule(
+        {"every": "day", "at": "07:05", "zone": "Europe/Berlin", "weekend": "skip"}, ["4", "0", "4"]
+    )
     assert schedule == Schedule(days="04", at="07:05", zone="Europe/Berlin", weekend="skip")
     assert schedule.said() == "on Monday, Friday at 07:05 (Europe/Berlin)"
     assert read_schedule({"every": "week", "weekday": "6"}, []).said() == "every Sunday at 08:00 (UTC)"

@@ -45,12 +45,31 @@ def test_addresses_that_are_taken() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "ada", "@example.org", "ada@", "ada@localhost", "a b@example.org", "ada@exa mple.org", "ada@@example.org",
-        "ada@example.org, bob@example.org", "ada@example.org\nBcc: bob@example.org", "<ada@example.org>", ".a@example.org",
-        "a..b@example.org", '"a b"@example.org', "ada@[127.0.0.1]", "ada@127.0.0.1", "ä@example.org", "a" * 65 + "@x.org",
-        "ada@-x.org", "ada@" + "x" * 64 + ".org", "ada@" + "x." * 130 + "org", "ada@example.org;bob", "ada@ex_ample.org",
+        "",
+        "ada",
+        "@example.org",
+        "ada@",
+        "ada@localhost",
+        "a b@example.org",
+        "ada@exa mple.org",
+        "ada@@example.org",
+        "ada@example.org, bob@example.org",
+        "ada@example.org\nBcc: bob@example.org",
+        "<ada@example.org>",
+        ".a@example.org",
+        "a..b@example.org",
+        '"a b"@example.org',
+        "ada@[127.0.0.1]",
+        "ada@127.0.0.1",
+        "ä@example.org",
+        "a" * 65 + "@x.org",
+        "ada@-x.org",
+        "ada@" + "x" * 64 + ".org",
+        "ada@" + "x." * 130 + "org",
+        "ada@example.org;bob",
+        "ada@ex_ample.org",
     ],
-)  # fmt: skip
+)
 def test_addresses_that_are_not(text: str) -> None:
     with pytest.raises(InputError, match=r"e-mail address is .*expected the form name@example\.org") as caught:
         read_address(text)
@@ -83,10 +102,13 @@ def test_a_line_break_in_a_header_is_refused() -> None:
 @pytest.mark.parametrize(
     ("url", "port"),
     [
-        ("smtp://mail.example.org", 25), ("smtps://u:p@mail.example.org", 465), ("catch", 8025),
-        ("smtp+starttls://u%40x:p%3A@mail.example.org", 587), ("smtp://u:p@localhost:2525", 2525),
+        ("smtp://mail.example.org", 25),
+        ("smtps://u:p@mail.example.org", 465),
+        ("catch", 8025),
+        ("smtp+starttls://u%40x:p%3A@mail.example.org", 587),
+        ("smtp://u:p@localhost:2525", 2525),
     ],
-)  # fmt: skip
+)
 def test_ports(url: str, port: int) -> None:
     mailer = open_mailer(url, sender=SENDER)
     assert getattr(mailer, "port", None) == port
@@ -96,12 +118,18 @@ def test_ports(url: str, port: int) -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("", "expected smtp://"), ("http://example.org", "expected smtp://"), ("smtp://", "expected smtp://"),
-        ("smtp://host:99999", "port"), ("smtp://host/path", "expected smtp://"), ("file://", "expected file:///folder"),
-        ("file://host/x", "expected file:///folder"), ("smtps://u@host", "set $NEXTVEC_MAIL_PASSWORD"),
-        ("smtp://u:p@mail.example.org", "unencrypted"), ("smtps://u:hunter2@host/x", "expected smtp://"),
+        ("", "expected smtp://"),
+        ("http://example.org", "expected smtp://"),
+        ("smtp://", "expected smtp://"),
+        ("smtp://host:99999", "port"),
+        ("smtp://host/path", "expected smtp://"),
+        ("file://", "expected file:///folder"),
+        ("file://host/x", "expected file:///folder"),
+        ("smtps://u@host", "set $NEXTVEC_MAIL_PASSWORD"),
+        ("smtp://u:p@mail.example.org", "unencrypted"),
+        ("smtps://u:hunter2@host/x", "expected smtp://"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_mailer_is_told_in_one_line(url: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(PASSWORD_VARIABLE, raising=False)
     with pytest.raises(InputError) as caught:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 import textwrap
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -45,17 +47,25 @@ _WHY = (
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """A paper as HTML before and after the reason why it is there, and as text."""
+    """A paper as ASCII HTML and as text, before and after the reason why it is there: set once, used in many mails.
 
-    head: str
-    tail: str
-    facts: str
-    teaser: str
+    ``html`` and ``text`` have two parts each; ``title`` and ``teaser`` are plain text.
+    """
+
     title: str
-    links: tuple[tuple[str, str], ...]
+    teaser: str
+    html: tuple[str, str]
+    text: tuple[str, str]
 
-    def html(self, why: str) -> str:
-        return f"{self.head}{_reason(why)}{self.tail}"
+    def size(self, why: str) -> int:
+        """Bytes of HTML."""
+        return len(self.html[0]) + len(_reason(why)[0]) + len(self.html[1])
+
+    def as_html(self, why: str) -> str:
+        return f"{self.html[0]}{_reason(why)[0]}{self.html[1]}"
+
+    def as_text(self, place: int, why: str) -> str:
+        return f"{place}. {self.text[0]}{_reason(why)[1]}{self.text[1]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +87,8 @@ class Composer:
         self.site, self.base, self.sender, self.signer = site, base, sender, signer
         self.domain = parseaddr(sender)[1].rpartition("@")[2]
         self._jinja: Environment = environment()
-        self._blocks: dict[tuple[str, str], _Block | None] = {}
+        self._blocks: dict[str, _Block | None] = {}
+        self._stamp, self._looked = "", -1.0
 
     # -- what fits -------------------------------------------------------------------------------------------------
     def fits(self, candidates: Sequence[Candidate]) -> int:
@@ -86,7 +97,7 @@ class Composer:
         blocks = self._blocks_of([candidate.id for candidate in candidates])
         for place, candidate in enumerate(candidates):
             block = blocks.get(candidate.id)
-            left -= len(_ascii(block.html(candidate.why))) if block else 0
+            left -= block.size(candidate.why) if block else 0
             if left < 0:
                 return place
         return len(candidates)
@@ -116,8 +127,8 @@ class Composer:
             "subject": subject,
             "title": subscription.title(),
             "line": f"{dayname(digest.day)}  ·  {plural(len(shown), 'paper')}",
-            "preheader": "; ".join(block.title for block, _ in shown[1:4]) or shown[0][0].teaser if shown else "",
-            "blocks": Markup("\n".join(block.html(why) for block, why in shown)),
+            "preheader": "; ".join(block.title for block, _ in shown[1:4]) or (shown[0][0].teaser if shown else ""),
+            "blocks": Markup("\n".join(block.as_html(why) for block, why in shown)),
             "more": f"{more:,} more on the site" if more else "",
             "more_address": self.base + _view_address(subscription),
             "wish": _lower(subscription.title()),
@@ -174,17 +185,19 @@ class Composer:
 
     # -- papers ----------------------------------------------------------------------------------------------------
     def _blocks_of(self, ids: Sequence[str]) -> dict[str, _Block]:
-        """The papers that are there, by id; each is set once until a paper changes."""
-        stamp = self.site.stamp
-        missing = [identifier for identifier in ids if (stamp, identifier) not in self._blocks]
-        if missing:
-            if len(self._blocks) > 20_000:
+        """The papers that are there, by id. Each is set once until some paper changes, noticed within a second."""
+        if time.monotonic() - self._looked > 1.0:
+            stamp, self._looked = self.site.stamp, time.monotonic()
+            if stamp != self._stamp:
+                self._stamp = stamp
                 self._blocks.clear()
-            found = {stored.paper.id: stored.paper for stored in self.site.db.get_many(ids)}
-            for identifier in ids:
+        missing = [identifier for identifier in ids if identifier not in self._blocks]
+        if missing:
+            found = {stored.paper.id: stored.paper for stored in self.site.db.get_many(missing)}
+            for identifier in missing:
                 paper = found.get(identifier)
-                self._blocks[stamp, identifier] = self._block(paper) if paper else None
-        return {name: block for name in ids if (block := self._blocks[stamp, name]) is not None}
+                self._blocks[identifier] = self._block(paper) if paper else None
+        return {name: block for name in ids if (block := self._blocks[name]) is not None}
 
     def _block(self, paper: Paper) -> _Block:
         address = f"{self.base}/papers/{quote(paper.id)}"
@@ -199,8 +212,10 @@ class Composer:
         filled = self._jinja.get_template("mail/paper.html").render(
             paper=paper, address=address, title=title, teaser=teaser, facts=facts, links=links, why=_WHY, css=CSS
         )
-        head, _, tail = filled.partition(_WHY)
-        return _Block(head, tail, facts, teaser, title, (("Read", address), *links))
+        head, _, tail = _ascii(filled).partition(_WHY)
+        first = _wrapped(title, _WIDTH - 4).replace("\n", "\n   ") + "\n" + _indented(facts)
+        lines = "".join(f"   {name + ':':<6}{target}\n" for name, target in (("Read", address), *links))
+        return _Block(title, teaser, (head, tail), (first, _indented(teaser) + lines))
 
 
 def links_of(base: str, signer: Signer, subscription: Subscription) -> dict[str, str]:
@@ -211,8 +226,13 @@ def links_of(base: str, signer: Signer, subscription: Subscription) -> dict[str,
     }
 
 
-def _reason(why: str) -> str:
-    return str(Markup('<p class="why" style="{}">Because {}.</p>').format(CSS["why"], why)) if why else ""
+@lru_cache(maxsize=10_000)
+def _reason(why: str) -> tuple[str, str]:
+    """The line that says why a paper is there, as ASCII HTML and as text; nothing for no reason."""
+    if not why:
+        return "", ""
+    html = Markup('<p class="why" style="{}">Because {}.</p>').format(CSS["why"], why)
+    return _ascii(html), _indented(f"Because {why}.")
 
 
 def _subject(subscription: Subscription, titles: Sequence[str], day: datetime) -> str:
@@ -238,13 +258,7 @@ def _view_address(subscription: Subscription) -> str:
 def _digest_text(values: dict[str, Any], shown: Sequence[tuple[_Block, str]], base: str) -> str:
     """The whole digest as text, with every address the HTML has."""
     out = [values["title"], values["line"], ""]
-    for place, (block, why) in enumerate(shown, start=1):
-        out.append(_wrapped(f"{place}. {block.title}").replace("\n", "\n   "))
-        for line in (block.facts, f"Because {why}." if why else "", block.teaser):
-            if line:
-                out.append(textwrap.indent(_wrapped(line, _WIDTH - 3), "   "))
-        out += [f"   {name + ':':<6}{target}" for name, target in block.links]
-        out.append("")
+    out += [block.as_text(place, why) for place, (block, why) in enumerate(shown, start=1)]
     if values["more"]:
         out += [f"{values['more']}: {values['more_address']}", ""]
     said = f"You get this because {values['address']} subscribed to {values['wish']}, {values['schedule']}."
@@ -254,6 +268,11 @@ def _digest_text(values: dict[str, Any], shown: Sequence[tuple[_Block, str]], ba
 
 def _wrapped(text: str, width: int = _WIDTH) -> str:
     return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+def _indented(text: str) -> str:
+    """Lines under a title, with a line break at the end; nothing for nothing."""
+    return textwrap.indent(_wrapped(text, _WIDTH - 3), "   ") + "\n" if text else ""
 
 
 def _lower(title: str) -> str:

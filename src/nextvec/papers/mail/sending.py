@@ -132,11 +132,13 @@ class Post:
                 except RejectedSetupError as error:
                     done.stopped = str(error)
                     return done
-                if unreachable >= _IN_A_ROW:
-                    done.stopped = f"no mail server answers: {self.outbox.waiting(now):,} mails stay queued"
-                    return done
                 if progress:
                     progress(tried, max(total, tried))
+                if unreachable >= _IN_A_ROW:
+                    break
+            if unreachable:
+                done.stopped = f"no mail server answers: {self.outbox.states()['queued']:,} mails stay queued"
+                return done
         return done
 
     def _one(self, mailer: TracedMailer, mail: Outgoing, now: datetime, done: Sent) -> bool:
