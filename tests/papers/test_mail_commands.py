@@ -92,6 +92,7 @@ def test_what_is_missing_is_one_line(home: Path, tmp_path: Path) -> None:
         (("papers", "digest", "bounce", str(tmp_path / "absent.eml")), "no such file"),
         (("papers", "mail"), "--catch or --to"),
         (("papers", "serve", "--mail", "catch"), "--mail-from"),
+        (("papers", "serve", "--mail", "catch", "--mail-from", SENDER, "--host", "0.0.0.0"), "--url"),
     ]:
         done = run(*arguments, home=home, code=1)
         assert said in done.stderr and done.stderr.strip().count("\n") == 0, done.stderr

@@ -39,7 +39,7 @@ HOSTILE = Paper(
     listed_at=datetime(2026, 3, 2, 12),
     daily_date=MONDAY,
 )
-VOID = {"meta", "br", "img", "hr", "link", "input"}
+VOID = {"base", "meta", "br", "img", "hr", "link", "input"}
 
 
 class Tree(HTMLParser):

@@ -31,7 +31,7 @@ from nextvec.papers.mail.outbox import Outbox
 from nextvec.papers.mail.sending import BACK_OFF, Post, sending
 from nextvec.papers.mail.store import MailStore, Reader
 from nextvec.papers.mail.subscriptions import read_wanted
-from nextvec.papers.mail.tables import OUTBOX, READERS
+from nextvec.papers.mail.tables import OUTBOX, READERS, SUBSCRIPTIONS
 from nextvec.papers.mail.transport import open_mailer
 from nextvec.papers.site import Site
 from nextvec.types import ConflictError
@@ -358,6 +358,20 @@ def test_a_mail_that_cannot_be_made_does_not_keep_the_others(site: Site, tmp_pat
             post.send(mailer, MORNING)
         assert post.send(mailer, MORNING).sent == 1
     assert states(site) == {"failed": 1, "sent": 1}
+
+
+def test_one_wish_that_cannot_be_answered_does_not_keep_the_others(site: Site, tmp_path: Path) -> None:
+    subscribe(site, "ada@example.org", kind="search", q="latent planning")
+    subscribe(site, "bob@example.org", kind="digest")
+    eve = subscribe(site, "eve@example.org", kind="digest", zone="Europe/Berlin")
+    with site.db.write() as connection:
+        connection.execute(SUBSCRIPTIONS.update().where(SUBSCRIPTIONS.c.id == eve.id).values(zone="Mars/Phobos"))
+    away = site.vectors_path.rename(tmp_path / "away")
+    broken = Site(site.home, encoder=HashEncoder(), must_exist=True)
+    assert made_post(broken).prepare(MORNING) == 2, "Bob's, and Eve's by UTC"
+    broken.close()
+    away.rename(site.vectors_path)
+    assert made_post(site).prepare(MORNING + timedelta(hours=1)) == 1, "and Ada's when the index is there again"
 
 
 def test_a_paper_that_came_after_the_slot_is_in_the_next_one(site: Site) -> None:

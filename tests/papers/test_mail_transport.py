@@ -8,7 +8,7 @@ from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mail_fakes import SENDER, parsed, smtp_server, text_of
 
@@ -76,6 +76,7 @@ def test_addresses_that_are_not(text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@settings(deadline=None, derandomize=True, database=None)
 @given(st.text(max_size=80))
 def test_no_text_gets_into_a_header_as_another_one(text: str) -> None:
     try:

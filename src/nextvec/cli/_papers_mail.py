@@ -263,19 +263,28 @@ def made_post(site: Site, mailer: TracedMailer, base: str | None) -> Post:
     return Post(site, Composer(site, base=check_base(base), sender=mailer.sender, signer=signer))
 
 
-@contextlib.contextmanager
-def mailing(site: Site, mailer: TracedMailer | None, url: str | None, address: str) -> Iterator[None]:
-    """Send mail in a thread while the block runs; nothing without a mailer.
+def serving_mailer(url: str | None, sender: str | None, address: str, *, given: bool) -> TracedMailer | None:
+    """The mailer of ``nextvec papers serve``; None where none was asked for.
 
-    Without ``url`` mails give ``address``, where the site listens, if that is on this machine. InputError otherwise.
+    ``address``: the site's, ``given`` or where it listens; the latter will do for mails on this machine alone.
+    InputError otherwise.
     """
+    if not url:
+        return None
+    if not given and urlsplit(address).hostname not in ("127.0.0.1", "localhost", "::1"):
+        raise InputError("links in mails need the address of the site: --url https://papers.example.org")
+    return opened_mailer(url, sender)
+
+
+@contextlib.contextmanager
+def mailing(site: Site, mailer: TracedMailer | None, base: str) -> Iterator[None]:
+    """Send mail in a thread while the block runs; nothing without a mailer."""
     if mailer is None:
         yield
         return
     from nextvec.papers.mail.scheduler import running
 
-    here = address.rstrip("/") if urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1") else None
-    with running(made_post(site, mailer, url or here), mailer):
+    with running(made_post(site, mailer, base.rstrip("/")), mailer):
         yield
 
 

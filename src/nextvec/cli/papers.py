@@ -120,6 +120,7 @@ def serve(
     url: Annotated[
         str | None,
         typer.Option(
+            envvar="NEXTVEC_SITE_URL",
             help="Where readers reach the site, e.g. https://papers.example.org: the address that feeds give.",
             show_default=False,
         ),
@@ -133,7 +134,7 @@ def serve(
     as_json: JsonFlag = False,
 ) -> None:
     """Serve the site until Ctrl-C. With --mail it takes subscriptions and sends digests, too."""
-    mailer = _papers_mail.opened_mailer(mail, mail_from) if mail else None
+    mailer = _papers_mail.serving_mailer(mail, mail_from, url or f"http://{host}/", given=url is not None)
     with opened(home, encoder, must_exist=True) as site:
         run_server(site, host, port, url=url, rate=rate, mailer=mailer, as_json=as_json)
 
@@ -266,7 +267,7 @@ def run_server(
             timeout_graceful_shutdown=3,
         )
         server = uvicorn.Server(config)
-        with _papers_mail.mailing(site, mailer, url, address):
+        with _papers_mail.mailing(site, mailer, url or address):
             server.run(sockets=[socket])
     note("stopped")
 

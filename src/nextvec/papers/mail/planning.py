@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 
@@ -12,11 +13,13 @@ from nextvec.papers.mail.schedule import Schedule, Slot, latest
 from nextvec.papers.mail.store import MailStore
 from nextvec.papers.mail.subscriptions import Subscription
 from nextvec.papers.site import Site
+from nextvec.types import NextvecError
 
 __all__ = ["GRACE", "message_name", "plan"]
 
 GRACE = {"day": timedelta(hours=12), "week": timedelta(days=2)}
 """How late a digest may be prepared. After that its papers are in the next one."""
+_log = logging.getLogger("nextvec.papers")
 _HANDLED = timedelta(days=16)  # longer than the time between two slots and a change of zone
 
 
@@ -47,7 +50,13 @@ def plan(
         handled = outbox.handled(readers, now - _HANDLED)
         due = [(sub, slot) for sub, slot in due if (sub.reader, sub.stream, slot.period) not in handled]
         seen = outbox.seen([subscription.reader for subscription, _ in due])
-        yield [_one(chooser, subscription, slot, seen[subscription.reader], fits) for subscription, slot in due]
+        planned = []
+        for subscription, slot in due:
+            try:
+                planned.append(_one(chooser, subscription, slot, seen[subscription.reader], fits))
+            except NextvecError as error:  # a search without its index, for one: the others are not kept by it
+                _log.error("the mail of subscription %s is put off: %s", subscription.id, error)
+        yield planned
 
 
 def _is_due(subscription: Subscription, slot: Slot, now: datetime) -> bool:

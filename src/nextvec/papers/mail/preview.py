@@ -51,7 +51,7 @@ def preview_page(request: Request) -> Response:
         **chosen(values),
     }
     try:
-        message, found = _preview(request, values)
+        message = _preview(request, values)
     except InputError as error:
         context |= {"problem": str(error)[:1].upper() + str(error)[1:], "status": 400}
     else:
@@ -60,7 +60,6 @@ def preview_page(request: Request) -> Response:
                 "subject": str(message["Subject"]),
                 "bytes": len(_part(message, "html").encode()),
                 "text": _part(message, "plain"),
-                "found": found,
                 "frame": f"/digest/preview/mail{address_of(values)}",
             }
     response = page(request, "mail/preview.html", context, status=context["status"])
@@ -71,13 +70,14 @@ def preview_page(request: Request) -> Response:
 @router.api_route("/digest/preview/mail", methods=_GET)
 def preview_mail(request: Request) -> Response:
     """The HTML part alone, in a document that can do nothing."""
-    message, _ = _preview(request, dict(request.query_params))
+    message = _preview(request, dict(request.query_params))
     html = _part(message, "html") if message is not None else "<!doctype html><title>Empty</title><p>No papers.</p>"
-    return HTMLResponse(html, headers=_MAIL_HEADERS)
+    # Links open beside the frame: in it, the pages of the site refuse to be shown.
+    return HTMLResponse(html.replace("<head>", '<head>\n<base target="_blank">', 1), headers=_MAIL_HEADERS)
 
 
-def _preview(request: Request, values: dict[str, str]) -> tuple[EmailMessage | None, int]:
-    """(the mail, papers to choose from); no mail where there are none. Its links lead nowhere but to this site."""
+def _preview(request: Request, values: dict[str, str]) -> EmailMessage | None:
+    """The mail; none where there are no papers for it. Its links end and change nothing."""
     site = site_of(request)
     wanted, _ = read_wanted(values, list("01234"), site.db)
     at, _ = clock(site, datetime.now(UTC).replace(tzinfo=None))
@@ -88,7 +88,7 @@ def _preview(request: Request, values: dict[str, str]) -> tuple[EmailMessage | N
     chosen = found[: wanted.most]
     chosen = chosen[: composer.fits(chosen)]
     if not chosen:
-        return None, 0
+        return None
     digest = Digest(
         subscription=wanted,
         address="you@example.org",
@@ -97,7 +97,7 @@ def _preview(request: Request, values: dict[str, str]) -> tuple[EmailMessage | N
         day=at - timedelta(microseconds=1),
         message_id="digest.preview",
     )
-    return composer.digest(digest, datetime.now(UTC).replace(tzinfo=None)), len(found)
+    return composer.digest(digest, datetime.now(UTC).replace(tzinfo=None))
 
 
 def _part(message: EmailMessage, kind: str) -> str:

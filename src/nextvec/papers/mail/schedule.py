@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 from typing import Literal, cast
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from nextvec.papers.records import clean
 from nextvec.types import InputError, did_you_mean
@@ -43,8 +43,11 @@ def zones() -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1_000)
-def _zone(name: str) -> ZoneInfo:
-    return ZoneInfo(name)
+def _zone(name: str) -> tzinfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):  # a name that the database has no more: one reader's, not everybody's
+        return UTC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +68,7 @@ class Schedule:
         return time.fromisoformat(self.at)
 
     @property
-    def info(self) -> ZoneInfo:
+    def info(self) -> tzinfo:
         return _zone(self.zone)
 
     def chosen(self, day: date) -> bool:
