@@ -84,7 +84,15 @@ def test_an_address_that_is_not_there_gets_nothing_more(site: Site, tmp_path: Pa
     assert "suspended" in again and store.counts()["suspended"] == 1
 
 
-@pytest.mark.parametrize("changes", [{"action": "delayed", "status": "4.4.1"}, {"action": "failed", "status": "4.2.2"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"action": "delayed", "status": "4.4.1"},
+        {"action": "failed", "status": "4.2.2"},
+        {"action": "failed", "status": "5.7.1"},
+        {"action": "delivered", "status": "2.0.0"},
+    ],
+)
 def test_what_may_pass_changes_nothing(site: Site, tmp_path: Path, changes: dict[str, str]) -> None:
     said, suspended = note_bounce(MailStore(site.db), read_bounce(report(site, tmp_path, **changes)), MORNING)
     assert not suspended and "nothing is changed" in said and MailStore(site.db).counts()["suspended"] == 0

@@ -7,8 +7,9 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
@@ -297,6 +298,23 @@ def test_a_digest_that_is_very_late_is_left_to_the_next_one(site: Site) -> None:
     assert post.prepare(MORNING + timedelta(days=1)) == 1
     (mail,) = Outbox(post.store).in_state("queued")
     assert {"2603.00001", "2603.00011"} <= {name for name, _ in mail.papers}
+
+
+@pytest.mark.parametrize("night", [date(2026, 3, 29), date(2026, 10, 25)])
+def test_the_nights_in_which_clocks_change_have_one_digest(tmp_path: Path, night: date) -> None:
+    """02:30 does not exist in Berlin on the first, and comes twice on the second."""
+    site = made_site(tmp_path, week(night - timedelta(days=3), days=5))
+    subscribe(site, "ada@example.org", kind="digest", zone="Europe/Berlin", at="02:30", weekend="send", most="1")
+    post, now = made_post(site), datetime.combine(night, time()) - timedelta(hours=8)
+    prepared = []
+    for step in range(4 * 40):
+        if post.prepare(now + timedelta(minutes=15 * step)):
+            prepared.append(now + timedelta(minutes=15 * step))
+    local = [moment.replace(tzinfo=UTC).astimezone(ZoneInfo("Europe/Berlin")) for moment in prepared]
+    assert [moment.date() for moment in local] == [night, night + timedelta(days=1)]
+    assert f"{local[0]:%H:%M %z}" == ("03:30 +0200" if night.month == 3 else "02:30 +0200")
+    assert f"{local[1]:%H:%M}" == "02:30"
+    site.close()
 
 
 def test_before_the_first_slot_nothing_is_due(site: Site) -> None:

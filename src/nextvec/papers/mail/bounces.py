@@ -28,7 +28,7 @@ _LARGEST = 10_000_000  # bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounce:
-    """``recipient`` as the report names it; ``message``: the Message-ID before the @; ``hard``: it will not go away."""
+    """``recipient`` as the report names it; ``message``: the Message-ID before the @."""
 
     recipient: str
     action: str
@@ -38,7 +38,8 @@ class Bounce:
 
     @property
     def hard(self) -> bool:
-        return self.action == "failed" and self.status.startswith("5.")
+        """Whether it is about the address, for good: 5.3.x is about a system, 5.7.x about policy (RFC 3463)."""
+        return self.action == "failed" and self.status.startswith("5.") and not self.status.startswith(("5.3.", "5.7."))
 
 
 def read_bounce(path: Path) -> Bounce:
@@ -104,7 +105,7 @@ def note_bounce(store: MailStore, bounce: Bounce, now: datetime) -> tuple[str, b
     reader = store.reader(identifier)
     said = f"{bounce.status or 'no status'} {bounce.diagnostic}".strip()
     if not bounce.hard:
-        return f"{reader.address}: {bounce.action or 'no action'} ({said}), which may pass: nothing is changed", False
+        return f"{reader.address}: {bounce.action or 'no action'} ({said}); nothing is changed", False
     if bounce.recipient and fold(bounce.recipient) != fold(reader.address):
         said += f", forwarded to {bounce.recipient[:80]}"
     Outbox(store).move(mail, "sent", "failed", now, error=said[:300])

@@ -22,6 +22,7 @@ _LOOK = 3.0  # seconds between two looks at the outbox: a confirmation is waited
 _PREPARE = 60.0  # seconds between two looks at the subscriptions
 _CLEAR = 86_400.0
 _PAUSE = 60.0  # seconds after something went wrong
+_AT_ONCE = 200  # mails between two looks: a confirmation does not wait for thousands of digests
 _log = logging.getLogger("nextvec.papers")
 
 
@@ -36,7 +37,7 @@ class _Scheduler:
         while not self.stop.is_set():
             wait = _LOOK
             try:
-                self.once()
+                wait = 0.0 if self.once() else _LOOK
             except ConflictError:  # somebody else is sending, or writing
                 pass
             except NextvecError as error:
@@ -48,12 +49,12 @@ class _Scheduler:
             self.stop.wait(wait)
         self.mailer.close()
 
-    def once(self) -> None:
-        """Prepare, if it is time for that, and send what waits."""
+    def once(self) -> bool:
+        """Prepare, if it is time for that, and send some of what waits; whether there may be more."""
         now = datetime.now(UTC).replace(tzinfo=None)
         prepares = time.monotonic() - self._prepared >= _PREPARE
         if not prepares and not self.post.outbox.waiting(now):
-            return
+            return False
         with sending(self.post.site.home):
             if time.monotonic() - self._cleared >= _CLEAR:
                 self.post.store.clear(now)
@@ -61,12 +62,13 @@ class _Scheduler:
             if prepares:
                 self.post.prepare(now)
                 self._prepared = time.monotonic()
-            done = self.post.send(self.mailer, now, stop=self.stop.is_set)
+            done = self.post.send(self.mailer, now, limit=_AT_ONCE, stop=self.stop.is_set)
         if done.stopped:
             _log.error("mail: %s", done.stopped)
             self.stop.wait(_PAUSE)
         if done.doubtful:
             _log.warning("mail: of %d it is not known whether they arrived; they are not sent again", done.doubtful)
+        return done.sent + done.failed + done.deferred + done.doubtful >= _AT_ONCE and not done.stopped
 
 
 @contextlib.contextmanager
