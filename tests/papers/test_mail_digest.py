@@ -18,7 +18,7 @@ from conftest import EVIL
 from nextvec.papers import trending
 from nextvec.papers.ingest import ingest
 from nextvec.papers.mail.choose import Candidate, Chooser
-from nextvec.papers.mail.compose import CLIP, Composer, Digest
+from nextvec.papers.mail.compose import CLIP
 from nextvec.papers.mail.outbox import Outbox, Outgoing, Planned
 from nextvec.papers.mail.schedule import Schedule
 from nextvec.papers.mail.store import MailStore
@@ -26,7 +26,7 @@ from nextvec.papers.mail.subscriptions import About, read_about
 from nextvec.papers.mail.transport import POLICY
 from nextvec.papers.records import Paper
 from nextvec.papers.site import Site
-from nextvec.types import InputError
+from nextvec.types import InputError, NotFoundError
 
 HOSTILE = Paper(
     id="2603.99999",
@@ -336,10 +336,7 @@ def test_a_confirmation_repeats_nothing_that_was_typed(site: Site) -> None:
     assert "List-Unsubscribe" not in made
 
 
-def test_a_preview_needs_no_reader(site: Site) -> None:
-    composer: Composer = made_post(site).composer
-    subscription = subscribe(site, "preview@example.org", kind="digest", votes="2")
-    digest = Digest(
-        subscription=subscription, address="you@example.org", papers=(), found=0, day=MORNING, message_id="digest.x"
-    )
-    assert tree(text_of(composer.digest(digest, MORNING), "html")).tags
+def test_a_digest_whose_papers_are_all_gone_is_none(site: Site) -> None:
+    mail = outgoing(site, [("2603.77777", ""), ("2603.77778", "")], kind="digest", votes="3")
+    with pytest.raises(NotFoundError, match="nothing to send"):
+        made_post(site).composer.outgoing(mail, MORNING)

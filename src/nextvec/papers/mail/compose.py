@@ -32,6 +32,7 @@ from nextvec.papers.pages import dayname, environment, plural
 from nextvec.papers.records import Paper, clean
 from nextvec.papers.signing import Signer
 from nextvec.papers.site import Site
+from nextvec.types import NotFoundError
 
 __all__ = ["CLIP", "Composer", "Digest", "links_of"]
 
@@ -83,10 +84,10 @@ class Digest:
 class Composer:
     """Makes mails for one site. ``base``: its address without a slash at the end; ``sender``: a ``From`` header."""
 
-    def __init__(self, site: Site, *, base: str, sender: str, signer: Signer) -> None:
+    def __init__(self, site: Site, *, base: str, sender: str, signer: Signer, jinja: Environment | None = None) -> None:
         self.site, self.base, self.sender, self.signer = site, base, sender, signer
         self.domain = parseaddr(sender)[1].rpartition("@")[2]
-        self._jinja: Environment = environment()
+        self._jinja = jinja or environment()
         self._blocks: dict[str, _Block | None] = {}
         self._stamp, self._looked = "", -1.0
 
@@ -116,10 +117,12 @@ class Composer:
         return self.digest(digest, now)
 
     def digest(self, digest: Digest, now: datetime) -> EmailMessage:
-        """The mail of a digest. Papers that are gone by now are left out."""
+        """The mail of a digest. Papers that are gone by now are left out; NotFoundError where all of them are."""
         subscription = digest.subscription
         blocks = self._blocks_of([paper for paper, _ in digest.papers])
         shown = [(blocks[paper], why) for paper, why in digest.papers if paper in blocks]
+        if not shown:
+            raise NotFoundError("the papers of this digest are gone: there is nothing to send")
         links = links_of(self.base, self.signer, subscription)
         subject = _subject(subscription, [block.title for block, _ in shown], digest.day)
         more = max(digest.found - len(shown), 0)
@@ -127,7 +130,7 @@ class Composer:
             "subject": subject,
             "title": subscription.title(),
             "line": f"{dayname(digest.day)}  ·  {plural(len(shown), 'paper')}",
-            "preheader": "; ".join(block.title for block, _ in shown[1:4]) or (shown[0][0].teaser if shown else ""),
+            "preheader": "; ".join(block.title for block, _ in shown[1:4]) or shown[0][0].teaser,
             "blocks": Markup("\n".join(block.as_html(why) for block, why in shown)),
             "more": f"{more:,} more on the site" if more else "",
             "more_address": self.base + _view_address(subscription),
@@ -237,7 +240,7 @@ def _reason(why: str) -> tuple[str, str]:
 
 def _subject(subscription: Subscription, titles: Sequence[str], day: datetime) -> str:
     """The best paper first: what a list of mails shows is the beginning."""
-    first = textwrap.shorten(titles[0], 70, placeholder="…") if titles else "nothing"
+    first = textwrap.shorten(titles[0], 70, placeholder="…")
     rest = f" and {len(titles) - 1} more" if len(titles) > 1 else ""
     if subscription.about.kind == "digest" and not subscription.about.narrowing:
         often = "Papers of" if subscription.schedule.every == "day" else "Papers of the week to"

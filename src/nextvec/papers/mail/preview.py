@@ -84,7 +84,9 @@ def _preview(request: Request, values: dict[str, str]) -> EmailMessage | None:
     schedule = Schedule(every=wanted.schedule.every, days="0" if wanted.schedule.every == "week" else "01234")
     found = Chooser(site).candidates(wanted.about, schedule, at - FIRST[schedule.every], at)
     base, _ = base_of(request)
-    composer = Composer(site, base=base, sender="papers@example.org", signer=Signer(b"preview" * 8))
+    # Signed with what is no secret: the links of a preview open no page of anybody.
+    signer, jinja = Signer(b"preview" * 8), request.app.state.jinja
+    composer = Composer(site, base=base, sender="papers@example.org", signer=signer, jinja=jinja)
     chosen = found[: wanted.most]
     chosen = chosen[: composer.fits(chosen)]
     if not chosen:
