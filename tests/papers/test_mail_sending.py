@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -29,6 +30,7 @@ from mail_fakes import (
 )
 
 from nextvec.papers.mail.outbox import Outbox
+from nextvec.papers.mail.schedule import Schedule
 from nextvec.papers.mail.sending import BACK_OFF, Post, sending
 from nextvec.papers.mail.store import MailStore, Reader
 from nextvec.papers.mail.subscriptions import read_wanted
@@ -344,17 +346,20 @@ def test_asking_again_and_again_fills_nobodys_mailbox(site: Site) -> None:
     assert store.ask("ada@example.org", wanted, MORNING + timedelta(days=1, minutes=1))
 
 
-def test_confirming_anew_replaces_and_keeps_what_was_covered(site: Site, tmp_path: Path) -> None:
+def test_confirming_anew_changes_the_one_that_is_there(site: Site) -> None:
     first = subscribe(site, "ada@example.org", kind="digest", at="08:00")
     post = made_post(site)
     post.prepare(MORNING)
-    second = subscribe(site, "ada@example.org", kind="digest", at="10:00")
+    second = subscribe(site, "ada@example.org", kind="digest", at="10:00", most="3")
     store = post.store
-    assert [found.id for found in store.of_reader(second.reader)] == [second.id] != [first.id]
-    assert store.subscription(second.id).covered == MORNING
+    assert second.id == first.id, "links in the mails it sent go on ending it"
+    assert [(found.schedule.at, found.most) for found in store.of_reader(first.reader)] == [("10:00", 3)]
+    assert store.subscription(first.id).covered == MORNING
     assert post.prepare(MORNING + timedelta(hours=2)) == 0, "this period was planned already"
     other = subscribe(site, "ada@example.org", kind="digest", every="week")
-    assert {found.id for found in store.of_reader(second.reader)} == {second.id, other.id}
+    assert {found.id for found in store.of_reader(first.reader)} == {first.id, other.id}
+    with pytest.raises(ConflictError, match="you have Daily trending papers already"):
+        store.reschedule(replace(other, schedule=Schedule(at="09:00")))
 
 
 def test_a_mail_that_cannot_be_made_does_not_keep_the_others(site: Site, tmp_path: Path) -> None:

@@ -94,6 +94,18 @@ def test_nothing_but_one_mail_before_the_button(desk: Desk) -> None:
     assert len(desk.mails()) == 1
 
 
+def test_an_old_mail_ends_what_was_subscribed_to_anew(desk: Desk) -> None:
+    old = link(desk.digest(), "/unsubscribe/")
+    desk.client.post("/subscribe", data=FORM | {"kind": "digest", "topic": "", "address": "ada@example.org"})
+    page = link(next(mail for mail in desk.mails() if "Confirm" in mail["Subject"]), "/subscribe/confirm/")
+    for _ in range(2):
+        assert heading(desk.client.post(page).text) == "You are subscribed"
+    assert heading(desk.client.get(page).text) == "You are subscribed"
+    assert [(row.state, row.zone) for row in desk.rows()] == [("active", "Europe/Berlin")]
+    assert desk.client.post(old).status_code == 200 and desk.rows() == []
+    assert desk.client.post(page).status_code == 404, "and its confirmation starts nothing again"
+
+
 def test_a_link_works_for_three_days_and_for_its_purpose(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.client.post("/subscribe", data=FORM)
     page = link(desk.mails()[0], "/subscribe/confirm/")
@@ -157,6 +169,7 @@ def test_hostile_forms(desk: Desk) -> None:
     answer = desk.client.post("/subscribe", data=FORM | {"topic": evil, "address": evil})
     assert answer.status_code == 400 and "<script>alert" not in answer.text
     assert desk.client.post("/subscribe", content=b"x" * 30_000).status_code == 400
+    assert desk.client.post("/subscribe", content=b"a=1&" * 200).status_code == 400
     assert desk.client.post("/subscribe", content=b"\xff\xfe&a=%00&=&&&address=%E0").status_code == 400
     unknown = desk.client.post("/subscribe", data=FORM | {"kind": "author", "topic": "", "author": "Ada Lovelacy"})
     assert unknown.status_code == 200 and "Did you mean Ada Lovelace?" in unknown.text

@@ -26,7 +26,7 @@ from nextvec.papers.rate import RateLimit, network
 from nextvec.papers.responses import page as _page
 from nextvec.papers.responses import site_of
 from nextvec.papers.signing import Signer, load_secret
-from nextvec.types import InputError, NextvecError
+from nextvec.types import ConflictError, InputError, NotFoundError
 
 __all__ = ["router"]
 
@@ -84,7 +84,10 @@ async def _form(request: Request) -> tuple[dict[str, str], list[str]]:
         body += chunk
         if len(body) > _LARGEST:
             raise InputError(f"the form has more than {_LARGEST:,} bytes: shorten what was typed")
-    pairs = parse_qsl(body.decode("utf-8", "replace"), max_num_fields=100)
+    try:
+        pairs = parse_qsl(body.decode("utf-8", "replace"), max_num_fields=100)
+    except ValueError:
+        raise InputError("the form has more than 100 fields") from None
     return dict(pairs), [value for name, value in pairs if name == "day"]
 
 
@@ -154,7 +157,7 @@ def _subscribe(request: Request, values: dict[str, str], days: list[str]) -> Res
 def confirm_page(request: Request, token: str) -> Response:
     """What the link would start, and the button that does."""
     identifier = _signer(request).read("mail-confirm", token, seconds=_CONFIRM)
-    subscription = _store(request).subscription(str(identifier))
+    subscription = _store(request).asked(str(identifier))
     if subscription.state != "pending":
         return _confirmed(request, subscription)
     said = _said(
@@ -232,9 +235,9 @@ def _change(request: Request, token: str, values: dict[str, str], days: list[str
     if action == "change":
         try:
             changed = rescheduled(subscription, values, days)
-        except InputError as error:
+            store.reschedule(changed)
+        except (InputError, ConflictError) as error:
             return _manage(request, token, problem=str(error), status=400)
-        store.reschedule(changed, now)
         return _manage(request, token, done=f"{changed.title()} will come {changed.schedule.said()}.")
     if action in ("pause", "resume"):
         store.pause(subscription.id, now, paused=action == "pause")
@@ -254,7 +257,7 @@ def unsubscribe_page(request: Request, token: str) -> Response:
     identifier = str(_signer(request).read("mail-unsubscribe", token))
     try:
         subscription = _store(request).subscription(identifier)
-    except NextvecError:
+    except NotFoundError:
         return _ended(request)
     said = _said(
         title="Unsubscribe?",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -17,12 +17,13 @@ from nextvec.papers.mail.outbox import CONFIRM, KEPT, WAITING, Planned, cancel, 
 from nextvec.papers.mail.schedule import Schedule
 from nextvec.papers.mail.subscriptions import Subscription, restored
 from nextvec.papers.mail.tables import OUTBOX, READERS, SUBSCRIPTIONS
-from nextvec.types import NotFoundError
+from nextvec.types import ConflictError, NotFoundError
 
 __all__ = ["PENDING", "MailStore", "Reader"]
 
 PENDING = timedelta(days=3)
 """How long a subscription waits for its confirmation before it is forgotten."""
+_TIMES = ("every", "days", "at", "zone", "weekend", "most")
 _R, _S, _O = READERS.c, SUBSCRIPTIONS.c, OUTBOX.c
 
 
@@ -85,22 +86,37 @@ class MailStore:
         return True
 
     def confirm(self, identifier: str, now: datetime) -> Subscription:
-        """Make a pending subscription active, in place of the one it replaces. NotFoundError for a forgotten one."""
+        """Make a pending subscription active. NotFoundError for a forgotten one.
+
+        Where the reader has one to the same papers, that one takes the new times and stays the one that it is: links
+        in mails that were sent for it go on ending it.
+        """
         with self.db.write() as connection:
             row = connection.execute(sa.select(SUBSCRIPTIONS).where(_S.id == identifier)).one_or_none()
-            if row is None:
-                raise NotFoundError("this subscription waited too long or was ended: subscribe anew")
-            if row.state == "pending":
-                same = sa.and_(_S.reader == row.reader, _S.stream == row.stream, _S.id != identifier)
-                old = connection.execute(sa.select(_S.id, _S.covered).where(same, _S.state != "pending")).all()
-                covered = max((each.covered for each in old if each.covered), default=None)
-                cancel(connection, sa.and_(_O.subscription.in_([each.id for each in old])), now)
-                connection.execute(SUBSCRIPTIONS.delete().where(same, _S.state != "pending"))
-                values = {"state": "active", "since": now, "covered": covered}
-                connection.execute(SUBSCRIPTIONS.update().where(_S.id == identifier).values(values))
+            kept = identifier
+            if row is not None and row.state == "pending":
+                same = sa.and_(_S.reader == row.reader, _S.stream == row.stream, _S.state != "pending")
+                kept = connection.execute(sa.select(_S.id).where(same)).scalar() or identifier
+                values = {name: getattr(row, name) for name in _TIMES} | {"state": "active", "since": now}
+                connection.execute(SUBSCRIPTIONS.update().where(_S.id == kept).values(values))
+                if kept != identifier:
+                    connection.execute(SUBSCRIPTIONS.delete().where(_S.id == identifier))
+                    # The link of the confirmation leads on to it (see ``asked``).
+                    moved = OUTBOX.update().where(OUTBOX.c.subscription == identifier)
+                    connection.execute(moved.values(subscription=kept))
                 # Whoever opens a link from this mailbox reads it again.
                 connection.execute(READERS.update().where(_R.id == row.reader).values(suspended_at=None, reason=None))
-        return self.subscription(identifier)
+        return self.asked(identifier) if kept == identifier else self.subscription(kept)
+
+    def asked(self, identifier: str) -> Subscription:
+        """What a confirmation was about: pending, or what became of it. NotFoundError for a forgotten one."""
+        query = sa.select(OUTBOX.c.subscription).where(OUTBOX.c.kind == CONFIRM, OUTBOX.c.period == identifier)
+        with self.db.read() as connection:
+            became = connection.execute(query).scalar()
+        try:
+            return self.subscription(became or identifier)
+        except NotFoundError:
+            raise NotFoundError("this subscription waited too long or was ended: subscribe anew") from None
 
     # -- what readers have -----------------------------------------------------------------------------------------
     def subscription(self, identifier: str) -> Subscription:
@@ -126,18 +142,17 @@ class MailStore:
             rows = connection.execute(query.order_by(_S.created_at, _S.id)).all()
         return self._subscriptions(rows)
 
-    def reschedule(self, subscription: Subscription, now: datetime) -> None:
-        """Other times and another number of papers; as the only one about this that the reader has."""
+    def reschedule(self, subscription: Subscription) -> None:
+        """Other times and another number of papers. ConflictError where the reader has another one like that."""
         with self.db.write() as connection:
-            same = sa.and_(
+            same = sa.select(sa.func.count()).where(
                 _S.reader == subscription.reader,
                 _S.stream == subscription.stream,
                 _S.id != subscription.id,
                 _S.state != "pending",
             )
-            old = connection.execute(sa.select(_S.id).where(same)).scalars().all()
-            cancel(connection, OUTBOX.c.subscription.in_(old), now)
-            connection.execute(SUBSCRIPTIONS.delete().where(same))
+            if connection.execute(same).scalar_one():
+                raise ConflictError(f"you have {subscription.title()} already: change or end that one")
             values = _schedule_row(subscription) | {"stream": subscription.stream}
             connection.execute(SUBSCRIPTIONS.update().where(_S.id == subscription.id).values(values))
 
@@ -249,6 +264,5 @@ def _reader(row: Any) -> Reader:
 
 
 def _schedule_row(subscription: Subscription) -> dict[str, Any]:
-    schedule = subscription.schedule
-    values: Mapping[str, Any] = {name: getattr(schedule, name) for name in ("every", "days", "at", "zone", "weekend")}
-    return dict(values) | {"most": subscription.most}
+    values: dict[str, Any] = {name: getattr(subscription.schedule, name) for name in _TIMES if name != "most"}
+    return values | {"most": subscription.most}
