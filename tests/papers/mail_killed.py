@@ -1,7 +1,7 @@
 """A sender that dies, as by kill -9, at a point of a run: ``python mail_killed.py HOME MAILER POINT COUNT``.
 
 Points, for the COUNT-th mail (or batch): ``batch`` between two transactions of the preparation, ``claimed`` before the
-mail is made, ``text`` when the server has all but the last byte, ``handing`` when that was noted, ``taken`` when the
+mail is made, ``text`` when the server has all but the final dot, ``handing`` when that was noted, ``taken`` when the
 server has said yes, ``noted`` when that was noted, ``none`` never.
 """
 

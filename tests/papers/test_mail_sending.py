@@ -102,7 +102,7 @@ def test_killed_while_sending_by_smtp(subscribed: Path, tmp_path: Path, point: s
     assert set(counts.values()) == {1}, "nobody has two"
     missing = set(READERS_IN_TEST) - set(counts)
     if point == "handing":
-        # The one doubtful moment: noted as handed over, and killed before the server had the last byte.
+        # The one doubtful moment: noted as handed over, and killed before the server had the final dot.
         assert len(missing) == 1 and found == {"sent": 7, "doubtful": 1}
     else:
         assert not missing

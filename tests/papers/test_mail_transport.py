@@ -227,7 +227,7 @@ def test_a_connection_that_went_away_is_made_anew() -> None:
         assert server.counts() == {"ada@example.org": 2}
 
 
-def test_what_is_taken_back_before_the_last_byte_does_not_arrive() -> None:
+def test_what_is_taken_back_before_the_final_dot_does_not_arrive() -> None:
     def stop() -> None:
         raise KeyboardInterrupt
 

@@ -1,6 +1,6 @@
 """The outbox: which mails there are, under a unique key (reader, kind, period), and how far each of them got.
 
-A mail in the outbox is ``queued``, then ``sending`` (claimed, nothing handed over), ``handing`` (its last byte is on
+A mail in the outbox is ``queued``, then ``sending`` (claimed, nothing handed over), ``handing`` (its final dot is on
 its way), and at last one of
 
 - ``sent``;

@@ -1,7 +1,8 @@
 """One run: settle what an earlier run left behind, prepare what is due, send what waits. One process at a time.
 
 What is promised. A mail is claimed before it is sent (``queued`` to ``sending``), and noted as ``handing`` when the
-server has all of it but the last byte, which makes it valid. Whatever stops the process (``kill -9`` included):
+server has all of it but the final dot, without which it has to forget it. Whatever stops the process (``kill -9``
+included):
 
 - before ``handing``, the server has nothing and the next run sends the mail;
 - after ``sent``, nothing is sent again;

@@ -123,7 +123,7 @@ class TracedMailer(Mailer, Protocol):
     sender: str
 
     def deliver(self, message: EmailMessage, handing: Callable[[], None]) -> None:
-        """Send; call ``handing`` when everything but the last byte is with the server."""
+        """Send; call ``handing`` when everything but the final dot is with the server."""
 
     def holds(self, message_id: str) -> bool | None:
         """Whether a mail was delivered, for one that may have been; None where that cannot be looked up."""
