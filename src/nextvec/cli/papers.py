@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nextvec.cli import _papers_mail
+from nextvec.cli._papers_mail import MailFromOption, MailOption
 from nextvec.cli.console import JsonFlag, emit, note, progress
 from nextvec.papers.rate import DEFAULT_RATE
 from nextvec.types import InputError, NotFoundError, Progress
 
 if TYPE_CHECKING:
     from nextvec.papers.ingest import Stage
+    from nextvec.papers.mail.transport import TracedMailer
     from nextvec.papers.search import Match
     from nextvec.papers.site import Site
 
 app = typer.Typer(no_args_is_help=True, help="The paper-discovery site: ingest, search, serve.")
+_papers_mail.add(app)
 
 HomeOption = Annotated[
     Path | None,
@@ -116,6 +120,7 @@ def serve(
     url: Annotated[
         str | None,
         typer.Option(
+            envvar="NEXTVEC_SITE_URL",
             help="Where readers reach the site, e.g. https://papers.example.org: the address that feeds give.",
             show_default=False,
         ),
@@ -124,11 +129,14 @@ def serve(
     rate: Annotated[
         int, typer.Option(min=0, max=1_000_000, help="Requests to /api per minute and client address; 0: any number.")
     ] = DEFAULT_RATE,
+    mail: MailOption = None,
+    mail_from: MailFromOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Serve the site until Ctrl-C."""
+    """Serve the site until Ctrl-C. With --mail it takes subscriptions and sends digests, too."""
+    mailer = _papers_mail.serving_mailer(mail, mail_from, url or f"http://{host}/", given=url is not None)
     with opened(home, encoder, must_exist=True) as site:
-        run_server(site, host, port, url=url, rate=rate, as_json=as_json)
+        run_server(site, host, port, url=url, rate=rate, mailer=mailer, as_json=as_json)
 
 
 @app.command()
@@ -223,11 +231,13 @@ def run_server(
     *,
     url: str | None = None,
     rate: int = DEFAULT_RATE,
+    mailer: TracedMailer | None = None,
     as_json: bool = False,
 ) -> None:
     """Serve ``site`` on the first free port from ``port`` on, in this process, until Ctrl-C or SIGTERM.
 
-    ``url``: where readers reach it; ``rate``: requests to /api per minute and client address; 0 for any number.
+    ``url``: where readers reach it; ``rate``: requests to /api per minute and client address; 0 for any number;
+    ``mailer``: what sends mail, from a thread of this process.
     """
     from nextvec.extras import require
 
@@ -238,9 +248,9 @@ def run_server(
     check_index(site)
     if not is_ready(site):
         note("some papers are newer than the search index: run the ingest again to index them")
-    application = create_app(site, base=url, rate=rate)
+    application = create_app(site, base=url, rate=rate, mailer=mailer)
     warm(site)
-    with _listen(host, port) as socket:
+    with listen(host, port) as socket:
         taken = socket.getsockname()[1]
         if taken != port:
             note(f"port {port} is taken, using {taken}")
@@ -257,7 +267,8 @@ def run_server(
             timeout_graceful_shutdown=3,
         )
         server = uvicorn.Server(config)
-        server.run(sockets=[socket])
+        with _papers_mail.mailing(site, mailer, url or address):
+            server.run(sockets=[socket])
     note("stopped")
 
 
@@ -278,7 +289,7 @@ def warm(site: Site) -> None:
         site.collection.search(vector, 1)
 
 
-def _listen(host: str, port: int, *, tries: int = 50) -> Any:
+def listen(host: str, port: int, *, tries: int = 50) -> Any:
     """A bound socket on the first free port of ``tries`` from ``port`` on."""
     import errno
     import socket

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, text
 
 from nextvec.papers.authors import note
+from nextvec.papers.mail.tables import STATEMENTS as MAIL
 from nextvec.types import StorageError
 
 __all__ = ["MIGRATIONS", "Migration", "migrate"]
@@ -107,6 +108,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         ),
         _name_site_and_authors,
     ),
+    Migration(5, "readers of mail, what they subscribed to, what is sent to them", MAIL),
 )
 
 

@@ -33,6 +33,7 @@ def page(request: Request, template: str, context: dict[str, Any], *, status: in
         "max_query": MAX_QUERY,
         "active": "",
         "query": "",
+        "inbox": request.app.state.mailer is not None and not site_of(request).db.read_only,
     }
     html = request.app.state.jinja.get_template(template).render(base | context)
     return HTMLResponse(html, status_code=status, headers={"Vary": "Cookie", "Cache-Control": "no-cache"})

@@ -22,6 +22,8 @@ from nextvec.papers.api import create_api
 from nextvec.papers.api_page import endpoints
 from nextvec.papers.bibtex import bibtex
 from nextvec.papers.db import Filters
+from nextvec.papers.mail import routes as mail_routes
+from nextvec.papers.mail.transport import Mailer
 from nextvec.papers.markdown import markdown
 from nextvec.papers.pages import STATIC, dayname, environment
 from nextvec.papers.params import SearchForm, check_page, read_filters, read_page
@@ -58,22 +60,28 @@ _log = logging.getLogger("nextvec.papers")
 router = APIRouter()
 
 
-def create_app(site: Site, *, base: str | None = None, rate: int = 0) -> FastAPI:
+def create_app(
+    site: Site, *, base: str | None = None, rate: int = 0, mailer: Mailer | None = None, secret: bytes | None = None
+) -> FastAPI:
     """The application over an open ``site``.
 
     ``base``: where readers reach it, such as https://papers.example.org, for the whole addresses that feeds need;
     without it they follow the host that a request names. InputError for what is no such address. ``rate``: requests to
-    /api per minute and client, 0 for any number.
+    /api per minute and client, 0 for any number. ``mailer``: what sends mail; without one nobody can subscribe.
+    ``secret``: what links are signed with; without one the home's own (``signing.load_secret``).
     """
     app = FastAPI(title="nextvec papers", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.site = site
     app.state.base = check_base(base) if base is not None else None
     app.state.jinja = environment()
+    app.state.mailer = mailer
+    app.state.secret = secret
     app.add_middleware(GZipMiddleware, minimum_size=600)
     app.middleware("http")(_with_headers)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.mount("/api", create_api(site, rate=rate))
     app.include_router(web_feeds.router)
+    app.include_router(mail_routes.router)
     app.include_router(router)
     app.add_exception_handler(NextvecError, _on_error)
     app.add_exception_handler(HTTPException, _on_error)
@@ -91,7 +99,7 @@ async def _with_headers(request: Request, call_next: Callable[[Request], Awaitab
 
 def _add_headers(response: Response) -> None:
     for name, value in _HEADERS.items():
-        response.headers[name] = value
+        response.headers.setdefault(name, value)  # a page that needs another one says so itself
 
 
 # -- pages ---------------------------------------------------------------------------------------------------------
