@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nextvec.cli._papers_accounts import LocalReaderOption, role
 from nextvec.cli.console import JsonFlag, emit, note, progress
 from nextvec.papers.rate import DEFAULT_RATE
 from nextvec.types import InputError, NotFoundError, Progress
 
 if TYPE_CHECKING:
+    from nextvec.papers.accounts.signing_in import Mailer
     from nextvec.papers.ingest import Stage
     from nextvec.papers.search import Match
     from nextvec.papers.site import Site
 
 app = typer.Typer(no_args_is_help=True, help="The paper-discovery site: ingest, search, serve.")
+app.command()(role)
 
 HomeOption = Annotated[
     Path | None,
@@ -124,11 +127,12 @@ def serve(
     rate: Annotated[
         int, typer.Option(min=0, max=1_000_000, help="Requests to /api per minute and client address; 0: any number.")
     ] = DEFAULT_RATE,
+    local_reader: LocalReaderOption = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Serve the site until Ctrl-C."""
     with opened(home, encoder, must_exist=True) as site:
-        run_server(site, host, port, url=url, rate=rate, as_json=as_json)
+        run_server(site, host, port, url=url, rate=rate, local_reader=local_reader, as_json=as_json)
 
 
 @app.command()
@@ -223,22 +227,29 @@ def run_server(
     *,
     url: str | None = None,
     rate: int = DEFAULT_RATE,
+    mailer: Mailer | None = None,
+    local_reader: bool = False,
     as_json: bool = False,
 ) -> None:
     """Serve ``site`` on the first free port from ``port`` on, in this process, until Ctrl-C or SIGTERM.
 
     ``url``: where readers reach it; ``rate``: requests to /api per minute and client address; 0 for any number.
+    ``mailer``: what sends the links that readers sign in with; ``local_reader``: one reader without mail, only where
+    nothing but this machine can reach the site (InputError elsewhere).
     """
     from nextvec.extras import require
 
     uvicorn = require("uvicorn", why="the paper-discovery site")
+    from nextvec.papers.accounts.guard import check_loopback
     from nextvec.papers.ingest import is_ready
     from nextvec.papers.web import create_app
 
+    if local_reader:
+        check_loopback(host)
     check_index(site)
     if not is_ready(site):
         note("some papers are newer than the search index: run the ingest again to index them")
-    application = create_app(site, base=url, rate=rate)
+    application = create_app(site, base=url, rate=rate, mailer=mailer, local_reader=local_reader)
     warm(site)
     with _listen(host, port) as socket:
         taken = socket.getsockname()[1]
