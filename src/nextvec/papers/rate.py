@@ -1,7 +1,7 @@
 """A limit on requests for each client address: token buckets in memory.
 
-A bucket holds what is allowed in a stretch of time, a minute by itself, and refills evenly. The number of buckets is bounded: where there are more
-clients, the one that was not seen for the longest time is forgotten and would begin anew.
+A bucket holds what is allowed in a stretch of time (by itself a minute) and refills evenly. The number of buckets is
+bounded: where there are more clients, the one that was not seen for the longest time is forgotten and would begin anew.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Verdict:
 
 
 class RateLimit:
-    """``rate`` requests in ``seconds`` for each client. Not for several threads at once: call it from the event loop."""
+    """``rate`` requests in ``seconds`` for each client. Not for several threads at once without a lock of theirs."""
 
     def __init__(
         self,

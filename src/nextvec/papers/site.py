@@ -202,8 +202,8 @@ class Site:
     def ordered(self, selection: Selection, order: Order, topic: str | None = None) -> tuple[str, ...]:
         """The ids of a selection in order, with ``topic`` only those about it (``LexicalIndex.holding``).
 
-        The last ones asked for are remembered until a paper or its votes change: a large collection is sorted once for all of the
-        pages and feeds of a view.
+        The last ones asked for are remembered until a paper or its votes change: a large collection is sorted once for
+        all of the pages and feeds of a view.
         """
         key = (self.state, selection, order)
         known = self._ordered.get(key)

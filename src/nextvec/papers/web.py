@@ -76,7 +76,7 @@ def create_app(
     ``base``: where readers reach it, such as https://papers.example.org, for the whole addresses that feeds need;
     without it they follow the host that a request names. InputError for what is no such address. ``rate``: requests to
     /api per minute and client, 0 for any number. ``mailer``: what sends the links that readers sign in with; without it
-    there are no accounts. ``secret``: what cookies and forms are signed with (default: the site's own, ``load_secret``).
+    there are no accounts. ``secret``: what cookies and forms are signed with; by itself what ``load_secret`` gives.
     ``local_reader``: whoever asks at this machine's own address is signed in as its one reader, without mail.
     """
     app = FastAPI(title="nextvec papers", docs_url=None, redoc_url=None, openapi_url=None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 from urllib.parse import parse_qsl, urlencode
@@ -40,7 +39,7 @@ class Interest:
     @property
     def address(self) -> str:
         """The page that shows all of it."""
-        return f"/search?{self.said}" if self.kind == "search" else f"/papers/new?{urlencode({self.kind: self.said})}"
+        return f"/search?{self.said}" if self.kind == "search" else f"/papers/new?{urlencode([(self.kind, self.said)])}"
 
     @property
     def shown(self) -> str:
@@ -53,13 +52,15 @@ class Interest:
 
 
 def choose(db: Database, reader: str, kind: str, said: str, stance: str) -> Interest:
-    """Follow or mute; the last word counts. InputError for what cannot be followed, with a close name if there is one."""
-    if kind not in KINDS or stance not in STANCES:
-        known = f"{', '.join(KINDS)}, to {' or '.join(STANCES)}"
-        raise InputError(f"{stance[:20]!r} a {kind[:20]!r} is not known; expected one of {known}")
-    if kind == "search" and stance == "mute":
+    """Follow or mute; the last word counts. InputError for what cannot be followed, with a close name if any."""
+    chosen = next((known for known in KINDS if known == kind), None)
+    meant = next((known for known in STANCES if known == stance), None)
+    if chosen is None or meant is None:
+        expected = f"{', '.join(KINDS)}, to {' or '.join(STANCES)}"
+        raise InputError(f"{stance[:20]!r} a {kind[:20]!r} is not known; expected one of {expected}")
+    if (chosen, meant) == ("search", "mute"):
         raise InputError("a search cannot be muted: mute a topic, an author or an organisation")
-    interest = _checked(db, cast(Kind, kind), said, cast(Stance, stance))
+    interest = _checked(db, chosen, said, meant)
     mine = (_I.reader == reader, _I.kind == interest.kind)
     with as_reader(db, reader) as connection:
         connection.execute(INTERESTS.delete().where(*mine, _I.folded == interest.folded))
@@ -81,11 +82,9 @@ def forget(db: Database, reader: str, kind: str, folded: str) -> None:
 def of_reader(db: Database, reader: str) -> list[Interest]:
     """All that ``reader`` follows and mutes, in the order of kinds, then by name."""
     with db.read() as connection:
-        rows: Sequence[sa.Row[tuple[str, str, str, str]]] = connection.execute(
-            sa.select(_I.kind, _I.said, _I.folded, _I.stance).where(_I.reader == reader)
-        ).all()
+        rows = connection.execute(sa.select(INTERESTS).where(_I.reader == reader)).all()
     places = list(KINDS)
-    found = [Interest(cast(Kind, row[0]), row[1], row[2], cast(Stance, row[3])) for row in rows]
+    found = [Interest(cast(Kind, row.kind), row.said, row.folded, cast(Stance, row.stance)) for row in rows]
     return sorted(found, key=lambda interest: (places.index(interest.kind), interest.folded))
 
 

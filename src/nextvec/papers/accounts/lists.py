@@ -91,7 +91,7 @@ def rename(db: Database, reader: str, identifier: str, name: str) -> None:
 def share(db: Database, reader: str, identifier: str, *, on: bool) -> str | None:
     """Open a list to whoever has its address, or close it; the address. One that was closed gets another next time."""
     with as_reader(db, reader) as connection:
-        address = _own(connection, reader, identifier).address
+        address: str | None = _own(connection, reader, identifier).address
         if on != bool(address):
             address = secrets.token_urlsafe(24) if on else None
             connection.execute(LISTS.update().where(_L.id == identifier).values(address=address))

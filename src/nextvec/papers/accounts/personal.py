@@ -57,7 +57,7 @@ def export(db: Database, reader: Reader) -> dict[str, Any]:
 
 
 def delete_account(db: Database, reader: Reader) -> None:
-    """Take ``reader`` away with votes, lists, interests and sessions; comments lose text and author, not their place."""
+    """Take ``reader`` away with all that is theirs; comments lose text and author, not their place."""
     with as_reader(db, reader.id) as connection:
         for (paper,) in connection.execute(sa.select(VOTES.c.paper).where(VOTES.c.reader == reader.id)).all():
             count(connection, paper, votes=-1)

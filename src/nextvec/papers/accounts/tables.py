@@ -139,13 +139,13 @@ def insert_once(connection: sa.Connection, table: sa.Table, values: dict[str, An
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     keys = [column.name for column in table.primary_key]
     statement = dialect.insert(table).values(values).on_conflict_do_nothing(index_elements=keys)
-    return connection.execute(statement).rowcount == 1
+    return connection.execute(statement.returning(table.c[keys[0]])).first() is not None
 
 
 def count(connection: sa.Connection, paper: str, *, votes: int = 0, comments: int = 0) -> None:
     """Add to what the site has given ``paper``, and tell the orders that are kept in memory.
 
-    ``upvotes`` and ``num_comments`` are whole numbers that every list, filter and ranking reads; this keeps them, and the
+    ``upvotes`` and ``num_comments`` are columns that every list, filter and ranking reads; this keeps them, and the
     site's share of them, in step within the caller's transaction. NotFoundError where there is no such paper.
     """
     c = PAPERS.c

@@ -51,7 +51,7 @@ def beside(request: Request, paper: Paper) -> dict[str, Any]:
         "most_text": comments.MAX_TEXT,
     }
     if (reader := visitor.reader) is not None:
-        stances = {(one.kind, one.folded): one.stance for one in interests.of_reader(db, reader.id)}
+        stances = {(str(one.kind), one.folded): one.stance for one in interests.of_reader(db, reader.id)}
         names = ([("org", paper.organization)] if paper.organization else []) + [
             ("author", name) for name in dict.fromkeys(paper.authors[:24])
         ]

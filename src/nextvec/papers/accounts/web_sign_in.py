@@ -29,7 +29,12 @@ def sign_in_page(request: Request) -> Response:
     visitor = accounts.visitor(request)
     if visitor and visitor.reader:
         return RedirectResponse(back, status_code=303)
-    context = {"active": "account", "off": accounts.off, "next": back, "minutes": signing_in.LINK_MINUTES}
+    context: dict[str, object] = {
+        "active": "account",
+        "off": accounts.off,
+        "next": back,
+        "minutes": signing_in.LINK_MINUTES,
+    }
     return _with_form(request, accounts, "accounts/sign_in.html", context)
 
 
@@ -63,7 +68,7 @@ def link(request: Request) -> Response:
     accounts = accounts_of(request)
     token = request.query_params.get("token", "")
     email = signing_in.check_link(accounts.site.db, token)
-    context = {"active": "account", "email": email, "link": token}
+    context: dict[str, object] = {"active": "account", "email": email, "link": token}
     response = _with_form(request, accounts, "accounts/link.html", context)
     response.headers["Cache-Control"] = "no-store"
     response.headers["Referrer-Policy"] = "no-referrer"
