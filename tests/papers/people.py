@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import re
+import shutil
+from collections.abc import Iterator
+from datetime import date, timedelta
 from email.message import EmailMessage
 from html import unescape
+from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+import sqlalchemy as sa
+from fakes import HashEncoder
+from fastapi import FastAPI, Response
 from fastapi.testclient import TestClient
+from starlette.routing import Mount
 
+from nextvec.papers.accounts import signing_in
+from nextvec.papers.accounts.readers import Reader
+from nextvec.papers.records import Paper
 from nextvec.papers.site import Site
 from nextvec.papers.web import create_app
 
 BASE = "https://papers.example.org"
 SECRET = b"a secret of the tests, long enough"
+DAY = date(2025, 3, 1)
 
 
 class Mailbox:
@@ -65,6 +76,17 @@ class Person:
     def get(self, path: str, **more: Any) -> Any:
         return self.http.get(path, **more)
 
+    def enter(self, email: str) -> Reader:
+        """Be signed in as the reader with this address, without the way through the mail."""
+        accounts = self.http.app.state.accounts  # type: ignore[attr-defined]
+        token = signing_in.make_link(accounts.site.db, email, "/")
+        reader, session, _ = signing_in.redeem(accounts.site.db, token or "")
+        answer = Response()
+        accounts.open(answer, session)
+        value = answer.headers["set-cookie"].partition("=")[2].partition(";")[0]
+        self.http.cookies.set(accounts.session_cookie, value, domain="papers.example.org")
+        return reader
+
     def post(self, path: str, page: str = "/account", headers: Any = None, **fields: Any) -> Any:
         """Send a form with the token of ``page``."""
         return self.http.post(path, data={"token": self.token(page)} | fields, headers=headers)
@@ -74,3 +96,47 @@ class Person:
         answer = self.post("/comments", paper=paper, text=text, parent=parent)
         assert answer.status_code == 303, answer.text
         return str(answer.headers["location"].rpartition("#comment-")[2])
+
+
+def papers(count: int = 8) -> list[Paper]:
+    """Papers of three days, two organisations and three topics."""
+    return [
+        Paper(
+            id=f"p{i}",
+            title=f"Paper {i} on latent plans",
+            summary=f"Words of topic{i % 3}.",
+            authors=("Ada Lovelace", f"Author {i}"),
+            organization=("Analytical Engines", "Other Works")[i % 2],
+            upvotes=i,
+            num_comments=1,
+            daily_date=DAY - timedelta(days=i % 3),
+        )
+        for i in range(count)
+    ]
+
+
+def copied(filled: Path, folder: Path) -> Site:
+    """An open site over a copy of the home ``filled``."""
+    shutil.copytree(filled, folder)
+    return Site(folder, encoder=HashEncoder())
+
+
+def state(site: Site) -> dict[str, Any]:
+    """Every row of the database but what only looking at pages may change: nothing."""
+    with site.db.read() as connection:
+        tables = sa.inspect(connection).get_table_names()
+        return {name: sorted(map(repr, connection.execute(sa.text(f"SELECT * FROM {name}")))) for name in tables}
+
+
+def routes(app: FastAPI) -> list[tuple[str, str]]:
+    """(method, path) of everything that the application answers to; files and HEAD left out."""
+
+    def walk(found: Any, prefix: str) -> Iterator[tuple[str, str]]:
+        for route in found:
+            inner = getattr(route, "original_router", None) or (route.app if isinstance(route, Mount) else None)
+            if inner is not None:
+                yield from walk(getattr(inner, "routes", []), prefix + getattr(route, "path", ""))
+            else:
+                yield from ((method, prefix + route.path) for method in route.methods - {"HEAD"})
+
+    return sorted(set(walk(app.routes, "")))

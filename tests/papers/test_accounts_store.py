@@ -14,13 +14,13 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from fakes import HashEncoder
-from people import BASE
+from people import BASE, DAY, copied, papers
 
 from nextvec.papers import trending, views
 from nextvec.papers.accounts import comments, interests, lists, personal, readers, signing_in, votes
@@ -33,39 +33,10 @@ from nextvec.papers.search import search
 from nextvec.papers.site import Site
 from nextvec.types import InputError, NotFoundError, StorageError
 
-DAY = date(2025, 3, 1)
-
-
-def papers(count: int = 8) -> list[Paper]:
-    return [
-        Paper(
-            id=f"p{i}",
-            title=f"Paper {i} on latent plans",
-            summary=f"Words of topic{i % 3}.",
-            authors=("Ada Lovelace", f"Author {i}"),
-            organization=("Analytical Engines", "Other Works")[i % 2],
-            upvotes=i,
-            num_comments=1,
-            daily_date=DAY - timedelta(days=i % 3),
-        )
-        for i in range(count)
-    ]
-
-
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with a few papers, to be copied."""
-    home = tmp_path_factory.mktemp("filled")
-    site = Site(home, encoder=HashEncoder())
-    ingest(site, papers())
-    site.close()
-    return home
-
 
 @pytest.fixture
 def site(filled: Path, tmp_path: Path) -> Iterator[Site]:
-    shutil.copytree(filled, tmp_path / "site")
-    site = Site(tmp_path / "site", encoder=HashEncoder())
+    site = copied(filled, tmp_path / "site")
     yield site
     site.close()
 

@@ -27,11 +27,17 @@ def html(text: str) -> Markup:
     cleaned = nh3.clean(
         _reader().render(text),
         tags=_TAGS,
-        attributes={"a": {"href"}, "ol": {"start"}},
+        attributes={"*": set(), "a": {"href"}, "ol": {"start"}},
+        attribute_filter=_kept,
         url_schemes={"http", "https"},
         link_rel="nofollow ugc noopener",
     )
     return Markup(cleaned)
+
+
+def _kept(tag: str, attribute: str, value: str) -> str | None:
+    """Addresses that begin with their scheme: "//host" and "/account" would be read as a part of this site's page."""
+    return value if attribute != "href" or value.startswith(("http://", "https://")) else None
 
 
 @cache

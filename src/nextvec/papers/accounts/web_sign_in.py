@@ -71,7 +71,6 @@ def link(request: Request) -> Response:
     context: dict[str, object] = {"active": "account", "email": email, "link": token}
     response = _with_form(request, accounts, "accounts/link.html", context)
     response.headers["Cache-Control"] = "no-store"
-    response.headers["Referrer-Policy"] = "no-referrer"
     return response
 
 
