@@ -173,7 +173,7 @@ def test_opening_the_link_does_not_sign_in(app: FastAPI) -> None:
     link = mailbox_of(app).link()
     for _ in range(3):
         answer = scanner.get(link)
-        assert answer.status_code == 200 and "session=" not in answer.headers["set-cookie"].partition("form")[0]
+        assert answer.status_code == 200 and "session=" not in answer.headers.get("set-cookie", "")
         assert answer.headers["referrer-policy"] == "same-origin" and answer.headers["cache-control"] == "no-store"
         assert scanner.get("/account").status_code == 303
     token = link.partition("token=")[2]

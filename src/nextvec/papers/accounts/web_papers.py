@@ -76,7 +76,7 @@ def vote(request: Request, form: Wrote) -> Response:
     if not form.scripted:
         return RedirectResponse(_at(paper), status_code=303)
     stored = _paper(form, paper)
-    return page(request, "accounts/vote.html", {"paper": stored.paper, "voted": wanted})
+    return page(request, "accounts/vote.html", {"paper": stored.paper, "voted": wanted, "scripted": True})
 
 
 @router.post("/comments")
