@@ -9,25 +9,24 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import numpy as np
 
 from nextvec.papers import authors
 from nextvec.papers.accounts.interests import KINDS, Interest, read_search
+from nextvec.papers.accounts.window import kept_vectors, recent
 from nextvec.papers.db import Stored
 from nextvec.papers.search import fuse
 from nextvec.papers.site import Site
 from nextvec.papers.tables import Selection
 from nextvec.types import NextvecError
 
-__all__ = ["DAYS", "NEAREST", "Found", "following", "muted", "recent"]
+__all__ = ["DAYS", "NEAREST", "Found", "following", "muted"]
 
 DAYS = 30
 """How far back "new" reaches, counted from the end of the newest day at the latest."""
 NEAREST = 10
-WINDOW = 10_000
-"""The most papers that are looked at: of more, the newest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +35,6 @@ class Found:
 
     stored: Stored
     reasons: list[tuple[str, str, str]]
-
-
-def recent(site: Site, at: datetime, days: float, *, most: int = WINDOW) -> tuple[str, ...]:
-    """The ids of the papers of the last ``days`` before ``at``, latest first."""
-    start = (at - timedelta(days=days, microseconds=1)).date()
-    return site.ordered(Selection(days=(start, None), dated=True), "moment")[:most]
 
 
 def following(site: Site, interests: Sequence[Interest], at: datetime) -> list[Found]:
@@ -69,7 +62,7 @@ def muted(site: Site, interests: Sequence[Interest]) -> set[str]:
     return gone
 
 
-def _papers(site: Site, interest: Interest, window: Sequence[str]) -> set[str]:
+def _papers(site: Site, interest: Interest, window: tuple[str, ...]) -> set[str]:
     """Those of ``window`` that ``interest`` is about."""
     if interest.kind == "search":
         return set(_nearest(site, interest, window))
@@ -85,7 +78,7 @@ def _all(site: Site, interest: Interest) -> set[str]:
     return set(site.db.ordered(Selection(organization=interest.said), "moment"))
 
 
-def _nearest(site: Site, interest: Interest, window: Sequence[str]) -> list[str]:
+def _nearest(site: Site, interest: Interest, window: tuple[str, ...]) -> list[str]:
     """What the search page would rank first if there were nothing but ``window``."""
     try:
         form = read_search(site.db, interest.said)
@@ -99,7 +92,8 @@ def _nearest(site: Site, interest: Interest, window: Sequence[str]) -> list[str]
         words, _, _ = site.words().search(form.query, NEAREST * 5, allowed=frozenset(ids))
     vector = site.query_vector(form.query) if ids and form.mode != "keyword" else None
     if vector is not None:
-        rows = [row for row in site.collection.get(ids, vectors=True) if row is not None]
-        scores = np.array([row["vector"] for row in rows]).reshape(len(rows), site.collection.dim) @ vector
-        meaning = [rows[i]["id"] for i in np.argsort(-scores, kind="stable")[: NEAREST * 5]]
+        names, matrix = kept_vectors(site, window)
+        wanted = set(ids)
+        ranked = np.argsort(-(matrix @ vector), kind="stable")
+        meaning = [names[i] for i in ranked if names[i] in wanted][: NEAREST * 5]
     return [name for name, _ in fuse(words, meaning)[:NEAREST]]

@@ -20,15 +20,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from nextvec.papers.accounts.following import WINDOW, muted, recent
+from nextvec.papers.accounts.following import muted
 from nextvec.papers.accounts.interests import Interest
 from nextvec.papers.accounts.tables import LIST_PAPERS, LISTS, VOTES
+from nextvec.papers.accounts.window import kept_vectors, recent, vectors
 from nextvec.papers.db import Database, Stored
 from nextvec.papers.site import Site
 
@@ -84,11 +84,12 @@ def propose(
     """
     known = {like.paper for like in liked}
     gone = muted(site, interests) | known
-    ids = [identifier for identifier in recent(site, at, DAYS, most=WINDOW) if identifier not in gone]
-    anchors, of_liked = _vectors(site, [like.paper for like in liked[:MOST_LIKED]])
-    names, of_recent = _vectors(site, ids)
-    if not anchors or not names:
+    anchors, of_liked = vectors(site, [like.paper for like in liked[:MOST_LIKED]])
+    everything, of_everything = kept_vectors(site, recent(site, at, DAYS))
+    open_to = [i for i, name in enumerate(everything) if name not in gone]
+    if not anchors or not open_to:
         return []
+    names, of_recent = [everything[i] for i in open_to], of_everything[open_to]
     by_paper = {like.paper: like for like in liked}
     cosines = of_liked @ of_recent.T  # [L, C]
     spread = cosines.std(axis=1, keepdims=True)
@@ -109,13 +110,6 @@ def propose(
         )
         for i in chosen
     ]
-
-
-def _vectors(site: Site, ids: Sequence[str]) -> tuple[list[str], NDArray[np.float32]]:
-    """Those of ``ids`` that have an embedding, and the embeddings, float32 [n, D] of length 1."""
-    rows: list[dict[str, Any]] = [row for row in site.collection.get(ids, vectors=True) if row is not None]
-    matrix = np.array([row["vector"] for row in rows], np.float32).reshape(len(rows), site.collection.dim)
-    return [row["id"] for row in rows], matrix
 
 
 def _freshness(site: Site, ids: Sequence[str], at: datetime) -> NDArray[np.float64]:
