@@ -1,4 +1,5 @@
-"""The site's database: every read and every write goes through ``Database``, nothing else in papers/ knows SQL.
+"""The site's database: every read and every write of papers goes through ``Database``. What readers write lies in tables
+of their own (``accounts/``), within its transactions.
 
 SQLite (WAL: readers never wait for the writer) in a file, or any database SQLAlchemy reaches by URL.
 """
