@@ -214,8 +214,8 @@ def test_killed_between_vote_and_answer(site: Site) -> None:
     try:
         page = ask(f"{address}/papers/p1")
         token = page.partition('name="token" value="')[2].partition('"')[0]
-        assert "Take back your vote, 2 votes" in page
-        assert "Take back your vote, 2 votes" in ask(f"{address}/vote", vote | {"token": token}), "sent again: once"
+        assert "Voted 2: take back your vote" in page
+        assert "Voted 2: take back your vote" in ask(f"{address}/vote", vote | {"token": token}), "sent again: once"
     finally:
         process.kill()
         process.wait()

@@ -1,5 +1,5 @@
-"""The site's database: every read and every write of papers goes through ``Database``. What readers write lies in tables
-of their own (``accounts/``), within its transactions.
+"""The site's database: every read and every write of papers goes through ``Database``; what readers write lies in
+tables of their own (``accounts/``) and goes through its transactions.
 
 SQLite (WAL: readers never wait for the writer) in a file, or any database SQLAlchemy reaches by URL.
 """

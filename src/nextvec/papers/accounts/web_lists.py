@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
 
 from nextvec.papers.accounts import lists
-from nextvec.papers.accounts.guard import Wrote, accounts_of, need_reader, visitor_of
+from nextvec.papers.accounts.guard import Wrote, accounts_of, need_reader
 from nextvec.papers.accounts.lists import ReadingList
 from nextvec.papers.responses import base_of, page
 from nextvec.types import InputError
@@ -88,7 +88,6 @@ def remove(form: Wrote, identifier: str) -> Response:
 def shared(request: Request, address: str) -> Response:
     """A list for whoever has its address; search engines are asked to leave it out."""
     bare, ending = _ending(address)
-    visitor_of(request)
     chosen = lists.shared(accounts_of(request).site.db, bare)
     response = _shown(request, chosen, ending, own=False)
     response.headers["X-Robots-Tag"] = "noindex"
