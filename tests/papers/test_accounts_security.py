@@ -167,6 +167,14 @@ def test_the_way_in_and_out(app: FastAPI) -> None:
     assert ada.get("/account").headers["location"] == "/sign-in?next=%2Faccount"
 
 
+def test_plain_http_has_plain_cookies(site: Site) -> None:
+    mailbox = Mailbox()
+    app = create_app(site, base="http://papers.example.org", mailer=mailbox, secret=SECRET)
+    page = Person(app, base="http://papers.example.org").get("/sign-in")
+    cookie = page.headers["set-cookie"]
+    assert cookie.startswith("form=") and "Secure" not in cookie and "HttpOnly" in cookie
+
+
 def test_opening_the_link_does_not_sign_in(app: FastAPI) -> None:
     ada, scanner = Person(app), Person(app)
     ada.post("/sign-in", "/sign-in", email="ada@example.org", next="/")

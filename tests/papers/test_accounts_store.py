@@ -548,16 +548,15 @@ def test_deletion_leaves_nothing_behind(site: Site) -> None:
     assert of(site.db, "p1") == before["p1"] and of(site.db, "p2") == before["p2"]
 
 
+OLD = "INSERT INTO papers (id, title, summary, authors, upvotes, num_comments) VALUES ('p', 't', 's', '[]', 3, 1)"
+
+
 # -- the database --------------------------------------------------------------------------------------------------
 def test_from_the_version_before(tmp_path: Path) -> None:
     engine = sa.create_engine(f"sqlite:///{tmp_path / 'x.sqlite'}")
     with engine.begin() as connection:
         migrate(connection, [step for step in MIGRATIONS if step.number < 4])
-        connection.execute(
-            sa.text(
-                "INSERT INTO papers (id, title, summary, authors, upvotes, num_comments) VALUES ('p','t','s','[]',3,1)"
-            )
-        )
+        connection.execute(sa.text(OLD))
     with Database(tmp_path / "x.sqlite") as db:
         assert (of(db, "p").upvotes, of(db, "p").num_comments) == (3, 1)
         ada = join(db, "ada@example.org")
@@ -566,7 +565,25 @@ def test_from_the_version_before(tmp_path: Path) -> None:
 
 
 def test_on_postgresql(postgresql: str) -> None:
+    engine = sa.create_engine(postgresql)
+    with engine.begin() as connection:
+        migrate(connection, [step for step in MIGRATIONS if step.number < 4])
+        connection.execute(sa.text(OLD))
+    engine.dispose()
     with Database(postgresql) as db:
+        assert of(db, "p").upvotes == 3, "from the version before"
+        everybody = [join(db, f"r{i}@example.org").id for i in range(4)]
+        threads = [threading.Thread(target=votes.give, args=(db, reader, "p")) for reader in everybody * 2]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert of(db, "p").upvotes == 7
+        for reader in everybody:
+            found = readers.find(db, reader)
+            assert found is not None
+            personal.delete_account(db, found)
+        assert of(db, "p").upvotes == 3
         db.upsert(papers(4))
         ada = join(db, "ada@example.org")
         assert join(db, "ada@example.org") == ada

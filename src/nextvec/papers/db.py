@@ -111,12 +111,9 @@ class Database:
         if not rows:
             return 0
         with self.write() as connection:
-            before = {
-                row.id: row
-                for row in connection.execute(
-                    sa.select(*(_P[name] for name in (*_CONTENT, *SITE))).where(_P.id.in_([row["id"] for row in rows]))
-                )
-            }
+            query = sa.select(*(_P[name] for name in (*_CONTENT, *SITE))).where(_P.id.in_([row["id"] for row in rows]))
+            # Locked where the database has several writers: a vote given at this moment waits, or it would be lost.
+            before = {row.id: row for row in connection.execute(query.with_for_update())}
             for row in rows:
                 if (known := before.get(row["id"])) is not None:
                     row["upvotes"] += known.site_votes

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, urlencode
 from fastapi import Depends, Request, Response
 from starlette.exceptions import HTTPException
 
-from nextvec.papers.accounts.readers import LOCAL, Reader, local_reader
+from nextvec.papers.accounts.readers import LOCAL, Reader, find, local_reader
 from nextvec.papers.accounts.signing_in import SESSION_DAYS, Mailer, session_reader
 from nextvec.papers.accounts.tables import new_id
 from nextvec.papers.rate import RateLimit, network
@@ -124,7 +124,8 @@ class Accounts:
         host = re.sub(r":\d{1,5}$", "", request.headers.get("host", "")).lower()
         if host not in _LOOPBACK:
             return Visitor(None, local=True)
-        return Visitor(local_reader(self.site.db), LOCAL, self._signer.sign("form", LOCAL), local=True)
+        reader = find(self.site.db, LOCAL) or local_reader(self.site.db)  # made anew after a deletion
+        return Visitor(reader, LOCAL, self._signer.sign("form", LOCAL), local=True)
 
     def _read(self, purpose: str, text: str) -> str:
         """What was signed for ``purpose``, or nothing."""
