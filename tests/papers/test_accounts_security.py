@@ -357,11 +357,19 @@ def test_a_local_reader_needs_a_loopback_address(host: str) -> None:
         guard.check_loopback(good)
 
 
-def test_what_does_not_go_together(site: Site) -> None:
-    with pytest.raises(InputError, match="choose one of the two"):
-        create_app(site, base=BASE, mailer=Mailbox(), secret=SECRET, local_reader=True)
+def test_links_in_mails_need_the_address_of_the_site(site: Site) -> None:
     with pytest.raises(InputError, match="need the site's own address"):
         create_app(site, mailer=Mailbox(), secret=SECRET)
+
+
+def test_a_local_reader_gets_no_links_even_where_mail_can_be_sent(site: Site) -> None:
+    mailbox = Mailbox()
+    app = create_app(site, mailer=mailbox, secret=SECRET, local_reader=True)
+    me = Person(app, base="http://127.0.0.1:8000")
+    assert me.get("/account").status_code == 200
+    assert me.post("/sign-in", email="ada@example.org").status_code == 400 and mailbox.messages == []
+    stranger = Person(app, base="http://evil.example")
+    assert "serves one local reader" in stranger.get("/sign-in").text and stranger.get("/account").status_code == 303
 
 
 def test_a_home_that_cannot_be_written_is_served_without_accounts(

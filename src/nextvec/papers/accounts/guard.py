@@ -44,7 +44,6 @@ __all__ = [
 MAX_BODY = 64 * 1024
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _SECONDS = SESSION_DAYS * 86_400
-_MAIL = "signing in goes by mail, and none can be sent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +63,8 @@ class Accounts:
     def __init__(
         self, site: Site, *, base: str | None, mailer: Mailer | None, secret: bytes | None, local: bool
     ) -> None:
-        """InputError where a mailer and a local reader, or a mailer and no address of the site, come together."""
-        if local and mailer is not None:
-            raise InputError("a local reader signs in without mail: choose one of the two, --local-reader or a mailer")
-        if mailer is not None and base is None:
+        """``local``: one reader, who needs no mail. InputError for a mailer without the address of the site."""
+        if mailer is not None and base is None and not local:
             raise InputError(
                 "links in mails need the site's own address: name it with --url https://papers.example.org"
             )
@@ -80,8 +77,8 @@ class Accounts:
             self.off = "this site has no accounts: its folder cannot be written to"
         elif mailer is None and not local:
             self.off = (
-                f"this site has no accounts: {_MAIL}. Serve it with a mailer and its address (--url), "
-                "or with --local-reader for yourself alone"
+                "this site has no accounts: signing in goes by mail, and none can be sent. Serve it with --mail and "
+                "--url, or with --local-reader for yourself alone"
             )
         if self.off is None:
             self._signer = Signer(secret if secret is not None else load_secret(site.home))
