@@ -73,6 +73,16 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+@pytest.fixture
+def site(filled: Path, tmp_path: Path) -> Iterator[Site]:
+    """A copy of ``filled`` to write to."""
+    from people import copied
+
+    site = copied(filled, tmp_path / "site")
+    yield site
+    site.close()
+
+
 @pytest.fixture(scope="session")
 def client(small: Site) -> TestClient:
     """A browser without JavaScript at the small site. Crashes become pages, as in production."""

@@ -18,7 +18,8 @@ from fastapi.testclient import TestClient
 from starlette.routing import Mount
 
 from nextvec.papers.accounts import signing_in
-from nextvec.papers.accounts.readers import Reader
+from nextvec.papers.accounts.readers import Reader, enter
+from nextvec.papers.db import Database
 from nextvec.papers.records import Paper
 from nextvec.papers.site import Site
 from nextvec.papers.web import create_app
@@ -140,3 +141,16 @@ def routes(app: FastAPI) -> list[tuple[str, str]]:
                 yield from ((method, prefix + route.path) for method in route.methods - {"HEAD"})
 
     return sorted(set(walk(app.routes, "")))
+
+
+def join(db: Database, email: str) -> Reader:
+    """A reader with this address."""
+    with db.write() as connection:
+        return enter(connection, email)
+
+
+def of(db: Database, paper: str) -> Paper:
+    """A paper as everybody sees it."""
+    stored = db.get(paper)
+    assert stored is not None
+    return stored.paper

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import HashEncoder
-from people import DAY, Mailbox, Person, copied, make_app, papers
+from people import DAY, Mailbox, Person, make_app, papers
 
 from nextvec.papers import views
 from nextvec.papers.accounts import following, for_you, interests, lists, readers, votes
@@ -24,13 +23,6 @@ from nextvec.papers.site import Site
 from nextvec.search.words import tokenize
 
 AT = datetime(2025, 3, 2)
-
-
-@pytest.fixture
-def site(filled: Path, tmp_path: Path) -> Iterator[Site]:
-    site = copied(filled, tmp_path / "site")
-    yield site
-    site.close()
 
 
 def join(site: Site, email: str = "ada@example.org") -> str:

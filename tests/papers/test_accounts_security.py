@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import sqlalchemy as sa
 from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from people import BASE, SECRET, Mailbox, Person, copied, make_app, state
+from people import BASE, SECRET, Mailbox, Person, make_app, state
 from test_web import Page
 
 from nextvec.papers.accounts import comment_text, guard, lists, readers
@@ -25,13 +24,6 @@ from nextvec.papers.web import create_app
 from nextvec.types import InputError
 
 EVIL = "\"><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}}' OR 1=1 --"
-
-
-@pytest.fixture
-def site(filled: Path, tmp_path: Path) -> Iterator[Site]:
-    site = copied(filled, tmp_path / "site")
-    yield site
-    site.close()
 
 
 @pytest.fixture
