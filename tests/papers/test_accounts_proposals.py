@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from fakes import HashEncoder
 from people import DAY, Mailbox, Person, make_app, papers
+from test_web import Page
 
 from nextvec.papers import views
 from nextvec.papers.accounts import following, for_you, interests, lists, readers, votes
@@ -207,3 +208,21 @@ def test_many_comments_have_pages(site: Site) -> None:
     assert ada.get("/papers/p1?comments=3").status_code == 404
     answer = ada.post("/comments", paper="p1", text="Behind.")
     assert answer.headers["location"].startswith("/papers/p1?comments=2#comment-")
+
+
+def test_the_pages_of_readers_are_light(site: Site) -> None:
+    from nextvec.papers.accounts import comments
+
+    app = make_app(site, Mailbox())
+    ada = Person(app)
+    reader = ada.enter("ada@example.org").id
+    for i in range(60):
+        comments.write(site.db, reader, "p1", f"Comment {i}. " + "Some words of it. " * 10)
+    votes.give(site.db, reader, "p1")
+    for path in ("/papers/p1", "/for-you", "/account"):
+        page = ada.get(path, headers={"accept-encoding": "gzip"})
+        size = 0
+        for source in [path, *Page(page.text).sources]:
+            with ada.http.stream("GET", source, headers={"accept-encoding": "gzip"}) as response:
+                size += sum(len(part) for part in response.iter_raw())
+        assert 50_000 < size < 100_000, path
