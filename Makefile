@@ -39,6 +39,7 @@ bench: $(VENV)/.ready-test
 	$(BIN)/python benchmarks/papers_search.py --out benchmarks/out/papers_search.json
 	$(BIN)/python benchmarks/papers_views.py --out benchmarks/out/papers_views.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/papers_digest.py --out benchmarks/out/papers_digest.json
+	$(BIN)/python benchmarks/papers_accounts.py --out benchmarks/out/papers_accounts.json
 	$(BIN)/python benchmarks/layers.py --out benchmarks/out/layers.json
 	$(BIN)/python benchmarks/train.py --out benchmarks/out/train.json
 	$(BIN)/python benchmarks/linear.py --out benchmarks/out/linear.json

@@ -62,6 +62,28 @@ def small(few: list[Paper], tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture(scope="session")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with eight papers, for tests that write: they take a copy."""
+    from people import papers
+
+    home = tmp_path_factory.mktemp("filled")
+    site = Site(home, encoder=HashEncoder())
+    ingest(site, papers())
+    site.close()
+    return home
+
+
+@pytest.fixture
+def site(filled: Path, tmp_path: Path) -> Iterator[Site]:
+    """A copy of ``filled`` to write to."""
+    from people import copied
+
+    site = copied(filled, tmp_path / "site")
+    yield site
+    site.close()
+
+
+@pytest.fixture(scope="session")
 def client(small: Site) -> TestClient:
     """A browser without JavaScript at the small site. Crashes become pages, as in production."""
     return TestClient(create_app(small), follow_redirects=False, raise_server_exceptions=False)

@@ -339,3 +339,66 @@ def _until(condition: Any, *, seconds: float = 10) -> None:
                 raise
         assert time.monotonic() < deadline, "the page did not come"
         time.sleep(0.05)
+
+
+@pytest.fixture
+def local(browser: Any, whole_home: Path, tmp_path: Path) -> Iterator[str]:
+    """The same papers in a copy that its local reader may write to; what the browser noted before is forgotten."""
+    import uvicorn
+
+    browser.get_log("browser"), browser.get_log("performance")
+
+    shutil.copytree(whole_home, tmp_path / "site")
+    site = Site(tmp_path / "site", must_exist=True)
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(create_app(site, local_reader=True), log_level="warning", ws="none"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(timeout=20)
+    site.close()
+
+
+def test_a_reader_votes_saves_and_comments(browser: Any, local: str) -> None:
+    show(browser, 1280, 900)
+    visit(browser, local + "/papers/2412.06769")
+    button = find(browser, "#vote-button")
+    before = int(find(browser, "#vote-button b").text)
+    browser.execute_script("window.__same = true")
+    button.click()
+    _until(lambda: find(browser, "#vote-button span").text == "Voted")
+    assert browser.execute_script("return window.__same"), "the button changes, the page stays"
+    assert int(find(browser, "#vote-button b").text) == before + 1
+    assert find(browser, "#vote-count").text == f"{before + 1:,}"
+    check_quiet(browser, local)
+    find(browser, "#vote-button").click()
+    _until(lambda: find(browser, "#vote-button span").text == "Vote")
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        visited = f"{local}/papers/2412.06769"
+        browser.get(visited)
+        _until(lambda: find(browser, "#vote-button").click() or True)
+        _until(lambda: find(browser, "#vote-button span").text == "Voted")
+        _until(lambda: find(browser, "#save summary").click() or True)
+        _type(browser, "#save input[name=name]", "To read")
+        _until(lambda: find(browser, "#save form.fields button").click() or True)
+        _until(lambda: find(browser, "#save summary").text == "Saved")
+        _type(browser, ".write textarea", "It *plans*.")
+        _until(lambda: find(browser, ".write button").click() or True)
+        _until(lambda: find(browser, ".comment-text em").text == "plans")
+        browser.get(f"{local}/for-you")
+        _until(lambda: "Because you saved" in find(browser, ".because").text)
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_pages_of_a_reader_fit_every_screen(browser: Any, local: str, dark: bool) -> None:
+    for width in (360, 768, 1440):
+        show(browser, width, 900, dark=dark)
+        for path in ("/papers/2412.06769", "/account", "/lists", "/following", "/for-you"):
+            visit(browser, local + path)
+            assert overflow(browser) == 0, (path, width)
+    check_quiet(browser, local)

@@ -283,3 +283,26 @@ def test_searching_needs_no_torch(whole_home: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "False False", done.stderr
+
+
+def test_roles(home: Path, tmp_path: Path) -> None:
+    from nextvec.papers.accounts.readers import enter
+    from nextvec.papers.db import Database
+
+    copy = tmp_path / "site"
+    shutil.copytree(home, copy)
+    with Database(copy / "papers.sqlite") as db, db.write() as connection:
+        enter(connection, "ada@example.org")
+    done = json.loads(run("papers", "role", "Ada@example.org", "moderator", "--json", home=copy).stdout)
+    assert (done["email"], done["role"]) == ("ada@example.org", "moderator")
+    assert "is a reader now" in run("papers", "role", "ada@example.org", "reader", home=copy).stdout
+    assert (
+        "expected one of reader, moderator" in run("papers", "role", "ada@example.org", "x", home=copy, code=1).stderr
+    )
+    assert "has signed in yet" in run("papers", "role", "eve@example.org", "moderator", home=copy, code=1).stderr
+
+
+@pytest.mark.parametrize("command", [["papers", "serve"], ["demo"]])
+def test_a_local_reader_on_an_open_address_is_refused(home: Path, command: list[str]) -> None:
+    done = run(*command, "--local-reader", "--host", "0.0.0.0", home=home, code=1)
+    assert "can be reached by others: leave --host at 127.0.0.1" in done.stderr

@@ -53,5 +53,5 @@ def test_what_counts_as_one_client() -> None:
 
 
 def test_a_rate_has_to_be_one() -> None:
-    with pytest.raises(InputError, match="the rate is 0 per minute for 10000 clients; expected at least 1"):
+    with pytest.raises(InputError, match="the rate is 0 in 60 seconds for 10000 clients; expected at least 1"):
         RateLimit(0)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nextvec.cli._papers_accounts import LocalReaderOption
 from nextvec.cli.console import JsonFlag, emit, note
 from nextvec.cli.papers import (
     HomeOption,
@@ -36,6 +37,7 @@ def command(
             "--model", help="mini, small, or the folder or hub id of another model: all but mini take minutes."
         ),
     ] = "mini",
+    local_reader: LocalReaderOption = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Set up the paper-discovery site on the bundled papers and open it.
@@ -45,6 +47,10 @@ def command(
     from nextvec.extras import require
 
     require("fastapi", why="the paper-discovery site")
+    if local_reader:
+        from nextvec.papers.accounts.guard import check_loopback
+
+        check_loopback(host)
     began = time.perf_counter()
     _set_damaged_aside(home)
     with opened(home, f"nextvec-{model}" if f"nextvec-{model}" in bundled_models() else model) as site:
@@ -72,7 +78,7 @@ def command(
         }
         emit(document, as_json=as_json, text="\n".join(lines))
         if not once:
-            run_server(site, host, port, as_json=as_json)
+            run_server(site, host, port, local_reader=local_reader, as_json=as_json)
 
 
 def _set_damaged_aside(home: Path | None) -> None:

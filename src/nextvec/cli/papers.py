@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nextvec.cli import _papers_mail
+from nextvec.cli._papers_accounts import LocalReaderOption, role
 from nextvec.cli._papers_mail import MailFromOption, MailOption
 from nextvec.cli.console import JsonFlag, emit, note, progress
 from nextvec.papers.rate import DEFAULT_RATE
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="The paper-discovery site: ingest, search, serve.")
 _papers_mail.add(app)
+app.command()(role)
 
 HomeOption = Annotated[
     Path | None,
@@ -131,12 +133,13 @@ def serve(
     ] = DEFAULT_RATE,
     mail: MailOption = None,
     mail_from: MailFromOption = None,
+    local_reader: LocalReaderOption = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Serve the site until Ctrl-C. With --mail it takes subscriptions and sends digests, too."""
     mailer = _papers_mail.serving_mailer(mail, mail_from, url or f"http://{host}/", given=url is not None)
     with opened(home, encoder, must_exist=True) as site:
-        run_server(site, host, port, url=url, rate=rate, mailer=mailer, as_json=as_json)
+        run_server(site, host, port, url=url, rate=rate, mailer=mailer, local_reader=local_reader, as_json=as_json)
 
 
 @app.command()
@@ -232,23 +235,29 @@ def run_server(
     url: str | None = None,
     rate: int = DEFAULT_RATE,
     mailer: TracedMailer | None = None,
+    local_reader: bool = False,
     as_json: bool = False,
 ) -> None:
     """Serve ``site`` on the first free port from ``port`` on, in this process, until Ctrl-C or SIGTERM.
 
-    ``url``: where readers reach it; ``rate``: requests to /api per minute and client address; 0 for any number;
-    ``mailer``: what sends mail, from a thread of this process.
+    ``url``: where readers reach it; ``rate``: requests to /api per minute and client address; 0 for any number.
+    ``mailer``: what sends digests, from a thread of this process, and the links that readers sign in with;
+    ``local_reader``: one reader without mail, only where nothing but this machine can reach the site (InputError
+    elsewhere).
     """
     from nextvec.extras import require
 
     uvicorn = require("uvicorn", why="the paper-discovery site")
+    from nextvec.papers.accounts.guard import check_loopback
     from nextvec.papers.ingest import is_ready
     from nextvec.papers.web import create_app
 
+    if local_reader:
+        check_loopback(host)
     check_index(site)
     if not is_ready(site):
         note("some papers are newer than the search index: run the ingest again to index them")
-    application = create_app(site, base=url, rate=rate, mailer=mailer)
+    application = create_app(site, base=url, rate=rate, mailer=mailer, local_reader=local_reader)
     warm(site)
     with listen(host, port) as socket:
         taken = socket.getsockname()[1]

@@ -96,7 +96,7 @@ def list_daily(
 ) -> Response:
     """Papers of the feed, of all days or of one day, ISO week or month."""
     site = _site(request)
-    state = site.stamp
+    state = site.state
     asked: list[tuple[feed.Kind, str | None]] = [("day", date), ("week", week), ("month", month)]
     periods = [feed.parse_period(kind, text) for kind, text in asked if text]
     if len(periods) > 1:
@@ -126,7 +126,7 @@ def list_all(
 ) -> Response:
     """Every paper, newest arXiv date first. A Link header with rel="next" leads to the next page."""
     site = _site(request)
-    state = site.stamp
+    state = site.state
     after = Cursor.read(cursor) if cursor else None
 
     def build() -> Built:
@@ -165,7 +165,7 @@ def find(
             return site.db.select(filters, order="newest", limit=limit)
         return [match.stored for match in search_site(site, query, filters, mode=mode, size=limit).matches]
 
-    return answer(request, site.index_stamp if query else site.stamp, build)
+    return answer(request, site.index_stamp if query else site.state, build)
 
 
 @_read("/papers/{id:path}/similar", list[api_models.SimilarPaper], "Similar papers")
@@ -192,7 +192,7 @@ def one(request: Request, identifier: Identifier) -> Response:
     def build() -> Built:
         return api_models.as_json(api_models.details(_paper(site, identifier).paper)), {}
 
-    return answer(request, site.stamp, build)
+    return answer(request, site.state, build)
 
 
 def _paper(site: Site, identifier: str) -> Stored:

@@ -1,4 +1,5 @@
-"""The site's database: every read and every write goes through ``Database``, nothing else in papers/ knows SQL.
+"""The site's database: every read and every write of papers goes through ``Database``; what readers write lies in
+tables of their own (``accounts/``) and goes through its transactions.
 
 SQLite (WAL: readers never wait for the writer) in a file, or any database SQLAlchemy reaches by URL.
 """
@@ -6,11 +7,12 @@ SQLite (WAL: readers never wait for the writer) in a file, or any database SQLAl
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +25,7 @@ from nextvec.papers import authors
 from nextvec.papers.db_errors import DamagedDatabaseError, errors_told
 from nextvec.papers.migrations import migrate
 from nextvec.papers.records import Paper
-from nextvec.papers.tables import FACTS, MOMENT, PAPERS, REVISIONS, Filters, Selection
+from nextvec.papers.tables import FACTS, MOMENT, PAPERS, REVISIONS, SITE, Filters, Selection
 
 __all__ = ["NO_VECTOR", "DamagedDatabaseError", "Database", "Filters", "Order", "Pending", "Selection", "Stored"]
 
@@ -34,7 +36,8 @@ Filtered = Filters | Selection
 NO_VECTOR = "-"
 """The emblem of a paper whose text has no token the encoder knows: it is found by its words only."""
 
-_CONTENT = [column.name for column in PAPERS.columns if not column.name.startswith("indexed") and column.name != "mark"]
+_OURS = ("indexed_text", "indexed_facets", "mark", *SITE)
+_CONTENT = [column.name for column in PAPERS.columns if column.name not in _OURS]
 _P = PAPERS.c
 _BEHIND = sa.or_(_P.indexed_text.is_(None), _P.indexed_text != _P.text_hash, _P.indexed_facets != _P.facet_hash)
 
@@ -100,18 +103,22 @@ class Database:
 
     # -- papers ----------------------------------------------------------------------------------------------
     def upsert(self, papers: Sequence[Paper]) -> int:
-        """Insert or replace by id, in one transaction; how many rows were new or changed."""
+        """Insert or replace by id, in one transaction; how many rows were new or changed.
+
+        Votes and comments given on this site are added to those that the papers bring.
+        """
         rows = [_row(paper) for paper in {paper.id: paper for paper in papers}.values()]
         if not rows:
             return 0
         with self.write() as connection:
-            before = {
-                row.id: row
-                for row in connection.execute(
-                    sa.select(*(_P[name] for name in _CONTENT)).where(_P.id.in_([row["id"] for row in rows]))
-                )
-            }
-            changed = [row for row in rows if row["id"] not in before or row != dict(before[row["id"]]._mapping)]
+            query = sa.select(*(_P[name] for name in (*_CONTENT, *SITE))).where(_P.id.in_([row["id"] for row in rows]))
+            # Locked where the database has several writers: a vote given at this moment waits, or it would be lost.
+            before = {row.id: row for row in connection.execute(query.with_for_update())}
+            for row in rows:
+                if (known := before.get(row["id"])) is not None:
+                    row["upvotes"] += known.site_votes
+                    row["num_comments"] += known.site_comments
+            changed = [row for row in rows if row["id"] not in before or not _same(row, before[row["id"]])]
             if changed:
                 connection.execute(_upsert_statement(connection, PAPERS, "id", _CONTENT[1:]), changed)
                 self._follow(connection, changed, before)
@@ -158,6 +165,14 @@ class Database:
         with self.read() as connection:
             query = sa.select(_P.id).where(*filters.conditions()).order_by(*_order(order))
             return connection.execute(query).scalars().all()
+
+    def lifted(self, filters: Filters) -> set[str]:
+        """Those that satisfy the filter only with the votes given on this site, which no index knows."""
+        if filters.votes is None:
+            return set()
+        before = _P.upvotes - _P.site_votes < filters.votes
+        with self.read() as connection:
+            return set(connection.execute(sa.select(_P.id).where(*filters.conditions(), before)).scalars().all())
 
     def ids(self, filters: Filters) -> set[str]:
         """The ids of all papers that satisfy the filter."""
@@ -232,6 +247,12 @@ class Database:
         with self.read() as connection:
             return {row.paper: row.at for row in connection.execute(query)}
 
+    def moments(self, identifiers: Sequence[str]) -> dict[str, datetime]:
+        """When these papers came (naive UTC), for those that have a time."""
+        query = sa.select(_P.id, MOMENT).where(*Selection(ids=json.dumps(list(identifiers)), dated=True).conditions())
+        with self.read() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
     def votes_since(self, start: date, filters: Filtered | None = None) -> list[tuple[str, int, Any, date]]:
         """(id, votes, listed_at, daily_date) of the feed papers from ``start`` on, for ranking."""
         query = sa.select(_P.id, _P.upvotes, _P.listed_at, _P.daily_date).where(_P.daily_date >= start)
@@ -254,11 +275,12 @@ class Database:
 
     # -- what the search indexes hold --------------------------------------------------------------------------
     def pending(self, limit: int, after: str = "") -> list[Pending]:
-        """Papers whose indexed state is behind, ordered by id, from the one after ``after`` on."""
+        """Papers whose indexed state is behind, ordered by id, from the one after ``after`` on, with the votes and
+        comments that came with them: a vote given on this site is no reason to index a paper anew."""
         query = sa.select(PAPERS).where(_BEHIND, _P.id > after).order_by(_P.id).limit(limit)
         with self.read() as connection:
             rows = connection.execute(query).all()
-        return [Pending(_stored(row).paper, row.indexed_text != row.text_hash) for row in rows]
+        return [Pending(_ingested(row), row.indexed_text != row.text_hash) for row in rows]
 
     def pending_count(self) -> int:
         """How many papers ``pending`` would give in all."""
@@ -303,6 +325,12 @@ class Database:
         """A fact about the site (encoder, generation, source), or None."""
         with self.read() as connection:
             return connection.execute(sa.select(FACTS.c.value).where(FACTS.c.name == name)).scalar()
+
+    def facts(self, *names: str) -> dict[str, str]:
+        """Those of these facts that there are."""
+        with self.read() as connection:
+            rows = connection.execute(sa.select(FACTS.c.name, FACTS.c.value).where(FACTS.c.name.in_(names)))
+            return {row.name: row.value for row in rows}
 
     def set_facts(self, **facts: str) -> None:
         """Store facts, in one transaction."""
@@ -374,6 +402,17 @@ def _row(paper: Paper) -> dict[str, Any]:
 def _stored(row: sa.Row[Any]) -> Stored:
     values = {name: getattr(row, name) for name in _CONTENT if name not in ("text_hash", "facet_hash")}
     return Stored(Paper(**(values | {"authors": tuple(row.authors)})), row.mark)
+
+
+def _ingested(row: sa.Row[Any]) -> Paper:
+    """The paper with the votes and comments that came with it."""
+    paper = _stored(row).paper
+    votes, comments = row.upvotes - row.site_votes, row.num_comments - row.site_comments
+    return replace(paper, upvotes=votes, num_comments=comments)
+
+
+def _same(row: Mapping[str, Any], known: sa.Row[Any]) -> bool:
+    return all(row[name] == getattr(known, name) for name in _CONTENT)
 
 
 def _upsert_statement(connection: sa.Connection, table: sa.Table, key: str, columns: Sequence[str]) -> Any:

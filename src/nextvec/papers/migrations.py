@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, text
 
+from nextvec.papers.accounts.schema import ACCOUNTS
 from nextvec.papers.authors import note
 from nextvec.papers.mail.tables import STATEMENTS as MAIL
 from nextvec.types import StorageError
@@ -108,6 +109,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         ),
         _name_site_and_authors,
     ),
+    Migration(4, "readers, and what they vote for, write, keep and follow", ACCOUNTS),
     Migration(5, "readers of mail, what they subscribed to, what is sent to them", MAIL),
 )
 

@@ -1,7 +1,7 @@
 """A limit on requests for each client address: token buckets in memory.
 
-A bucket holds a minute's worth of requests and refills evenly. The number of buckets is bounded: where there are more
-clients, the one that was not seen for the longest time is forgotten and would begin anew.
+A bucket holds what is allowed in a stretch of time (by itself a minute) and refills evenly. The number of buckets is
+bounded: where there are more clients, the one that was not seen for the longest time is forgotten and would begin anew.
 """
 
 from __future__ import annotations
@@ -45,12 +45,22 @@ class Verdict:
 
 
 class RateLimit:
-    """``rate`` requests per minute for each client. Not for several threads at once: call it from the event loop."""
+    """``rate`` requests in ``seconds`` for each client. Not for several threads at once without a lock of theirs."""
 
-    def __init__(self, rate: int, *, clients: int = 10_000, clock: Callable[[], float] = time.monotonic) -> None:
-        if rate < 1 or clients < 1:
-            raise InputError(f"the rate is {rate} per minute for {clients} clients; expected at least 1 of both")
+    def __init__(
+        self,
+        rate: int,
+        *,
+        seconds: int = 60,
+        clients: int = 10_000,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if rate < 1 or clients < 1 or seconds < 1:
+            raise InputError(
+                f"the rate is {rate} in {seconds} seconds for {clients} clients; expected at least 1 of each"
+            )
         self.rate = rate
+        self.seconds = seconds
         self.clients = clients
         self._clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
@@ -63,7 +73,7 @@ class RateLimit:
         """Take one request out of ``client``'s bucket, if there is one in it."""
         now = self._clock()
         tokens, before = self._buckets.get(client, (float(self.rate), now))
-        per_second = self.rate / 60
+        per_second = self.rate / self.seconds
         tokens = min(float(self.rate), tokens + (now - before) * per_second)
         wait = 0
         if tokens >= 1:

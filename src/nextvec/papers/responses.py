@@ -13,7 +13,7 @@ from nextvec.papers.search import MAX_QUERY
 from nextvec.papers.site import Site
 from nextvec.types import InputError
 
-__all__ = ["base_of", "check_base", "page", "site_of"]
+__all__ = ["base_of", "check_base", "local_path", "page", "site_of"]
 
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?")
 
@@ -27,7 +27,7 @@ def page(request: Request, template: str, context: dict[str, Any], *, status: in
     """``template`` with ``context`` and what all pages show."""
     theme = request.cookies.get("theme")
     address = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    base = {
+    base: dict[str, Any] = {
         "theme": theme if theme in ("light", "dark") else None,
         "here": address if len(address) < 2_000 else "/",
         "max_query": MAX_QUERY,
@@ -35,8 +35,17 @@ def page(request: Request, template: str, context: dict[str, Any], *, status: in
         "query": "",
         "inbox": request.app.state.mailer is not None and not site_of(request).db.read_only,
     }
+    visitor = request.app.state.accounts.visitor(request)
+    base["visitor"] = visitor
+    keep = "private, no-cache" if visitor and visitor.reader else "no-cache"
     html = request.app.state.jinja.get_template(template).render(base | context)
-    return HTMLResponse(html, status_code=status, headers={"Vary": "Cookie", "Cache-Control": "no-cache"})
+    return HTMLResponse(html, status_code=status, headers={"Vary": "Cookie", "Cache-Control": keep})
+
+
+def local_path(text: str | None) -> str:
+    """``text`` where it is a path of this site, else the first page: "//host" and "/\\host" would lead away."""
+    target = text or "/"
+    return target if re.fullmatch(r"/(?:[^/\\\s][^\s]*)?", target) and len(target) <= 2_000 else "/"
 
 
 def check_base(text: str) -> str:

@@ -14,6 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nextvec.papers.db import Filters, Stored
 from nextvec.papers.lexical import matched_terms
 from nextvec.papers.markup import plain
@@ -31,6 +34,7 @@ __all__ = [
     "Mode",
     "Results",
     "check_query",
+    "fuse",
     "loosened",
     "paper_id",
     "search",
@@ -41,6 +45,7 @@ Mode = Literal["hybrid", "semantic", "keyword"]
 MODES: tuple[Mode, ...] = ("hybrid", "semantic", "keyword")
 MAX_QUERY = 250
 DEPTH = 200
+_LIFTED = 100  # ids in one filter, which has a greatest length
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +147,9 @@ def search(
     if candidates and query and mode != "keyword":
         vector = site.query_vector(query)
         if vector is not None:
-            hits = site.collection.search(vector, min(DEPTH, candidates), where=clause)
-            meaning = {hit.id: hit.score for hit in hits}
-    ranking = _fuse(words if mode != "semantic" else [], list(meaning))
+            lifted = sorted(site.db.lifted(filters) & allowed) if allowed else []
+            meaning = _nearest(site, vector, min(DEPTH, candidates), clause, lifted)
+    ranking = fuse(words if mode != "semantic" else [], list(meaning))
     exact = _exact_titles(site, query, words[:5])
     ranking = [(name, score) for name, score in ranking if name in exact] + [
         (name, score) for name, score in ranking if name not in exact
@@ -183,7 +188,20 @@ def _allowed(site: Site, filters: Filters, where: str | None) -> tuple[frozenset
     return allowed, f"({clause}) AND ({where})" if clause else where
 
 
-def _fuse(words: Sequence[str], meaning: Sequence[str]) -> list[tuple[str, float]]:
+def _nearest(
+    site: Site, vector: NDArray[np.float32], k: int, clause: str | None, lifted: Sequence[str]
+) -> dict[str, float]:
+    """The ``k`` nearest papers with their cosine, nearest first: those that the collection finds by ``clause``, and
+    those that votes given on this site have lifted into the filter (the collection knows the ingested votes)."""
+    meaning = {hit.id: hit.score for hit in site.collection.search(vector, k, where=clause)}
+    for i in range(0, len(lifted), _LIFTED):
+        named = ", ".join(f"'{identifier}'" for identifier in lifted[i : i + _LIFTED])  # ids hold no quotes
+        hits = site.collection.search(vector, k, where=f"id IN ({named})")
+        meaning |= {hit.id: hit.score for hit in hits}
+    return dict(sorted(meaning.items(), key=lambda item: -item[1])[:k]) if lifted else meaning
+
+
+def fuse(words: Sequence[str], meaning: Sequence[str]) -> list[tuple[str, float]]:
     """Reciprocal rank fusion, best first; ties in favour of the better word rank, then the id."""
     scores: dict[str, float] = {}
     for ranking in (words, meaning):

@@ -144,6 +144,12 @@ class Site:
         return self.db.fact("generation") or "0"
 
     @property
+    def state(self) -> str:
+        """Which state the lists are in: ``stamp``, and the last vote or comment that was given here."""
+        facts = self.db.facts("generation", "activity")
+        return f"{facts.get('generation', '0')} {facts.get('activity', '0')}"
+
+    @property
     def index_stamp(self) -> str:
         """Which state the searches answer from: it changes with the papers, the vectors, the words and the encoder.
 
@@ -153,7 +159,7 @@ class Site:
             vectors = self.collection.version
         except NotFoundError as error:
             raise StorageError(f"the search index in {str(self.home)!r} is missing: run the ingest again") from error
-        return f"{self.stamp} {vectors} {self.words().stamp} {self.encoder_state}"
+        return f"{self.state} {vectors} {self.words().stamp} {self.encoder_state}"
 
     def words(self) -> LexicalIndex:
         """The word index: read from disk when it is new there, built in memory where disk has none to give."""
@@ -183,8 +189,8 @@ class Site:
         return datetime.fromtimestamp(written // 10**9, UTC)
 
     def allowed(self, filters: Filters) -> frozenset[str]:
-        """The ids that satisfy a filter; the last ones asked for are remembered until a paper changes."""
-        key = (self.stamp, filters)
+        """The ids that satisfy a filter; the last ones asked for are remembered until a paper or its votes change."""
+        key = (self.state, filters)
         known = self._allowed.get(key)
         if known is None:
             known = frozenset(self.db.ids(filters))
@@ -196,10 +202,10 @@ class Site:
     def ordered(self, selection: Selection, order: Order, topic: str | None = None) -> tuple[str, ...]:
         """The ids of a selection in order, with ``topic`` only those about it (``LexicalIndex.holding``).
 
-        The last ones asked for are remembered until a paper changes: a large collection is sorted once for all of the
-        pages and feeds of a view.
+        The last ones asked for are remembered until a paper or its votes change: a large collection is sorted once for
+        all of the pages and feeds of a view.
         """
-        key = (self.stamp, selection, order)
+        key = (self.state, selection, order)
         known = self._ordered.get(key)
         if known is None:
             known = self._remember(key, tuple(self.db.ordered(selection, order)))

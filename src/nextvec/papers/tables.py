@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
-__all__ = ["AUTHORS", "DAY", "FACTS", "MOMENT", "PAPERS", "REVISIONS", "Filters", "Selection"]
+__all__ = ["AUTHORS", "DAY", "FACTS", "MOMENT", "PAPERS", "REVISIONS", "SITE", "Filters", "Selection"]
 
 _METADATA = sa.MetaData()
 PAPERS = sa.Table(
@@ -38,6 +38,8 @@ PAPERS = sa.Table(
     sa.Column("indexed_text", sa.String(24)),
     sa.Column("indexed_facets", sa.String(24)),
     sa.Column("mark", sa.String(24)),
+    sa.Column("site_votes", sa.Integer),
+    sa.Column("site_comments", sa.Integer),
 )
 FACTS = sa.Table("facts", _METADATA, sa.Column("name", sa.String(64), primary_key=True), sa.Column("value", sa.Text))
 AUTHORS = sa.Table(
@@ -56,6 +58,9 @@ REVISIONS = sa.Table(
     sa.Column("at", sa.DateTime),
 )
 _P = PAPERS.c
+
+SITE = ("site_votes", "site_comments")
+"""How much of ``upvotes`` and ``num_comments`` was given on this site; the rest came with the papers."""
 
 MOMENT = sa.func.coalesce(_P.listed_at, _P.published_at, sa.type_coerce(_P.daily_date, sa.DateTime), type_=sa.DateTime)
 """When a paper came: its listing, else its publication, else the start of its feed day. ``papers_by_moment`` is sorted

@@ -18,6 +18,9 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
 from nextvec.papers import api_http, feed, lexical, web_feeds
+from nextvec.papers.accounts.guard import Accounts
+from nextvec.papers.accounts.web import routers as accounts_routers
+from nextvec.papers.accounts.web_papers import beside
 from nextvec.papers.api import create_api
 from nextvec.papers.api_page import endpoints
 from nextvec.papers.bibtex import bibtex
@@ -28,7 +31,7 @@ from nextvec.papers.markdown import markdown
 from nextvec.papers.pages import STATIC, dayname, environment
 from nextvec.papers.params import SearchForm, check_page, read_filters, read_page
 from nextvec.papers.records import ID_PATTERN
-from nextvec.papers.responses import check_base
+from nextvec.papers.responses import check_base, local_path
 from nextvec.papers.responses import page as _page
 from nextvec.papers.responses import site_of as _site
 from nextvec.papers.search import MODES, check_mode, check_query, loosened, paper_id, search, without_each
@@ -61,14 +64,22 @@ router = APIRouter()
 
 
 def create_app(
-    site: Site, *, base: str | None = None, rate: int = 0, mailer: Mailer | None = None, secret: bytes | None = None
+    site: Site,
+    *,
+    base: str | None = None,
+    rate: int = 0,
+    mailer: Mailer | None = None,
+    secret: bytes | None = None,
+    local_reader: bool = False,
 ) -> FastAPI:
     """The application over an open ``site``.
 
     ``base``: where readers reach it, such as https://papers.example.org, for the whole addresses that feeds need;
     without it they follow the host that a request names. InputError for what is no such address. ``rate``: requests to
-    /api per minute and client, 0 for any number. ``mailer``: what sends mail; without one nobody can subscribe.
-    ``secret``: what links are signed with; without one the home's own (``signing.load_secret``).
+    /api per minute and client, 0 for any number. ``mailer``: what sends digests and the links that readers sign in
+    with; without it nobody can subscribe, and there are no accounts. ``secret``: what cookies, forms and links are
+    signed with; by itself what ``load_secret`` gives. ``local_reader``: whoever asks at this machine's own address is
+    signed in as its one reader, without mail.
     """
     app = FastAPI(title="nextvec papers", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.site = site
@@ -76,12 +87,15 @@ def create_app(
     app.state.jinja = environment()
     app.state.mailer = mailer
     app.state.secret = secret
+    app.state.accounts = Accounts(site, base=app.state.base, mailer=mailer, secret=secret, local=local_reader)
     app.add_middleware(GZipMiddleware, minimum_size=600)
     app.middleware("http")(_with_headers)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.mount("/api", create_api(site, rate=rate))
     app.include_router(web_feeds.router)
     app.include_router(mail_routes.router)
+    for accounts_router in accounts_routers:
+        app.include_router(accounts_router)
     app.include_router(router)
     app.add_exception_handler(NextvecError, _on_error)
     app.add_exception_handler(HTTPException, _on_error)
@@ -219,17 +233,14 @@ def paper_page(request: Request, identifier: str) -> Response:
         "day": feed.day(stored.paper.daily_date) if stored.paper.daily_date else None,
         "bibtex": bibtex(stored.paper),
     }
+    context |= beside(request, stored.paper)
     return _page(request, "paper.html", context)
 
 
 @router.post("/theme")
 def theme(request: Request) -> Response:
     """Remember light, dark or what the system says, and go back to the page."""
-    target = request.query_params.get("next", "/")
-    # A path of this site and nothing else: "//host" and "/\\host" would lead away.
-    if not re.fullmatch(r"/(?:[^/\\\s][^\s]*)?", target) or len(target) > 2_000:
-        target = "/"
-    response = RedirectResponse(target, status_code=303)
+    response = RedirectResponse(local_path(request.query_params.get("next")), status_code=303)
     choice = request.query_params.get("to")
     if choice in ("light", "dark"):
         response.set_cookie("theme", choice, max_age=31_536_000, samesite="lax", httponly=True)
@@ -256,11 +267,17 @@ def favicon() -> Response:
 
 # -- errors --------------------------------------------------------------------------------------------------------
 _TITLES = {
-    400: "That address does not work",
+    400: "That does not work",
+    403: "Not allowed",
     404: "Not here",
     405: "Not that way",
+    413: "That is too much",
+    429: "A little slower, please",
     503: "The site cannot read its data",
 }
+
+
+_STATUSES = {InputError: 400, NotFoundError: 404}
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
@@ -270,7 +287,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
         status = error.status_code
         message = "There is no page at this address." if status == 404 else str(error.detail)
     else:
-        status = 400 if isinstance(error, InputError) else 404 if isinstance(error, NotFoundError) else 503
+        status = next((code for kind, code in _STATUSES.items() if isinstance(error, kind)), 503)
         message = str(error)
         if status == 503:
             _log.error("%s: %s", request.url.path, error)

@@ -143,7 +143,7 @@ def _feed(request: Request, kind: Kind, ending: str, key: str = "") -> Response:
     base, configured = base_of(request)
     view, _ = views.read_view(kind, key, request.query_params, site)
     at, live = views.clock(site)
-    changed = _changed(site)
+    changed = _changed(site, voted=kind != "new" or bool(view.narrowing.votes))
     if view.narrowing.topic:
         changed = max(changed, site.words_changed())  # the word index follows the papers a moment later
     if live and kind in ("trending", "discussed"):
@@ -181,10 +181,11 @@ def _about(view: View) -> str:
     }.get(view.kind, f"Machine-learning papers of {view.title}.")
 
 
-def _changed(site: Site) -> datetime:
-    """When a paper last changed (aware UTC, whole seconds)."""
-    fact = site.db.fact("changed")
-    moment = datetime.fromisoformat(fact) if fact else datetime(2000, 1, 1)
+def _changed(site: Site, *, voted: bool) -> datetime:
+    """When a paper last changed (aware UTC, whole seconds); ``voted``: or got a vote or a comment here."""
+    facts = site.db.facts("changed", "activity")
+    moments = [facts.get("changed", ""), facts.get("activity", "").partition(" ")[0] if voted else ""]
+    moment = max((datetime.fromisoformat(text) for text in moments if text), default=datetime(2000, 1, 1))
     return moment.replace(tzinfo=UTC, microsecond=0)
 
 

@@ -1,0 +1,84 @@
+"""All that the site holds of one reader: as one document, and gone.
+
+A table that holds a reader's id or address is named here; the tests walk through the whole database and fail for one
+that is not.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from nextvec.papers.accounts.comments import blank
+from nextvec.papers.accounts.readers import Reader
+from nextvec.papers.accounts.tables import (
+    COMMENTS,
+    INTERESTS,
+    LIST_PAPERS,
+    LISTS,
+    READERS,
+    SESSIONS,
+    SIGN_INS,
+    VOTES,
+    as_reader,
+    count,
+)
+from nextvec.papers.db import Database
+
+__all__ = ["HELD", "delete_account", "export"]
+
+HELD: dict[str, tuple[sa.Table, str]] = {
+    "account": (READERS, "id"),
+    "sign_ins": (SIGN_INS, "email"),
+    "sessions": (SESSIONS, "reader"),
+    "votes": (VOTES, "reader"),
+    "comments": (COMMENTS, "reader"),
+    "lists": (LISTS, "reader"),
+    "list_papers": (LIST_PAPERS, "list"),
+    "interests": (INTERESTS, "reader"),
+}
+"""Name in the export -> a table, and the column that leads to the reader: the id, the address, or one of the lists."""
+_UNTOLD = {"token_hash", "selector", "name_key", "folded", "hidden_by"}
+"""What signs in, which is nobody's to keep in a file; what only repeats another column; which moderator it was."""
+
+
+def export(db: Database, reader: Reader) -> dict[str, Any]:
+    """Everything the site holds of ``reader``, as JSON holds it; one list of rows for each table."""
+    with db.read() as connection:
+        return {
+            name: [
+                {column: _told(value) for column, value in row._mapping.items() if column not in _UNTOLD}
+                for row in connection.execute(sa.select(table).where(_mine(table, column, reader)))
+            ]
+            for name, (table, column) in HELD.items()
+        }
+
+
+def delete_account(db: Database, reader: Reader) -> None:
+    """Take ``reader`` away with all that is theirs; comments lose text and author, not their place."""
+    with as_reader(db, reader.id) as connection:
+        for (paper,) in connection.execute(sa.select(VOTES.c.paper).where(VOTES.c.reader == reader.id)).all():
+            count(connection, paper, votes=-1)
+        for row in connection.execute(sa.select(COMMENTS).where(COMMENTS.c.reader == reader.id)).all():
+            blank(connection, row)
+        hid = COMMENTS.update().where(COMMENTS.c.hidden_by == reader.id)
+        connection.execute(hid.values(hidden_by="moderator"))
+        kept = (COMMENTS, READERS)
+        for table, column in reversed(HELD.values()):
+            if table not in kept:
+                connection.execute(table.delete().where(_mine(table, column, reader)))
+        connection.execute(READERS.delete().where(READERS.c.id == reader.id))
+
+
+def _mine(table: sa.Table, column: str, reader: Reader) -> sa.ColumnElement[bool]:
+    if column == "email":
+        return table.c.email == (reader.email or "")
+    if column == "list":
+        return table.c.list.in_(sa.select(LISTS.c.id).where(LISTS.c.reader == reader.id))
+    return table.c[column] == reader.id
+
+
+def _told(value: Any) -> Any:
+    return value.isoformat() + "Z" if isinstance(value, datetime) else value

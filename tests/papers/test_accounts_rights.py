@@ -1,0 +1,226 @@
+"""Who may do what: every route for everybody, against a table. A route that is not in the table fails the test."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from people import SECRET, Mailbox, Person, copied, make_app, routes, state
+
+from nextvec.papers.accounts import comments, interests, lists, readers, votes
+from nextvec.papers.site import Site
+from nextvec.papers.web import create_app
+
+WHO = ("anonymous", "reader", "other", "moderator")
+ALL = ("ok", "ok", "ok", "ok")
+READERS = ("sign-in", "ok", "ok", "ok")
+OWNER = ("sign-in", "ok", "404", "404")
+AUTHOR = ("sign-in", "ok", "403", "403")
+MODERATOR = ("sign-in", "403", "403", "ok")
+
+_FEEDS = [
+    f"{path}.{ending}"
+    for path in (
+        "/papers/date/{key}", "/papers/week/{key}", "/papers/month/{key}", "/papers/trending", "/papers/discussed",
+        "/papers/new", "/papers/daily",
+    )
+    for ending in ("atom", "rss", "json")
+]  # fmt: skip
+_PAGES = [
+    "/", "/papers", "/papers/daily", "/papers/date/{key}", "/papers/week/{key}", "/papers/month/{key}",
+    "/papers/trending", "/papers/discussed", "/papers/new", "/papers/{identifier:path}", "/search", "/about", "/api",
+    "/healthz", "/robots.txt", "/favicon.ico", "/sign-in", "/sign-in/sent", "/shared/{address}",
+]  # fmt: skip
+_API = [
+    "/api/openapi.json", "/api/daily_papers", "/api/papers", "/api/papers/search", "/api/papers/{id:path}/similar",
+    "/api/papers/{id:path}",
+]  # fmt: skip
+EXPECTED: dict[tuple[str, str], tuple[str, str, str, str]] = {
+    **{("GET", path): ALL for path in (*_FEEDS, *_PAGES, *_API)},
+    ("POST", "/theme"): ALL,  # changes a cookie of the browser that sends it, nothing else
+    ("GET", "/sign-in/link"): ALL,
+    ("POST", "/sign-in"): ALL,
+    ("POST", "/sign-in/link"): ALL,
+    ("POST", "/sign-out"): READERS,
+    ("POST", "/sign-out/everywhere"): READERS,
+    ("GET", "/account"): READERS,
+    ("POST", "/account/name"): READERS,
+    ("GET", "/account/data.json"): READERS,
+    ("POST", "/account/delete"): READERS,
+    ("POST", "/vote"): READERS,
+    ("POST", "/comments"): READERS,
+    ("GET", "/comments/{identifier}/reply"): READERS,
+    ("GET", "/comments/{identifier}/edit"): AUTHOR,
+    ("POST", "/comments/{identifier}/edit"): AUTHOR,
+    ("POST", "/comments/{identifier}/delete"): AUTHOR,
+    ("POST", "/comments/{identifier}/hide"): MODERATOR,
+    ("GET", "/lists"): READERS,
+    ("POST", "/lists"): READERS,
+    ("POST", "/save"): OWNER,
+    ("GET", "/lists/{identifier}"): OWNER,
+    ("POST", "/lists/{identifier}/name"): OWNER,
+    ("POST", "/lists/{identifier}/share"): OWNER,
+    ("POST", "/lists/{identifier}/delete"): OWNER,
+    ("POST", "/lists/{identifier}/note"): OWNER,
+    ("POST", "/lists/{identifier}/remove"): OWNER,
+    ("GET", "/following"): READERS,
+    ("POST", "/follow"): READERS,
+    ("POST", "/unfollow"): READERS,
+    ("GET", "/for-you"): READERS,
+}
+WRITING = sorted(path for method, path in EXPECTED if method == "POST" and path != "/theme")
+
+
+@dataclass
+class World:
+    """A site with four people at it, and what belongs to the first of the readers."""
+
+    site: Site
+    people: dict[str, Person]
+    comment: str
+    list: str
+    address: str
+    link: str
+
+    def fields(self, path: str) -> dict[str, str]:
+        """What the form at ``path`` sends; a list or a comment in it is the reader's."""
+        return {
+            "/sign-in": {"email": "new@example.org"},
+            "/sign-in/link": {"link": self.link},
+            "/account/name": {"name": "Somebody new"},
+            "/account/delete": {"sure": "1"},
+            "/vote": {"paper": "p1", "up": "1"},
+            "/comments": {"paper": "p1", "text": "A comment.", "parent": self.comment},
+            "/comments/{identifier}/edit": {"text": "Another text."},
+            "/comments/{identifier}/hide": {"hidden": "1"},
+            "/lists": {"name": "Another list"},
+            "/save": {"paper": "p2", "list": self.list},
+            "/lists/{identifier}/name": {"name": "Another name"},
+            "/lists/{identifier}/share": {"on": "0"},
+            "/lists/{identifier}/note": {"paper": "p1", "note": "Another note"},
+            "/lists/{identifier}/remove": {"paper": "p1"},
+            "/follow": {"kind": "topic", "said": "plans", "stance": "mute"},
+            "/unfollow": {"kind": "author", "folded": "ada lovelace"},
+        }.get(path, {})
+
+    def address_of(self, path: str) -> str:
+        return {
+            "/sign-in/link": f"/sign-in/link?token={self.link}",
+            "/shared/{address}": f"/shared/{self.address}",
+            "/api/papers/search": "/api/papers/search?q=plans",
+        }.get(path) or (
+            path.replace("{identifier}", self.comment if path.startswith("/comments") else self.list)
+            .replace("/date/{key}", "/date/2025-03-01")
+            .replace("/week/{key}", "/week/2025-W09")
+            .replace("/month/{key}", "/month/2025-03")
+            .replace("{identifier:path}", "p1")
+            .replace("{id:path}", "p1")
+        )
+
+
+NUMBERS = itertools.count()
+
+
+@pytest.fixture
+def world(filled: Path, tmp_path: Path) -> Any:
+    opened = []
+
+    def make() -> World:
+        site = copied(filled, tmp_path / str(next(NUMBERS)))
+        opened.append(site)
+        app = make_app(site, Mailbox())
+        people = {who: Person(app) for who in WHO}
+        ids = {who: people[who].enter(f"{who}@example.org").id for who in WHO[1:]}
+        readers.set_role(site.db, "moderator@example.org", "moderator")
+        mine = ids["reader"]
+        comment = comments.write(site.db, mine, "p1", "The reader's.")
+        held = lists.add(site.db, mine, None, "p1", name="The reader's", note="Note")
+        address = lists.share(site.db, mine, held, on=True) or ""
+        votes.give(site.db, mine, "p2")
+        interests.choose(site.db, mine, "author", "Ada Lovelace", "follow")
+        people["anonymous"].post("/sign-in", "/sign-in", email="anonymous@example.org", next="/")
+        link = people["anonymous"].mailbox.link().partition("token=")[2]
+        return World(site, people, comment, held, address, link)
+
+    yield make
+    for site in opened:
+        site.close()
+
+
+def test_the_table_names_every_route(small: Site) -> None:
+    found = set(routes(create_app(small)))
+    assert len(found) > 60
+    assert found - set(EXPECTED) == set(), "new routes need a line in EXPECTED"
+    assert set(EXPECTED) - found == set(), "lines of EXPECTED without a route"
+
+
+@pytest.mark.parametrize("route", sorted(EXPECTED), ids=" ".join)
+def test_everybody_gets_what_is_expected(route: tuple[str, str], world: Any) -> None:
+    method, path = route
+    here: World = world()
+    for who, expected in zip(WHO, EXPECTED[route], strict=True):
+        person = here.people[who]
+        address = here.address_of(path)
+        page = "/sign-in/link?token=" + here.link if path.startswith("/sign-in") and who == "anonymous" else "/account"
+        before = state(here.site)
+        if method == "GET":
+            answer = person.get(address)
+        else:
+            answer = person.post(address, page, **here.fields(path))
+        got = str(answer.status_code)
+        if answer.status_code == 303 and answer.headers["location"].startswith("/sign-in?"):
+            got = "sign-in"
+        elif answer.status_code < 400:
+            got = "ok"
+        assert got == expected, (route, who, answer.status_code, answer.headers.get("location"), answer.text[:2000])
+        if got != "ok" or method == "GET":
+            assert state(here.site) == before, (route, who, "nothing may change")
+        elif path != "/theme":
+            here = world()
+
+
+@pytest.mark.parametrize("path", WRITING)
+def test_a_form_from_elsewhere_changes_nothing(path: str, world: Any) -> None:
+    here: World = world()
+    who = "moderator" if path.endswith("/hide") else "reader"
+    person = here.people[who]
+    address, fields = here.address_of(path), here.fields(path) | {"next": "/"}
+    token, foreign = person.token(), here.people["other"].token()
+    before = state(here.site)
+    sent: list[tuple[dict[str, str], dict[str, str]]] = [
+        ({}, {}),
+        ({"token": ""}, {}),
+        ({"token": foreign}, {}),
+        ({"token": token[:-1]}, {}),
+        ({"token": token}, {"origin": "https://evil.example"}),
+        ({"token": token}, {"origin": "https://papers.example.org.evil.example"}),
+        ({"token": token}, {"origin": "http://papers.example.org"}),
+        ({"token": token}, {"origin": "null"}),
+        ({"token": token}, {"sec-fetch-site": "cross-site"}),
+    ]
+    for more, headers in sent:
+        answer = person.http.post(address, data=fields | more, headers=headers)
+        assert answer.status_code == 403, (more, headers, answer.text)
+        assert state(here.site) == before
+    wrong_kind = person.http.post(address, json=fields | {"token": token})
+    assert wrong_kind.status_code == 400 and state(here.site) == before
+    too_large = person.http.post(address, data=fields | {"token": token, "x": "y" * 70_000})
+    assert too_large.status_code == 413 and state(here.site) == before
+    answer = person.http.post(address, data=fields | {"token": token}, headers={"origin": "https://papers.example.org"})
+    assert answer.status_code == 303, "the same form from the site's own page"
+
+
+def test_a_site_without_accounts_has_none_of_it(small: Site) -> None:
+    person = Person(create_app(small, secret=SECRET))
+    for method, path in EXPECTED:
+        if "sign-in" in EXPECTED[method, path] or path in ("/sign-in/link", "/sign-in/sent"):
+            answer = person.http.request(
+                method, path.replace("{identifier}", "x"), data={} if method == "POST" else None
+            )
+            assert answer.status_code == 404 and "this site has no accounts" in answer.text.lower(), (method, path)
+    page = person.get("/sign-in")
+    assert page.status_code == 200 and "--local-reader" in page.text and '<form class="fields"' not in page.text
+    assert "Sign in" not in person.get("/").text and "accounts.css" not in person.get("/").text
