@@ -257,7 +257,6 @@ def run_server(
     check_index(site)
     if not is_ready(site):
         note("some papers are newer than the search index: run the ingest again to index them")
-    application = create_app(site, base=url, rate=rate, mailer=mailer, local_reader=local_reader)
     warm(site)
     with listen(host, port) as socket:
         taken = socket.getsockname()[1]
@@ -265,6 +264,9 @@ def run_server(
             note(f"port {port} is taken, using {taken}")
         shown_host = f"[{host}]" if ":" in host else host
         address = f"http://{shown_host}:{taken}/"
+        # Links in mails need an address; without one that was given, where the site listens.
+        base = url or (address.rstrip("/") if mailer is not None else None)
+        application = create_app(site, base=base, rate=rate, mailer=mailer, local_reader=local_reader)
         emit({"address": address, "papers": site.db.count()}, as_json=as_json, text=f"{address}  (Ctrl-C to stop)")
         sys.stdout.flush()
         config = uvicorn.Config(

@@ -26,7 +26,6 @@ __all__ = [
     "LINK_MINUTES",
     "OPEN_LINKS",
     "SESSION_DAYS",
-    "Mailer",
     "check_email",
     "check_link",
     "close_session",
