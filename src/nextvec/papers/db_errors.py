@@ -27,7 +27,7 @@ def errors_told(location: str) -> Iterator[None]:
         cause = str(getattr(error, "orig", None) or error)
         if "locked" in cause:
             raise ConflictError(f"the paper database {location!r} is busy with another writer: try again") from error
-        if any(f"no such table: {name}" in cause for name in ("authors", "revisions")):
+        if any(f"no such table: {name}" in cause for name in ("authors", "revisions", "snapshots", "withdrawn", "source_records")):
             raise StorageError(
                 f"the paper database {location!r} was made by an older nextvec and is on a read-only disk: "
                 "open it once with this nextvec where it can be written"

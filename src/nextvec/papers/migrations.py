@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, text
 
 from nextvec.papers.authors import note
+from nextvec.papers.sources import schema as sources
 from nextvec.types import StorageError
 
 __all__ = ["MIGRATIONS", "Migration", "migrate"]
@@ -107,6 +108,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         ),
         _name_site_and_authors,
     ),
+    Migration(6, "sources: who said what, names, votes by day, what was taken away, the queue", sources.STATEMENTS, sources.fill),
 )
 
 

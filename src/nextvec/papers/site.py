@@ -109,13 +109,13 @@ class Site:
     def usable_collection(self) -> Collection | None:
         """The collection where it was made by this encoder and holds what the database has noted; else None.
 
-        It may hold papers that are not noted yet (a crash between the two writes): they are written once more.
+        It may hold more than that for a while (a crash between the two writes, papers taken away): the next ingest
+        takes it out, and no search shows what the database does not have.
         """
         try:
             if self.db.fact("encoder") != self.encoder_state:
                 return None
-            held = set(self.collection.ids())
-            return self.collection if self.db.indexed_ids() <= held <= self.db.ids(Filters()) else None
+            return self.collection if self.db.indexed_ids() <= set(self.collection.ids()) else None
         except NextvecError:
             return None
 
