@@ -11,7 +11,7 @@ from nextvec.types import MissingExtraError
 # A module of several extras is named by the first one: the one that is meant for using it.
 EXTRAS: dict[str, tuple[str, ...]] = {
     "hf": ("torch", "transformers"),
-    "papers": ("fastapi", "uvicorn", "jinja2", "sqlalchemy", "itsdangerous"),
+    "papers": ("fastapi", "uvicorn", "jinja2", "sqlalchemy", "itsdangerous", "defusedxml", "bibtexparser"),
     "mcp": ("mcp",),
     "evaluate": ("sklearn", "bm25s"),
     "ann": ("faiss",),

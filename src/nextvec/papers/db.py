@@ -26,7 +26,17 @@ from nextvec.papers.records import Paper
 from nextvec.papers.sources import kept
 from nextvec.papers.tables import AUTHORS, FACTS, MOMENT, PAPERS, REVISIONS, Filters, Selection
 
-__all__ = ["NO_VECTOR", "DamagedDatabaseError", "Database", "Filters", "Order", "Pending", "Selection", "Stored", "stored_paper"]
+__all__ = [
+    "NO_VECTOR",
+    "DamagedDatabaseError",
+    "Database",
+    "Filters",
+    "Order",
+    "Pending",
+    "Selection",
+    "Stored",
+    "stored_paper",
+]
 
 Order = Literal["votes", "newest", "comments", "moment", "days"]
 """By votes; newest feed day first; most comments first; latest to come first; by day, then by votes."""

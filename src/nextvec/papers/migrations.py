@@ -108,7 +108,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         ),
         _name_site_and_authors,
     ),
-    Migration(6, "sources: who said what, names, votes by day, what was taken away, the queue", sources.STATEMENTS, sources.fill),
+    Migration(6, sources.NAME, sources.STATEMENTS, sources.fill),
 )
 
 

@@ -17,7 +17,9 @@ __all__ = ["FACETS", "Paper", "digest", "parse_record", "parse_records", "safe_u
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069\ufeff]+")
 ID_PATTERN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,62}[A-Za-z0-9])?")
 _RESERVED = ("date/", "week/", "month/")
-_TAKEN = re.compile(r"(?:trending|rising|discussed|new|daily)(?:\.(?:atom|rss|json))?")  # pages and feeds under /papers/
+_TAKEN = re.compile(
+    r"(?:trending|rising|discussed|new|daily)(?:\.(?:atom|rss|json))?"
+)  # pages and feeds under /papers/
 _YEARS = range(1900, 9999)  # those that the feed has pages for
 _LIMITS = {"title": 1_000, "summary": 20_000}
 _SHORT = 300

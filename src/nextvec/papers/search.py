@@ -145,6 +145,8 @@ def search(
             hits = site.collection.search(vector, min(DEPTH, candidates), where=clause)
             meaning = {hit.id: hit.score for hit in hits}
     ranking = _fuse(words if mode != "semantic" else [], list(meaning))
+    gone = site.withdrawn()  # the indexes follow a moderator a moment later
+    ranking = [(name, score) for name, score in ranking if name not in gone]
     exact = _exact_titles(site, query, words[:5])
     ranking = [(name, score) for name, score in ranking if name in exact] + [
         (name, score) for name, score in ranking if name not in exact

@@ -31,7 +31,8 @@ from nextvec.papers.responses import page as _page
 from nextvec.papers.responses import site_of as _site
 from nextvec.papers.search import MODES, check_mode, check_query, loosened, paper_id, search, without_each
 from nextvec.papers.site import Site
-from nextvec.types import InputError, NextvecError, NotFoundError
+from nextvec.papers.sources import web as sources
+from nextvec.types import NextvecError, NotFoundError
 
 __all__ = ["EXAMPLES", "create_app"]
 
@@ -74,6 +75,7 @@ def create_app(site: Site, *, base: str | None = None, rate: int = 0) -> FastAPI
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.mount("/api", create_api(site, rate=rate))
     app.include_router(web_feeds.router)
+    sources.join(app)
     app.include_router(router)
     app.add_exception_handler(NextvecError, _on_error)
     app.add_exception_handler(HTTPException, _on_error)
@@ -194,6 +196,8 @@ def paper_page(request: Request, identifier: str) -> Response:
         versionless = paper_id(identifier)
         if versionless and versionless != identifier and site.db.get(versionless):
             return RedirectResponse(f"/papers/{versionless}", status_code=301)
+        if elsewhere := sources.find(site, identifier):
+            return RedirectResponse(f"/papers/{elsewhere}{'.md' if wants_markdown else ''}", status_code=301)
         raise NotFoundError(f"there is no paper {identifier[:80]!r} in this collection")
     similar = site.similar(identifier, 8)
     if wants_markdown or re.search(
@@ -210,7 +214,7 @@ def paper_page(request: Request, identifier: str) -> Response:
         "after": after,
         "day": feed.day(stored.paper.daily_date) if stored.paper.daily_date else None,
         "bibtex": bibtex(stored.paper),
-    }
+    } | sources.about(site, stored.paper)
     return _page(request, "paper.html", context)
 
 
@@ -251,6 +255,7 @@ _TITLES = {
     400: "That address does not work",
     404: "Not here",
     405: "Not that way",
+    410: "Taken away",
     503: "The site cannot read its data",
 }
 
@@ -262,7 +267,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
         status = error.status_code
         message = "There is no page at this address." if status == 404 else str(error.detail)
     else:
-        status = 400 if isinstance(error, InputError) else 404 if isinstance(error, NotFoundError) else 503
+        status = api_http.status_of(error)
         message = str(error)
         if status == 503:
             _log.error("%s: %s", request.url.path, error)

@@ -155,9 +155,7 @@ def commit(
             again = _R.source == made.source, _R.key.in_(made.seen[i : i + 500]), _R.last_seen < now - _SEEN_AGAIN
             connection.execute(SOURCE_RECORDS.update().where(*again).values(last_seen=now))
         if made.deleted:
-            connection.execute(
-                SOURCE_RECORDS.delete().where(_R.source == made.source, _R.key.in_(made.deleted))
-            )
+            connection.execute(SOURCE_RECORDS.delete().where(_R.source == made.source, _R.key.in_(made.deleted)))
         if made.gone:
             db.drop(connection, made.gone)
             connection.execute(NAMES.delete().where(NAMES.c.paper.in_(made.gone)))
@@ -253,9 +251,7 @@ def given_to(connection: sa.Connection, papers: Iterable[str]) -> list[Given]:
             fields = json.loads(row.fields) if isinstance(row.fields, str) else row.fields
             record = read_content(row.key, row.content)
             found.append(
-                Given(
-                    row.source, record, row.paper, row.home, tuple(fields), row.first_seen, row.last_seen, row.digest
-                )
+                Given(row.source, record, row.paper, row.home, tuple(fields), row.first_seen, row.last_seen, row.digest)
             )
     return found
 
@@ -274,7 +270,7 @@ def rewrite(db: Database, connection: sa.Connection, papers: Iterable[str]) -> l
 
 
 def _known(connection: sa.Connection, source: str, keys: Sequence[str]) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for i in range(0, len(keys), 500):
         query = sa.select(_R.key, _R.paper, _R.home, _R.digest)
         query = query.where(_R.source == source, _R.key.in_(keys[i : i + 500]))

@@ -30,7 +30,9 @@ class Matcher:
         self._ids = {identifier for identifier, _ in self._pairs(PAPERS.c.id, PAPERS.c.id, ids)}
         self._gone = {
             row.paper: row
-            for row in connection.execute(sa.select(WITHDRAWN).where(WITHDRAWN.c.paper.in_(ids | set(self._names.values()))))
+            for row in connection.execute(
+                sa.select(WITHDRAWN).where(WITHDRAWN.c.paper.in_(ids | set(self._names.values())))
+            )
         }
         loose = [record for record in records if self._by_name(record) is None]
         self._titles = {record.key: fold(record.paper.title) for record in loose}
@@ -69,7 +71,9 @@ class Matcher:
         title = self._titles.get(record.key) or fold(record.paper.title)
         mine = Known(title, people(record.paper.authors), record.paper.year)
         near = set(self._places.get(title, ())) | {
-            identifier for name in record.paper.authors[:1] for identifier in self._by_author.get(authors.fold(name), ())
+            identifier
+            for name in record.paper.authors[:1]
+            for identifier in self._by_author.get(authors.fold(name), ())
         }
         found = [
             (likeness(title, self._known[identifier].title), identifier)

@@ -6,7 +6,9 @@ from datetime import UTC, date, datetime
 
 from sqlalchemy import Connection, text
 
-__all__ = ["STATEMENTS", "fill"]
+__all__ = ["NAME", "STATEMENTS", "fill"]
+
+NAME = "sources: who said what, names, votes by day, what was taken away, the queue"
 
 STATEMENTS = (
     """
