@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 from nextvec.papers.authors import fold as fold_name
 from nextvec.papers.markup import plain
@@ -21,6 +22,7 @@ CLOSE = 0.8
 """The likeness from which on titles are nearly equal. Measured by ``benchmarks/papers_merging.py``."""
 YEARS_APART = 3
 _LONGEST = 300
+_TWIN = 0.7  # two spellings of a word share most of their letters
 _WORDS = 3  # a shorter title says too little to be nearly equal to another, or to be equal without authors
 
 
@@ -75,7 +77,18 @@ def same(one: Known, other: Known, *, close: float = CLOSE) -> bool:
     if _numbers(one.title) != _numbers(other.title) or not long:
         return False
     fewest = min(len(one.people), len(other.people))
-    return 2 * shared >= fewest and likeness(one.title, other.title) >= close
+    return 2 * shared >= fewest and likeness(one.title, other.title) >= close and not _swapped(one.title, other.title)
+
+
+def _swapped(one: str, other: str) -> bool:
+    """Whether a word stands in place of quite another one: ``Nemotron Nano`` is not ``Nemotron Super``, though a word
+    that was added, or written otherwise (model, models), changes nothing."""
+    first, second = Counter(one.split()), Counter(other.split())
+    mine, theirs = first - second, second - first
+    if not mine or not theirs:
+        return False
+    few, many = sorted((mine, theirs), key=len)
+    return not all(any(SequenceMatcher(None, word, twin).ratio() >= _TWIN for twin in many) for word in few)
 
 
 def _numbers(title: str) -> list[str]:
