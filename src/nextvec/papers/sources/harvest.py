@@ -83,13 +83,12 @@ def harvest(
 
 def _run(site: Site, source: Source, request: Request, fetcher: Fetcher, say: Stage, totals: Totals) -> None:
     """All batches of a harvest that is begun or continued."""
-    before = _load(site.db, source.name, request.scope())
-    remembers = request.file is None
-    if remembers and before and before.cursor:
+    before = _load(site.db, source.name, request.scope()) if _remembered(request) else None
+    if before and before.cursor:
         run = before
     else:
         first = request.start
-        if first is None and source.incremental and remembers and before and before.since:
+        if first is None and source.incremental and before and before.since:
             first = before.since
         now = datetime.now(UTC).replace(tzinfo=None)
         run = Harvest(source.name, request.scope(), None, first, before.since if before else None, 0, now, None)
@@ -110,7 +109,7 @@ def _batches(
         batch = given if left is None else cut(given, left)
         run = replace(run, cursor=batch.cursor, taken=run.taken + len(batch.records) + len(batch.deleted))
         totals.read += len(batch.records)
-        _take(site, source.name, batch, totals, run)
+        _take(site, source.name, batch, totals, run if _remembered(request) else None)
         if progress:
             progress(run.taken, given.total)
         if left is not None:
@@ -119,12 +118,22 @@ def _batches(
                 return  # not finished: there is more
     began = run.began.date() - _OVERLAP
     done = replace(run, cursor=None, since=began, finished=datetime.now(UTC).replace(tzinfo=None))
-    with site.db.write() as connection:
-        _save(connection, done)
+    if _remembered(request):
+        with site.db.write() as connection:
+            _save(connection, done)
 
 
-def _take(site: Site, source: str, batch: Batch, totals: Totals, run: Harvest) -> None:
-    take(site, source, batch, totals, cursor=lambda connection: _save(connection, run))
+def _remembered(request: Request) -> bool:
+    """Whether there is anything to go on from: a file and a few ids are read again from their beginning."""
+    return request.file is None and not request.ids
+
+
+def _take(site: Site, source: str, batch: Batch, totals: Totals, run: Harvest | None) -> None:
+    """``run``: noted in the same transaction, unless None."""
+    if run is None:
+        take(site, source, batch, totals)
+    else:
+        take(site, source, batch, totals, cursor=lambda connection: _save(connection, run))
 
 
 def _load(db: Database, source: str, scope: str) -> Harvest | None:
