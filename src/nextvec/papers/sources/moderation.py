@@ -59,7 +59,8 @@ def away(db: Database, identifier: str) -> Away | None:
     if not ID_PATTERN.fullmatch(identifier):
         return None
     with db.read() as connection:
-        row = connection.execute(sa.select(WITHDRAWN).where(_W.paper == identifier)).one_or_none()
+        known = [identifier, arxiv_id(identifier) or identifier]
+        row = connection.execute(sa.select(WITHDRAWN).where(_W.paper.in_(known)).limit(1)).one_or_none()
         if row is not None and row.state == "merged":
             return Away("merged", row.reason, _end(connection, row.target))
         if row is not None:
