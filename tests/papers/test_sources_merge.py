@@ -112,6 +112,7 @@ def test_the_abstract_comes_from_whoever_has_one(site: Site) -> None:
     put(site, "acl", ACL)
     assert get(site, ACL.id).summary == ""
     put(site, "hf_daily", replace(DAILY, title=ACL.title))
+    assert get(site, ACL.id).published_at == DAILY.published_at, "when it was first published"
     assert site.db.count() == 1 and get(site, ACL.id).summary == "We edit.", "the first id stays"
     assert moderation.away(site.db, "2504.00001") == moderation.Away("merged", "", ACL.id)
 

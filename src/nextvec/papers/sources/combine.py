@@ -1,7 +1,8 @@
 """One paper from what several sources say of it: for each field, the first source in its order that says anything.
 
-The order of the text (title, abstract, authors, date) begins with what a person gave by hand, then the place that the
-authors themselves write to; the order of what belongs to the daily feed (day, votes, links) with the feed.
+The order of the text (title, abstract, authors) begins with what a person gave by hand, then the place that the authors
+themselves write to; the date is that of the first publication, which Daily Papers take from arXiv; the order of what
+belongs to the daily feed (day, votes, links) begins with the feed.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from dataclasses import replace
 from nextvec.papers.records import Paper
 from nextvec.papers.sources.base import Record
 
-__all__ = ["EARLIER", "FEED", "TEXT", "combine"]
+__all__ = ["DATE", "EARLIER", "FEED", "TEXT", "combine"]
 
 EARLIER = "earlier"
 """What the site held of a paper before it noted who said what."""
 TEXT = ("file", "arxiv", "acl", "hf_daily", "daily_papers", EARLIER, "bibtex")
+DATE = ("file", "arxiv", "hf_daily", "daily_papers", EARLIER, "acl", "bibtex")
 FEED = ("hf_daily", "file", "daily_papers", EARLIER, "arxiv", "acl", "bibtex")
-_TEXT_FIELDS = ("title", "summary", "authors", "published_at", "source")
+_TEXT_FIELDS = ("title", "summary", "authors", "source")
 _FEED_FIELDS = (
     "upvotes", "num_comments", "listed_at", "daily_date", "submitted_by", "github_repo", "github_stars", "project_page",
     "organization",
@@ -32,7 +34,7 @@ def combine(identifier: str, given: Sequence[tuple[str, Record]]) -> tuple[Paper
     """
     taken: dict[str, int] = {}
     values = {}
-    for fields, order in ((_TEXT_FIELDS, TEXT), (_FEED_FIELDS, FEED)):
+    for fields, order in ((_TEXT_FIELDS, TEXT), (("published_at",), DATE), (_FEED_FIELDS, FEED)):
         places = {name: place for place, name in enumerate(order)}
         ranked = sorted(range(len(given)), key=lambda i, places=places: (places.get(given[i][0], len(places)), i))  # type: ignore[misc]
         for field in fields:

@@ -78,7 +78,8 @@ def find(site: Site, identifier: str) -> str | None:
 
 
 def about(site: Site, paper: Paper) -> dict[str, Any]:
-    """What the page of ``paper`` shows of its sources: ``spark``, ``elsewhere`` (name, address), ``told``."""
+    """What the page of ``paper`` shows of its sources: ``spark``, ``since`` (the day of its first point),
+    ``elsewhere`` (name, address), ``told``."""
     own = set(names_of_id(paper.id)) if paper.is_arxiv else set()
     try:
         with site.db.read() as connection:
@@ -88,24 +89,25 @@ def about(site: Site, paper: Paper) -> dict[str, Any]:
     except StorageError:
         if not site.db.read_only:
             raise
-        return {"spark": "", "elsewhere": [], "told": []}
+        return {"spark": "", "since": None, "elsewhere": [], "told": []}
     return {
         "spark": snapshots.spark(points),
+        "since": points[0].day if points else None,
         "elsewhere": [address_of(name) for name in names if name not in own],
         "told": [
-            Told(_TITLES.get(one.source, one.source), ", ".join(map(_said, one.fields)), one.first_seen)
-            for one in given
+            Told(_TITLES.get(one.source, one.source), ", ".join(_said(one.fields)), one.first_seen) for one in given
         ],
     }
 
 
-def _said(name: str) -> str:
+def _said(fields: tuple[str, ...]) -> list[str]:
+    """The fields as people call them; where the paper says it is from needs no telling here."""
     words = {
         "summary": "abstract", "published_at": "date", "listed_at": "listing", "daily_date": "feed day",
         "num_comments": "comments", "upvotes": "votes", "github_repo": "code", "github_stars": "stars",
         "project_page": "project", "submitted_by": "submitter", "organization": "organisation",
     }  # fmt: skip
-    return words.get(name, name)
+    return [words.get(name, name) for name in fields if name != "source"]
 
 
 # -- handing in ----------------------------------------------------------------------------------------------------
