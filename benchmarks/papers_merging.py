@@ -1,4 +1,4 @@
-"""How well papers find each other by title and authors: arXiv against Daily Papers with the ids hidden, ACL against arXiv.
+"""How well papers find each other by title and authors: Daily Papers with hidden ids in arXiv, ACL in arXiv.
 
 The two sets share 4,288 ids. Hidden, every daily paper is placed among the papers of arXiv: right is the one with its
 id. A daily paper that arXiv's set does not have is right where it is placed nowhere; one that is placed although its id

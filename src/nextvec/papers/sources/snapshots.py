@@ -118,7 +118,8 @@ def spark(points: list[Point]) -> Markup:
     end = places.rpartition(" ")[2].split(",")
     told = f"Votes: {first.votes:,} on {_said(first.day)}, {last.votes:,} on {_said(last.day)}"
     return Markup(
-        '<svg class="spark" viewBox="0 0 120 32" preserveAspectRatio="xMinYMid" role="img" aria-label="{}"><title>{}</title>'
+        '<svg class="spark" viewBox="0 0 120 32" preserveAspectRatio="xMinYMid" role="img" aria-label="{}">'
+        "<title>{}</title>"
         '<polyline points="{}"/><circle cx="{}" cy="{}" r="2.5"/></svg>'
     ).format(told, told, places, *end)
 
