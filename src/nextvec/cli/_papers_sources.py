@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nextvec.papers.site import Site
     from nextvec.papers.sources.fetch import Fetcher
 
-__all__ = ["beside", "ensure_corpus", "register"]
+__all__ = ["ContactOption", "register", "told"]
 
 queue = typer.Typer(no_args_is_help=True, help="What readers handed in: list, approve, reject, run.")
 HomeOption = Annotated[
@@ -352,54 +352,3 @@ def queue_run(
         done, failed, report = run(site, approved_only=approved, address=address, fetcher=fetcher, stage=stage)
     text = f"{done:,} papers of the queue are in, {failed:,} failed" if report else "the queue is empty"
     emit({"done": done, "failed": failed, "report": report and report.as_dict()}, as_json=as_json, text=text)
-
-
-# -- beside a running site -----------------------------------------------------------------------------------------
-def ensure_corpus(name: str, home: Path | None, encoder: str, *, limit: int | None, quiet: bool) -> None:
-    """Take a corpus in before the site is served; one that is in costs nothing."""
-    from nextvec.cli.papers import opened, stages
-    from nextvec.papers.sources.corpus import corpus, parts_of
-
-    parts_of(name)
-    with opened(home, encoder) as site, stages(quiet=quiet) as stage:
-        report = corpus(site, name, limit=limit, stage=stage)
-    if report:
-        note(told(report))
-
-
-@contextmanager
-def beside(
-    site: Site, every: str | None, names: list[str], home: Path | None, encoder: str, contact: str | None
-) -> Iterator[None]:
-    """While the block runs: each source again and again, and the queue with them."""
-    from nextvec.papers.sources.base import open_source
-    from nextvec.papers.sources.harvest import last_finished
-    from nextvec.papers.sources.schedule import Scheduler, read_every
-
-    if every is None:
-        if names:
-            raise InputError("--source needs --every: say how often, such as --every 6h")
-        yield
-        return
-    if not names:
-        raise InputError("--every needs --source: say where from, such as --source arxiv")
-    seconds = read_every(every)
-    for name in names:
-        if not open_source(name).hosts:
-            raise InputError(f"source {name!r} reads files: it has nothing new by itself")
-    shared = [
-        "--encoder",
-        encoder,
-        *(["--home", str(home)] if home else []),
-        *(["--contact", contact] if contact else []),
-    ]
-    commands = [["papers", "ingest", "--source", name, *shared] for name in names]
-    commands.append(["papers", "queue", "run", *shared])
-    times = [last_finished(site.db, name) for name in names]
-    oldest = None if None in times else min(time for time in times if time)
-    scheduler = Scheduler(commands, seconds, last=lambda: oldest, say=note)
-    scheduler.start()
-    try:
-        yield
-    finally:
-        scheduler.stop()

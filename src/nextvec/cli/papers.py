@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nextvec.cli import _papers_sources
+from nextvec.cli import _papers_beside, _papers_sources
 from nextvec.cli.console import JsonFlag, emit, note, progress
 from nextvec.papers.rate import DEFAULT_RATE
 from nextvec.types import InputError, NotFoundError, Progress
@@ -113,10 +113,10 @@ def serve(
 ) -> None:
     """Serve the site until Ctrl-C."""
     if corpus is not None:
-        _papers_sources.ensure_corpus(corpus, home, encoder, limit=limit, quiet=as_json)
+        _papers_beside.ensure_corpus(corpus, home, encoder, limit=limit, quiet=as_json)
     with (
         opened(home, encoder, must_exist=True) as site,
-        _papers_sources.beside(site, every, source or [], home, encoder, contact),
+        _papers_beside.beside(site, every, source or [], home, encoder, contact),
     ):
         run_server(site, host, port, url=url, rate=rate, as_json=as_json)
 

@@ -5,7 +5,7 @@
 - A name is resolved once; every address it has must be a public one, and the connection goes to that very address, so
   that a second answer of the name server cannot lead elsewhere.
 - Redirects stay on the host. Bodies are bounded in bytes and in time.
-- At most one request per ``interval`` seconds; 429 and 503 are waited out as Retry-After says, or ever longer.
+- At most one request per ``interval`` seconds, the first one included; 429 and 503 are waited out as Retry-After says, or ever longer.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Fetcher:
         self._loopback = loopback
         self._sleep = sleep
         self._clock = clock
-        self._last: float | None = None
+        self._last = clock()  # the process before this one may have asked a moment ago
 
     def get(self, url: str, *, types: Sequence[str]) -> bytes:
         """The body of ``url``, of one of the media ``types``.
@@ -167,7 +167,7 @@ class Fetcher:
 
     def _pace(self) -> None:
         now = self._clock()
-        if self._last is not None and now - self._last < self._interval:
+        if now - self._last < self._interval:
             self._sleep(self._interval - (now - self._last))
         self._last = max(self._clock(), now)
 
