@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 
@@ -14,13 +16,17 @@ from fakes import HashEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nextvec.papers.db import Database, Filters
 from nextvec.papers.ingest import Report
 from nextvec.papers.records import Paper
 from nextvec.papers.site import Site
 from nextvec.papers.sources import ids
-from nextvec.papers.sources.base import Request, open_source
+from nextvec.papers.sources.base import Record, Request, open_source
+from nextvec.papers.sources.corpus import corpus, parts_of
+from nextvec.papers.sources.fetch import Fetcher
 from nextvec.papers.sources.harvest import harvest
 from nextvec.papers.sources.links import read_link
+from nextvec.papers.sources.matching import Matcher
 from nextvec.papers.sources.titles import Known, fold, likeness, people, same
 from nextvec.types import InputError, NotFoundError
 
@@ -179,19 +185,31 @@ def test_arxiv_lines(site: Site, tmp_path: Path) -> None:
 
 @pytest.mark.skipif("NEXTVEC_DATA" not in os.environ, reason="NEXTVEC_DATA is not set: the real data sets are needed")
 def test_a_slice_of_all_real_sets_and_once_more(site: Site) -> None:
-    from nextvec.papers.sources.corpus import corpus
-
     report = corpus(site, "all", limit=300)
     assert report is not None and report.refused == 0 and report.papers > 900
     assert {name for name, _ in site.db.sources()} == {"daily_papers", "arxiv", "acl"}
     assert corpus(site, "all", limit=300) is None, "what is in costs nothing"
-    assert all(stored.mark for stored in site.db.select(_all(), limit=2_000))
+    assert all(stored.mark for stored in site.db.select(Filters(), limit=2_000))
 
 
-def _all() -> object:
-    from nextvec.papers.db import Filters
-
-    return Filters()
+@pytest.mark.skipif("NEXTVEC_DATA" not in os.environ, reason="NEXTVEC_DATA is not set: the real data sets are needed")
+def test_daily_papers_find_themselves_in_arxiv_without_their_ids(tmp_path: Path) -> None:
+    bundled = open_source("daily_papers").batches(Request(), Fetcher(()), None)
+    daily = [one.paper for batch in bundled for one in batch.records]
+    by_id = {paper.id: paper for paper in daily if paper.source == "daily_papers"}
+    (_, path), *_ = parts_of("arxiv")
+    batches = open_source("arxiv").batches(Request(file=path), Fetcher(()), None)
+    arxiv = [one.paper for batch in itertools.islice(batches, 20) for one in batch.records]
+    with Database(tmp_path / "papers.sqlite") as db:
+        shared = [paper for paper in arxiv if paper.id in by_id]
+        db.upsert([*shared, *[paper for paper in arxiv if paper.id not in by_id][:3_000]])
+        hidden = [Record(paper.id, replace(paper, id=f"hidden/{i}"), ()) for i, paper in enumerate(by_id.values())]
+        with db.read() as connection:
+            matcher = Matcher(connection, "hf_daily", hidden)
+            placed = {record.key: matcher.place(record) for record in hidden}
+    found = {key: paper for key, (paper, by_title) in placed.items() if by_title}
+    right = sum(key == paper for key, paper in found.items())
+    assert len(shared) > 500 and right >= 0.99 * len(shared) and right >= 0.995 * len(found)
 
 
 # -- ids and links -------------------------------------------------------------------------------------------------

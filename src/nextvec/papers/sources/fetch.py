@@ -5,7 +5,8 @@
 - A name is resolved once; every address it has must be a public one, and the connection goes to that very address, so
   that a second answer of the name server cannot lead elsewhere.
 - Redirects stay on the host. Bodies are bounded in bytes and in time.
-- At most one request per ``interval`` seconds, the first one included; 429 and 503 are waited out as Retry-After says, or ever longer.
+- At most one request per ``interval`` seconds, the first one included; 429 and 503 are waited out as Retry-After says,
+  or ever longer.
 """
 
 from __future__ import annotations
