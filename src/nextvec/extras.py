@@ -11,7 +11,17 @@ from nextvec.types import MissingExtraError
 # A module of several extras is named by the first one: the one that is meant for using it.
 EXTRAS: dict[str, tuple[str, ...]] = {
     "hf": ("torch", "transformers"),
-    "papers": ("fastapi", "uvicorn", "jinja2", "sqlalchemy", "itsdangerous", "markdown_it", "nh3"),
+    "papers": (
+        "fastapi",
+        "uvicorn",
+        "jinja2",
+        "sqlalchemy",
+        "itsdangerous",
+        "markdown_it",
+        "nh3",
+        "defusedxml",
+        "bibtexparser",
+    ),
     "mcp": ("mcp",),
     "mail": ("aiosmtpd",),
     "evaluate": ("sklearn", "bm25s"),

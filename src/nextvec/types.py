@@ -24,6 +24,7 @@ __all__ = [
     "Claim",
     "Column",
     "ConflictError",
+    "GoneError",
     "Hit",
     "Hits",
     "InputError",
@@ -55,6 +56,10 @@ class InputError(NextvecError, ValueError):
 
 class NotFoundError(NextvecError, LookupError):
     """A named thing (file, model, collection, data set, paper) does not exist."""
+
+
+class GoneError(NotFoundError):
+    """It existed and was taken away on purpose; the message says why."""
 
 
 class ConflictError(NextvecError):

@@ -109,7 +109,7 @@ def whole_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=60)
     with Database(home / "papers.sqlite") as db:
-        state = {"code": process.returncode, "out": out, "errors": errors, "pending": db.pending_count()}
+        state = {"code": process.returncode, "out": out, "errors": errors, "papers": db.count()}
     (home / "interrupted.json").write_text(json.dumps(state))
     site = Site(home)
     prepare(site)

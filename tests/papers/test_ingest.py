@@ -13,6 +13,7 @@ import pytest
 from fakes import HashEncoder
 
 from nextvec.papers import ingest as module
+from nextvec.papers.db import Filters
 from nextvec.papers.ingest import ingest, is_ready, read_file, read_source
 from nextvec.papers.lexical import LexicalIndex
 from nextvec.papers.records import Paper
@@ -44,9 +45,7 @@ def check_whole(site: Site, papers: list[Paper]) -> None:
     assert [row["upvotes"] for row in rows if row] == [paper.upvotes for paper in papers]
 
 
-def module_filters() -> object:
-    from nextvec.papers.db import Filters
-
+def module_filters() -> Filters:
     return Filters()
 
 
@@ -80,7 +79,7 @@ STEPS: dict[str, Callable[[pytest.MonkeyPatch, Site], None]] = {
         type(site.collection), "upsert", lambda *_: (_ for _ in ()).throw(Killed())
     ),
     "between vectors and note": lambda patch, site: patch.setattr(
-        type(site.db), "mark_indexed", lambda *_: (_ for _ in ()).throw(Killed())
+        type(site.db), "note_indexed", lambda *_: (_ for _ in ()).throw(Killed())
     ),
     "before the words": lambda patch, site: patch.setattr(
         LexicalIndex, "save", lambda *_: (_ for _ in ()).throw(Killed())
@@ -99,12 +98,15 @@ def test_killed_in_the_middle_then_run_again(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(Killed):
         ingest(site, changed)
     assert not is_ready(site)
+    seen = site.db.select(module_filters(), limit=99)
+    assert len(seen) == (25 if step == "before the words" else 5), "a batch is there whole or not at all"
+    assert all(stored.mark for stored in seen), "no paper is there without its vector"
     site.close()
     monkeypatch.undo()
     again, encoder = open_site(tmp_path)
     ingest(again, changed)
     check_whole(again, changed)
-    assert encoder.embedded == (0 if step == "before the words" else 21), "what was noted is not embedded again"
+    assert encoder.embedded == (0 if step == "before the words" else 22), "what was noted is not embedded again"
 
 
 def test_interrupted_by_the_user_while_storing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

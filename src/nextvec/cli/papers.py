@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nextvec.cli import _papers_mail
+from nextvec.cli import _papers_beside, _papers_mail, _papers_sources
 from nextvec.cli._papers_accounts import LocalReaderOption, role
 from nextvec.cli._papers_mail import MailFromOption, MailOption
 from nextvec.cli.console import JsonFlag, emit, note, progress
@@ -37,30 +37,7 @@ HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
 PortOption = Annotated[int, typer.Option(min=1, max=65535, help="Port; if it is taken, the next free one is used.")]
 
 
-@app.command()
-def ingest(
-    file: Annotated[
-        Path | None, typer.Argument(help="jsonl, csv or parquet with id, title, summary and more.", show_default=False)
-    ] = None,
-    source: Annotated[str | None, typer.Option(help="A bundled source: daily_papers.", show_default=False)] = None,
-    home: HomeOption = None,
-    encoder: EncoderOption = "nextvec-mini",
-    as_json: JsonFlag = False,
-) -> None:
-    """Take papers in, or bring them up to date. May be interrupted and run again."""
-    from nextvec.papers.ingest import ingest as run
-    from nextvec.papers.ingest import read_file, read_source
-
-    if (file is None) == (source is None):
-        raise InputError("give either a FILE or --source daily_papers, one of the two")
-    papers = read_file(file) if file is not None else read_source(source or "")
-    with opened(home, encoder) as site, stages(quiet=as_json) as stage:
-        report = run(site, papers, stage=stage)
-    text = (
-        f"{report.read:,} papers read, {report.changed:,} new or changed, {report.embedded:,} embedded; "
-        f"the site holds {report.papers:,} ({report.seconds:.1f} s)"
-    )
-    emit(report.as_dict(), as_json=as_json, text=text)
+_papers_sources.register(app)
 
 
 @app.command()
@@ -134,11 +111,23 @@ def serve(
     mail: MailOption = None,
     mail_from: MailFromOption = None,
     local_reader: LocalReaderOption = False,
+    corpus: Annotated[
+        str | None, typer.Option(help="First take in a collection of the data sets at hand: daily, arxiv, acl, all.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many records of each part of --corpus.")] = None,
+    every: Annotated[str | None, typer.Option(help="How often --source is asked for new papers, such as 6h.")] = None,
+    source: Annotated[list[str] | None, typer.Option(help="With --every: where from; may be given again.")] = None,
+    contact: _papers_sources.ContactOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Serve the site until Ctrl-C. With --mail it takes subscriptions and sends digests, too."""
     mailer = _papers_mail.serving_mailer(mail, mail_from, url or f"http://{host}/", given=url is not None)
-    with opened(home, encoder, must_exist=True) as site:
+    if corpus is not None:
+        _papers_beside.ensure_corpus(corpus, home, encoder, limit=limit, quiet=as_json)
+    with (
+        opened(home, encoder, must_exist=True) as site,
+        _papers_beside.beside(site, every, source or [], home, encoder, contact),
+    ):
         run_server(site, host, port, url=url, rate=rate, mailer=mailer, local_reader=local_reader, as_json=as_json)
 
 

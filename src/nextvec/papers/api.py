@@ -25,6 +25,7 @@ from nextvec.papers.records import ID_PATTERN, check_text, clean
 from nextvec.papers.search import MAX_QUERY, Mode, check_query, paper_id
 from nextvec.papers.search import search as search_site
 from nextvec.papers.site import Site
+from nextvec.papers.sources import web as sources
 from nextvec.types import InputError, NotFoundError
 
 __all__ = ["create_api", "router", "specification"]
@@ -34,6 +35,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     304: {"description": "Unchanged since the ETag that If-None-Match names"},
     400: {"model": api_models.Problem, "description": "A parameter cannot be used"},
     404: {"model": api_models.Problem, "description": "There is no such paper"},
+    410: {"model": api_models.Problem, "description": "The paper was taken away"},
     405: {"model": api_models.Problem, "description": "Another method than GET and HEAD"},
     429: {"model": api_models.Problem, "description": "Too many requests; Retry-After says when to come back"},
     503: {"model": api_models.Problem, "description": "The papers cannot be read at the moment"},
@@ -199,6 +201,9 @@ def _paper(site: Site, identifier: str) -> Stored:
     if ID_PATTERN.fullmatch(identifier):
         stored = site.db.get(identifier) or site.db.get(paper_id(identifier) or identifier)
         if stored is not None:
+            return stored
+        elsewhere = sources.find(site, identifier)
+        if elsewhere is not None and (stored := site.db.get(elsewhere)) is not None:
             return stored
     raise NotFoundError(f"there is no paper {identifier[:80]!r} in this collection")
 

@@ -16,9 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nextvec import __version__
 from nextvec.papers.rate import RateLimit, network
-from nextvec.types import InputError, NextvecError, NotFoundError
+from nextvec.types import GoneError, InputError, NextvecError, NotFoundError
 
-__all__ = ["Gate", "answer", "handle_errors", "next_link", "on_error", "problem"]
+__all__ = ["Gate", "answer", "handle_errors", "next_link", "on_error", "problem", "status_of"]
 
 _OPEN = {
     "Access-Control-Allow-Origin": "*",
@@ -90,10 +90,16 @@ async def on_error(request: Request, error: Exception) -> Response:
         return problem(error.status_code, message if error.status_code == 404 else str(error.detail), error.headers)
     if isinstance(error, RequestValidationError):
         return problem(400, _complaint(error))
-    status = 400 if isinstance(error, InputError) else 404 if isinstance(error, NotFoundError) else 503
+    status = status_of(error)
     if status == 503:
         _log.error("%s: %s", request.url.path, error)
     return problem(status, str(error))
+
+
+def status_of(error: Exception) -> int:
+    """The HTTP status that tells an error a user can act on."""
+    statuses = ((InputError, 400), (GoneError, 410), (NotFoundError, 404))
+    return next((status for kind, status in statuses if isinstance(error, kind)), 503)
 
 
 async def _on_crash(request: Request, error: Exception) -> Response:

@@ -22,12 +22,24 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from nextvec.files import storage_error
 from nextvec.papers import authors
+from nextvec.papers.accounts.standing import given_here
 from nextvec.papers.db_errors import DamagedDatabaseError, errors_told
 from nextvec.papers.migrations import migrate
 from nextvec.papers.records import Paper
-from nextvec.papers.tables import FACTS, MOMENT, PAPERS, REVISIONS, SITE, Filters, Selection
+from nextvec.papers.sources import kept
+from nextvec.papers.tables import AUTHORS, FACTS, MOMENT, PAPERS, REVISIONS, SITE, Filters, Selection
 
-__all__ = ["NO_VECTOR", "DamagedDatabaseError", "Database", "Filters", "Order", "Pending", "Selection", "Stored"]
+__all__ = [
+    "NO_VECTOR",
+    "DamagedDatabaseError",
+    "Database",
+    "Filters",
+    "Order",
+    "Pending",
+    "Selection",
+    "Stored",
+    "stored_paper",
+]
 
 Order = Literal["votes", "newest", "comments", "moment", "days"]
 """By votes; newest feed day first; most comments first; latest to come first; by day, then by votes."""
@@ -107,32 +119,55 @@ class Database:
 
         Votes and comments given on this site are added to those that the papers bring.
         """
+        with self.write() as connection:
+            return self.put(connection, papers)
+
+    def put(self, connection: sa.Connection, papers: Sequence[Paper]) -> int:
+        """``upsert`` within the caller's transaction."""
         rows = [_row(paper) for paper in {paper.id: paper for paper in papers}.values()]
         if not rows:
             return 0
-        with self.write() as connection:
-            query = sa.select(*(_P[name] for name in (*_CONTENT, *SITE))).where(_P.id.in_([row["id"] for row in rows]))
-            # Locked where the database has several writers: a vote given at this moment waits, or it would be lost.
-            before = {row.id: row for row in connection.execute(query.with_for_update())}
-            for row in rows:
-                if (known := before.get(row["id"])) is not None:
-                    row["upvotes"] += known.site_votes
-                    row["num_comments"] += known.site_comments
-            changed = [row for row in rows if row["id"] not in before or not _same(row, before[row["id"]])]
-            if changed:
-                connection.execute(_upsert_statement(connection, PAPERS, "id", _CONTENT[1:]), changed)
-                self._follow(connection, changed, before)
-                # A random word, not a counter: a database made anew must not repeat the stamps of an old index.
-                connection.execute(
-                    _upsert_statement(connection, FACTS, "name", ["value"]),
-                    {"name": "generation", "value": secrets.token_hex(8)},
-                )
+        identifiers = [row["id"] for row in rows]
+        query = sa.select(*(_P[name] for name in (*_CONTENT, *SITE))).where(_P.id.in_(identifiers))
+        # Locked where the database has several writers: a vote given at this moment waits, or it would be lost.
+        before = {row.id: row for row in connection.execute(query.with_for_update())}
+        given = given_here(connection, identifiers)
+        for row in rows:
+            row["site_votes"], row["site_comments"] = given.get(row["id"], (0, 0))
+            row["upvotes"] += row["site_votes"]
+            row["num_comments"] += row["site_comments"]
+        changed = [row for row in rows if row["id"] not in before or not _same(row, before[row["id"]])]
+        if changed:
+            connection.execute(_upsert_statement(connection, PAPERS, "id", [*_CONTENT[1:], *SITE]), changed)
+            self._follow(connection, changed, before)
+            self._renew(connection)
         return len(changed)
+
+    def drop(self, connection: sa.Connection, identifiers: Sequence[str]) -> None:
+        """Take papers out, with what is kept beside them, within the caller's transaction."""
+        if not identifiers:
+            return
+        connection.execute(PAPERS.delete().where(_P.id.in_(identifiers)))
+        for table in (AUTHORS, REVISIONS):
+            connection.execute(table.delete().where(table.c.paper.in_(identifiers)))
+        kept.forget(connection, identifiers)
+        self._renew(connection)
+        now = datetime.now(UTC).replace(tzinfo=None)
+        statement = _upsert_statement(connection, FACTS, "name", ["value"])
+        connection.execute(statement, {"name": "changed", "value": now.isoformat()})
+
+    def _renew(self, connection: sa.Connection) -> None:
+        # A random word, not a counter: a database made anew must not repeat the stamps of an old index.
+        connection.execute(
+            _upsert_statement(connection, FACTS, "name", ["value"]),
+            {"name": "generation", "value": secrets.token_hex(8)},
+        )
 
     def _follow(self, connection: sa.Connection, changed: Sequence[dict[str, Any]], before: Mapping[str, Any]) -> None:
         """What is kept beside changed papers: their authors, when a text was revised, the moment of this change."""
         now = datetime.now(UTC).replace(tzinfo=None)
         authors.note(connection, ((row["id"], row["authors"]) for row in changed))
+        kept.note(connection, changed)
         texts = {identifier: row.text_hash for identifier, row in before.items()}
         revised = [row["id"] for row in changed if texts.get(row["id"], row["text_hash"]) != row["text_hash"]]
         if revised:
@@ -280,7 +315,7 @@ class Database:
         query = sa.select(PAPERS).where(_BEHIND, _P.id > after).order_by(_P.id).limit(limit)
         with self.read() as connection:
             rows = connection.execute(query).all()
-        return [Pending(_ingested(row), row.indexed_text != row.text_hash) for row in rows]
+        return [Pending(stored_paper(row), row.indexed_text != row.text_hash) for row in rows]
 
     def pending_count(self) -> int:
         """How many papers ``pending`` would give in all."""
@@ -289,6 +324,13 @@ class Database:
 
     def mark_indexed(self, papers: Sequence[Paper], marks: Sequence[str | None]) -> None:
         """Record that the collection now holds these papers in this state (``marks`` None: keep the emblem)."""
+        with self.write() as connection:
+            self.note_indexed(connection, papers, marks)
+
+    def note_indexed(self, connection: sa.Connection, papers: Sequence[Paper], marks: Sequence[str | None]) -> None:
+        """``mark_indexed`` within the caller's transaction."""
+        if not papers:
+            return
         rows = [
             {"key": paper.id, "text": paper.text_hash(), "facets": paper.facet_hash(), "drawn": mark}
             for paper, mark in zip(papers, marks, strict=True)
@@ -299,13 +341,16 @@ class Database:
             indexed_facets=sa.bindparam("facets"),
             mark=sa.func.coalesce(sa.bindparam("drawn", type_=sa.String), _P.mark),
         )
-        with self.write() as connection:
-            connection.execute(statement, rows)
+        connection.execute(statement, rows)
 
-    def forget_indexed(self) -> None:
-        """Everything has to be indexed anew (another encoder, a lost collection)."""
-        with self.write() as connection:
-            connection.execute(PAPERS.update().values(indexed_text=None, indexed_facets=None))
+    def forget_indexed(self, identifiers: Sequence[str] | None = None) -> None:
+        """These papers have to be indexed anew; None: everything (another encoder, a lost collection)."""
+        statement = PAPERS.update().values(indexed_text=None, indexed_facets=None)
+        if identifiers is not None:
+            statement = statement.where(_P.id.in_(identifiers), _P.indexed_text.is_not(None))
+        if identifiers is None or identifiers:
+            with self.write() as connection:
+                connection.execute(statement)
 
     def indexed_ids(self) -> set[str]:
         """The papers the collection should hold (those without any embeddable token are not in it)."""
@@ -404,15 +449,15 @@ def _stored(row: sa.Row[Any]) -> Stored:
     return Stored(Paper(**(values | {"authors": tuple(row.authors)})), row.mark)
 
 
-def _ingested(row: sa.Row[Any]) -> Paper:
-    """The paper with the votes and comments that came with it."""
+def stored_paper(row: sa.Row[Any]) -> Paper:
+    """The paper of a row of ``PAPERS``, with the votes and comments that came with it and not those given here."""
     paper = _stored(row).paper
     votes, comments = row.upvotes - row.site_votes, row.num_comments - row.site_comments
     return replace(paper, upvotes=votes, num_comments=comments)
 
 
 def _same(row: Mapping[str, Any], known: sa.Row[Any]) -> bool:
-    return all(row[name] == getattr(known, name) for name in _CONTENT)
+    return all(row[name] == getattr(known, name) for name in (*_CONTENT, *SITE))
 
 
 def _upsert_statement(connection: sa.Connection, table: sa.Table, key: str, columns: Sequence[str]) -> Any:

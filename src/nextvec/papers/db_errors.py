@@ -13,6 +13,13 @@ from nextvec.types import ConflictError, NextvecError, StorageError
 __all__ = ["DamagedDatabaseError", "errors_told"]
 
 
+_LATER = (
+    *(f"table: {name}" for name in ("authors", "revisions", "snapshots", "withdrawn", "source_records", "names")),
+    *("table: submissions", "table: mail_", "column: papers.site_"),
+)
+"""What came after the first version: a database without it is old, not damaged."""
+
+
 class DamagedDatabaseError(StorageError):
     """The database file is there but cannot be read as one."""
 
@@ -27,8 +34,7 @@ def errors_told(location: str) -> Iterator[None]:
         cause = str(getattr(error, "orig", None) or error)
         if "locked" in cause:
             raise ConflictError(f"the paper database {location!r} is busy with another writer: try again") from error
-        absent = ("table: authors", "table: revisions", "table: mail_", "column: papers.site_")
-        if any(f"no such {name}" in cause for name in absent):
+        if any(f"no such {name}" in cause for name in _LATER):
             raise StorageError(
                 f"the paper database {location!r} was made by an older nextvec and is on a read-only disk: "
                 "open it once with this nextvec where it can be written"

@@ -1,16 +1,17 @@
 """Papers from a file or from the package into a site, in steps that can be interrupted anywhere and run again.
 
 1. Check every record before anything is written (a bad one is named by file, line and field).
-2. Upsert by id, in batches, one transaction each. Unchanged papers cost a comparison.
-3. Embed the papers whose text is new and write vector and facets to the collection; only when the collection has
-   acknowledged a batch does the database note it. A crash in between repeats one batch, an upsert, and nothing else.
+2. In batches: plan which papers change (``sources.intake``), embed the texts that are new, write vectors and facets to
+   the collection, and only then, in one transaction, the papers and that the collection holds them. A paper that can be
+   read can be found; a crash in between repeats one batch, an upsert, and nothing else.
+3. Take out of the collection what the database does not have (a crash between the two, papers taken away).
 4. Build the word index anew if any paper changed.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,17 @@ from typing import Any
 import numpy as np
 
 from nextvec.files import sha256
-from nextvec.papers.db import NO_VECTOR, Pending
+from nextvec.papers.db import NO_VECTOR, Filters
 from nextvec.papers.emblem import emblem
 from nextvec.papers.lexical import LexicalIndex
 from nextvec.papers.records import Paper, parse_records
 from nextvec.papers.site import Site, encode_documents
+from nextvec.papers.sources import intake
+from nextvec.papers.sources.base import Batch, Record
+from nextvec.papers.sources.ids import names_of_id
 from nextvec.types import InputError, Progress, StorageError
 
-__all__ = ["SOURCES", "Report", "ingest", "prepare", "read_file", "read_source"]
+__all__ = ["SOURCES", "Report", "Totals", "finish", "ingest", "prepare", "read_file", "read_source", "settle", "take"]
 
 BATCH = 1_000
 SOURCES = ("daily_papers",)
@@ -36,16 +40,37 @@ Stage = Callable[[str], Progress | None]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an ingest did. ``papers`` is how many the site holds now."""
+    """What an ingest did. ``papers`` is how many the site holds now; ``merged``: records that joined a paper by its
+    title; ``deleted``: those that their source has withdrawn; ``refused``: those that could not be used."""
 
     read: int
     changed: int
     embedded: int
     papers: int
     seconds: float
+    merged: int = 0
+    deleted: int = 0
+    refused: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(slots=True)
+class Totals:
+    """A report in the making."""
+
+    read: int = 0
+    changed: int = 0
+    embedded: int = 0
+    merged: int = 0
+    deleted: int = 0
+    refused: int = 0
+
+    def report(self, site: Site, start: float) -> Report:
+        """``start``: ``time.monotonic()`` of its beginning."""
+        seconds = round(time.monotonic() - start, 3)
+        return Report(**asdict(self), papers=site.db.count(), seconds=seconds)
 
 
 def read_file(path: Path) -> list[Paper]:
@@ -68,15 +93,25 @@ def read_source(name: str) -> list[Paper]:
     return list(parse_records(located))
 
 
-def ingest(site: Site, papers: Sequence[Paper], *, stage: Stage | None = None) -> Report:
-    """Bring ``papers`` into ``site`` and its indexes up to date. Safe to interrupt and to repeat."""
+def ingest(site: Site, papers: Sequence[Paper], *, source: str = "file", stage: Stage | None = None) -> Report:
+    """Bring ``papers`` into ``site`` and its indexes up to date. Safe to interrupt and to repeat.
+
+    ``source``: who says so; what the same source said of a paper before is replaced.
+    """
     start = time.monotonic()
     say = stage or (lambda name: None)
+    totals = Totals(read=len(papers))
     with site.writing():
-        changed = _store(site, papers, say)
-        embedded = _embed(site, say)
-        _index_words(site, say)
-    return Report(len(papers), changed, embedded, site.db.count(), round(time.monotonic() - start, 3))
+        totals.embedded += settle(site, say)
+        progress = say("taking in") if papers else None
+        for i in range(0, len(papers), BATCH):
+            part = papers[i : i + BATCH]
+            batch = Batch([Record(paper.id, paper, names_of_id(paper.id)) for paper in part])
+            take(site, source, batch, totals)
+            if progress:
+                progress(min(i + BATCH, len(papers)), len(papers))
+        finish(site, say)
+    return totals.report(site, start)
 
 
 def prepare(site: Site, *, stage: Stage | None = None) -> Report | None:
@@ -87,7 +122,7 @@ def prepare(site: Site, *, stage: Stage | None = None) -> Report | None:
     if site.db.fact("bundled") == wanted and is_ready(site):
         return None
     papers = [] if site.db.fact("bundled") == wanted else read_source("daily_papers")
-    report = ingest(site, papers, stage=stage)
+    report = ingest(site, papers, source="daily_papers", stage=stage)
     site.db.set_facts(bundled=wanted)
     return report
 
@@ -102,20 +137,29 @@ def is_ready(site: Site) -> bool:
         return False
 
 
-def _store(site: Site, papers: Sequence[Paper], say: Stage) -> int:
-    progress = say("storing") if papers else None
-    changed = 0
-    for i in range(0, len(papers), BATCH):
-        changed += site.db.upsert(papers[i : i + BATCH])
-        if progress:
-            progress(min(i + BATCH, len(papers)), len(papers))
-    return changed
+def take(site: Site, source: str, batch: Batch, totals: Totals, *, cursor: Callable[..., None] | None = None) -> None:
+    """Step 2 for one batch, under the site's lock. ``cursor``: called in the transaction, with its connection."""
+    while True:
+        made = intake.plan(site.db, source, batch)
+        # Were this to end between the two stores, what the collection holds of these would not be what is noted.
+        site.db.forget_indexed([paper.id for paper in made.papers])
+        vectors, embedded = _vectors(site, made.papers, made.new_text)
+        marks = {paper.id: emblem(vectors[paper.id]) if paper.id in vectors else NO_VECTOR for paper in made.papers}
+        changed = intake.commit(site.db, made, marks, cursor)
+        totals.embedded += embedded
+        if changed is not None:
+            break
+    site.collection.delete(made.gone)
+    totals.changed += changed
+    totals.merged += made.merged
+    totals.deleted += len(made.deleted)
+    totals.refused += len(batch.refused)
 
 
-def _embed(site: Site, say: Stage) -> int:
-    """Step 3; how many texts were embedded."""
+def settle(site: Site, say: Stage) -> int:
+    """Make vectors and database agree; how many texts were embedded for that."""
     if site.usable_collection() is None:
-        # Lost, damaged, of another encoder, or ahead of the database: derived data are made anew.
+        # Lost, damaged or of another encoder: derived data are made anew.
         site.db.forget_indexed()
         site.new_collection()
         site.db.set_facts(encoder=site.encoder_state)
@@ -123,20 +167,36 @@ def _embed(site: Site, say: Stage) -> int:
     progress = say("embedding") if total else None
     embedded, done, after = 0, 0, ""
     while batch := site.db.pending(BATCH, after):
-        embedded += _embed_batch(site, batch)
+        papers = [pending.paper for pending in batch]
+        new = {pending.paper.id for pending in batch if pending.text_changed}
+        vectors, count = _vectors(site, papers, new)
+        marks = [emblem(vectors[paper.id]) if paper.id in vectors else NO_VECTOR for paper in papers]
+        site.db.mark_indexed(papers, marks)
+        embedded += count
         done += len(batch)
-        after = batch[-1].paper.id
+        after = papers[-1].id
         if progress:
             progress(done, total)
+    strays = set(site.collection.ids()) - site.db.ids(Filters())
+    if strays:
+        site.collection.delete(sorted(strays))
     return embedded
 
 
-def _embed_batch(site: Site, batch: Sequence[Pending]) -> int:
-    """Bring one batch into the collection, then note it in the database; how many texts were embedded."""
-    papers = [pending.paper for pending in batch]
-    known = site.collection.get([pending.paper.id for pending in batch if not pending.text_changed], vectors=True)
-    vectors = {row["id"]: row["vector"] for row in known if row is not None}
-    new = [paper for paper in papers if paper.id not in vectors]
+def finish(site: Site, say: Stage) -> None:
+    """Steps 3 and 4: what was changed meanwhile is followed, and the words are searched."""
+    settle(site, say)
+    _index_words(site, say)
+
+
+def _vectors(site: Site, papers: Sequence[Paper], new_text: Collection[str]) -> tuple[dict[str, Any], int]:
+    """Bring papers into the collection: (id -> vector of those that have one, how many texts were embedded)."""
+    if not papers:
+        return {}, 0
+    known = site.collection.get([paper.id for paper in papers if paper.id not in new_text], vectors=True)
+    rows = {row["id"]: row for row in known if row is not None}
+    vectors = {identifier: row["vector"] for identifier, row in rows.items()}
+    new = [paper for paper in papers if paper.id not in vectors and paper.document()]
     if new:
         fresh = encode_documents(site.encoder, [paper.document() for paper in new])
         vectors |= {
@@ -144,7 +204,7 @@ def _embed_batch(site: Site, batch: Sequence[Pending]) -> int:
             for paper, vector in zip(new, fresh, strict=True)
             if np.isfinite(vector).all() and vector.any()
         }
-    kept = [paper for paper in papers if paper.id in vectors]
+    kept = [paper for paper in papers if paper.id in vectors and _differs(rows.get(paper.id), paper)]
     site.collection.delete([paper.id for paper in papers if paper.id not in vectors])
     if kept:
         site.collection.upsert(
@@ -152,8 +212,12 @@ def _embed_batch(site: Site, batch: Sequence[Pending]) -> int:
             np.stack([vectors[paper.id] for paper in kept]),
             [paper.facets() for paper in kept],
         )
-    site.db.mark_indexed(papers, [emblem(vectors[paper.id]) if paper.id in vectors else NO_VECTOR for paper in papers])
-    return len(new)
+    return vectors, len(new)
+
+
+def _differs(row: dict[str, Any] | None, paper: Paper) -> bool:
+    """Whether the collection holds something else of ``paper`` than it should."""
+    return row is None or any(row.get(name) != value for name, value in paper.facets().items())
 
 
 def _index_words(site: Site, say: Stage) -> None:

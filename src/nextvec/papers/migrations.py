@@ -17,6 +17,7 @@ from sqlalchemy import Connection, text
 from nextvec.papers.accounts.schema import ACCOUNTS
 from nextvec.papers.authors import note
 from nextvec.papers.mail.tables import STATEMENTS as MAIL
+from nextvec.papers.sources import schema as sources
 from nextvec.types import StorageError
 
 __all__ = ["MIGRATIONS", "Migration", "migrate"]
@@ -111,6 +112,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     ),
     Migration(4, "readers, and what they vote for, write, keep and follow", ACCOUNTS),
     Migration(5, "readers of mail, what they subscribed to, what is sent to them", MAIL),
+    Migration(6, sources.NAME, sources.STATEMENTS, sources.fill),
 )
 
 

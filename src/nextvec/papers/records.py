@@ -12,12 +12,14 @@ from typing import Any
 
 from nextvec.types import InputError, did_you_mean
 
-__all__ = ["FACETS", "Paper", "parse_record", "parse_records", "safe_url"]
+__all__ = ["FACETS", "Paper", "digest", "parse_record", "parse_records", "safe_url"]
 
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069\ufeff]+")
 ID_PATTERN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,62}[A-Za-z0-9])?")
 _RESERVED = ("date/", "week/", "month/")
-_TAKEN = re.compile(r"(?:trending|discussed|new|daily)(?:\.(?:atom|rss|json))?")  # pages and feeds under /papers/
+_TAKEN = re.compile(
+    r"(?:trending|rising|discussed|new|daily)(?:\.(?:atom|rss|json))?"
+)  # pages and feeds under /papers/
 _YEARS = range(1900, 9999)  # those that the feed has pages for
 _LIMITS = {"title": 1_000, "summary": 20_000}
 _SHORT = 300
@@ -88,14 +90,15 @@ class Paper:
 
     def text_hash(self) -> str:
         """Changes when the embedded text does."""
-        return _digest(self.title, self.summary)
+        return digest(self.title, self.summary)
 
     def facet_hash(self) -> str:
         """Changes when anything beside the vector does, including the names that the word index holds."""
-        return _digest(*(str(value) for value in self.facets().values()), *self.authors)
+        return digest(*(str(value) for value in self.facets().values()), *self.authors)
 
 
-def _digest(*parts: str) -> str:
+def digest(*parts: str) -> str:
+    """24 hexadecimal digits that change when any part does."""
     return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 

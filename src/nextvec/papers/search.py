@@ -150,6 +150,8 @@ def search(
             lifted = sorted(site.db.lifted(filters) & allowed) if allowed else []
             meaning = _nearest(site, vector, min(DEPTH, candidates), clause, lifted)
     ranking = fuse(words if mode != "semantic" else [], list(meaning))
+    gone = site.withdrawn()  # the indexes follow a moderator a moment later
+    ranking = [(name, score) for name, score in ranking if name not in gone]
     exact = _exact_titles(site, query, words[:5])
     ranking = [(name, score) for name, score in ranking if name in exact] + [
         (name, score) for name, score in ranking if name not in exact

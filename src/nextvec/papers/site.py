@@ -26,6 +26,7 @@ from nextvec.files import storage_error
 from nextvec.papers.db import Database, Filters, Order, Selection, Stored
 from nextvec.papers.lexical import LexicalIndex
 from nextvec.papers.records import FACETS
+from nextvec.papers.sources import moderation
 from nextvec.types import ConflictError, NextvecError, NotFoundError, StorageError
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Site:
         self._lock = threading.Lock()
         self._allowed: dict[tuple[str, Filters], frozenset[str]] = {}
         self._ordered: dict[tuple[object, ...], tuple[str, ...]] = {}
+        self._withdrawn: tuple[str, frozenset[str]] | None = None
         self._words: tuple[tuple[int, int], LexicalIndex] | None = None
         path = home / "papers.sqlite"
         if must_exist and not path.exists():
@@ -109,13 +111,13 @@ class Site:
     def usable_collection(self) -> Collection | None:
         """The collection where it was made by this encoder and holds what the database has noted; else None.
 
-        It may hold papers that are not noted yet (a crash between the two writes): they are written once more.
+        It may hold more than that for a while (a crash between the two writes, papers taken away): the next ingest
+        takes it out, and no search shows what the database does not have.
         """
         try:
             if self.db.fact("encoder") != self.encoder_state:
                 return None
-            held = set(self.collection.ids())
-            return self.collection if self.db.indexed_ids() <= held <= self.db.ids(Filters()) else None
+            return self.collection if self.db.indexed_ids() <= set(self.collection.ids()) else None
         except NextvecError:
             return None
 
@@ -124,12 +126,19 @@ class Site:
         vector = np.asarray(self.encoder.encode_query([text])[0], np.float32)
         return vector if np.isfinite(vector).all() and np.any(vector) else None
 
+    def withdrawn(self) -> frozenset[str]:
+        """The ids that a moderator or a source took away; remembered until a paper changes."""
+        stamp = self.stamp
+        if self._withdrawn is None or self._withdrawn[0] != stamp:
+            self._withdrawn = (stamp, moderation.withdrawn_ids(self.db))
+        return self._withdrawn[1]
+
     def similar(self, identifier: str, k: int = 6) -> list[tuple[Stored, float]]:
         """The ``k`` nearest other papers with their cosine; none for a paper without a vector."""
         row = self.collection.get([identifier], vectors=True)[0]
         if row is None:
             return []
-        hits = self.collection.search(row["vector"], k + 1)
+        hits = self.collection.search(row["vector"], k + 1 + min(len(self.withdrawn()), 100))
         scores = {hit.id: hit.score for hit in hits if hit.id != identifier}
         return [(other, scores[other.paper.id]) for other in self.db.get_many(list(scores))][:k]
 

@@ -6,6 +6,7 @@ view           papers                                          order
 day ... month  of these feed days                              votes, or newest first (``sort``)
 daily          of the feed                                     newest day first, by votes within a day
 trending       of the feed                                     votes that fade, by half-life (``half``)
+rising         that gained votes in the last days (``last``)   votes gained
 discussed      with comments, of the last days (``days``)      comments, then votes
 new            that have any time                              listing, or without one publication, latest first
 =============  ==============================================  ===========================================
@@ -16,7 +17,7 @@ A reader narrows each of them (``narrowing``). What an address says and what a p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal
@@ -25,13 +26,16 @@ from urllib.parse import urlencode
 from nextvec.papers import authors, feed, trending
 from nextvec.papers.db import Order, Selection, Stored
 from nextvec.papers.narrowing import Narrowing, Unknown, read_narrowing
+from nextvec.papers.params import whole_number
 from nextvec.papers.records import clean
 from nextvec.papers.site import Site
+from nextvec.papers.sources import snapshots
 from nextvec.types import InputError
 
 __all__ = [
     "DAYS",
     "DEEPEST",
+    "LAST",
     "Kind",
     "Listing",
     "View",
@@ -44,13 +48,18 @@ __all__ = [
     "ways",
 ]
 
-Kind = Literal["day", "week", "month", "daily", "trending", "discussed", "new"]
+Kind = Literal["day", "week", "month", "daily", "trending", "rising", "discussed", "new"]
 DAYS = {"7": 7, "30": 30, "365": 365, "all": None}
 """How many days the most discussed papers are taken from, by the word in an address."""
 DEEPEST = 200
 """Places of the trending ranking: what lies further down is not rising."""
-_OWN = {"sort": "votes", "half": "2", "days": "30"}
-_HAS = {"day": ("sort",), "week": ("sort",), "month": ("sort",), "trending": ("half",), "discussed": ("days",)}
+LAST = ("1", "7", "30")
+"""Shortcuts: in how many of the last days votes were gained."""
+_OWN = {"sort": "votes", "half": "2", "last": "7", "days": "30"}
+_HAS = {
+    "day": ("sort",), "week": ("sort",), "month": ("sort",), "trending": ("half",), "rising": ("last",),
+    "discussed": ("days",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +116,8 @@ def read_view(kind: Kind, key: str, values: Mapping[str, str], site: Site) -> tu
         raise InputError(f"days is {own[:40]!r}; expected one of {', '.join(DAYS)}")
     if name == "half":
         own = f"{trending.read_half_life(own):g}"
+    if name == "last":
+        own = str(whole_number(own, "last", low=1, high=90))
     if kind in ("day", "week", "month"):
         period = feed.parse_period(kind, key)
         return View(
@@ -114,7 +125,7 @@ def read_view(kind: Kind, key: str, values: Mapping[str, str], site: Site) -> tu
         ), unknown
     if kind == "daily":
         return daily(narrowing), unknown
-    titles = {"trending": "Trending", "discussed": "Most discussed", "new": "New"}
+    titles = {"trending": "Trending", "rising": "Rising", "discussed": "Most discussed", "new": "New"}
     return View(kind=kind, path=f"/papers/{kind}", title=titles[kind], own=own, narrowing=narrowing), unknown
 
 
@@ -126,12 +137,13 @@ def daily(narrowing: Narrowing) -> View:
 @dataclass(frozen=True, slots=True)
 class Listing:
     """Some papers of a view. ``total``: how many it has. ``trends``: of the trending view, one for each paper;
-    ``best``: its highest score."""
+    ``gains``: of the rising view, the votes gained by each; ``best``: the highest score or gain."""
 
     papers: list[Stored]
     total: int
     trends: list[trending.Trend]
     best: float
+    gains: Sequence[int] = ()
 
 
 def clock(site: Site, now: datetime | None = None) -> tuple[datetime, bool]:
@@ -174,6 +186,8 @@ def selection(view: View, at: datetime) -> Selection:
 
 def members(site: Site, view: View, at: datetime) -> tuple[str, ...]:
     """The ids of the papers of ``view``, in its order; those of trending by votes."""
+    if view.kind == "rising":
+        return tuple(identifier for identifier, _ in _gained(site, view, at))
     orders: dict[str, Order] = {"daily": "days", "discussed": "comments", "new": "moment"}
     order: Order = orders.get(view.kind) or ("newest" if view.own == "newest" else "votes")
     return site.ordered(selection(view, at), order, view.narrowing.topic)
@@ -181,6 +195,12 @@ def members(site: Site, view: View, at: datetime) -> tuple[str, ...]:
 
 def listing(site: Site, view: View, at: datetime, *, limit: int, offset: int = 0) -> Listing:
     """``limit`` papers of ``view`` from the place ``offset`` on."""
+    if view.kind == "rising":
+        rising = _gained(site, view, at)
+        some = dict(rising[offset : offset + limit])
+        papers = site.db.get_many(list(some))
+        gains = [some[stored.paper.id] for stored in papers]
+        return Listing(papers, len(rising), [], rising[0][1] if rising else 0.0, gains)
     if view.kind != "trending":
         ids = members(site, view, at)
         return Listing(site.db.get_many(ids[offset : offset + limit]), len(ids), [], 0.0)
@@ -194,6 +214,17 @@ def listing(site: Site, view: View, at: datetime, *, limit: int, offset: int = 0
     trends = [trend for trend in trends if trend.id in found]
     best = ranked[0].score if ranked else 0.0
     return Listing([found[trend.id] for trend in trends], len(ranked), trends, best)
+
+
+def _gained(site: Site, view: View, at: datetime) -> list[tuple[str, int]]:
+    """(id, votes gained in the last days) of the rising view, the most first."""
+    since = (at - timedelta(microseconds=1)).date() - timedelta(days=int(view.own))
+    with site.db.read() as connection:
+        rows = snapshots.gained(connection, since, selection(view, at))
+    if view.narrowing.topic:
+        about = set(site.words().holding(view.narrowing.topic))
+        rows = [row for row in rows if row[0] in about]
+    return rows[:DEEPEST]
 
 
 def ways(site: Site, view: View, at: datetime) -> list[tuple[str, str, int]]:

@@ -36,7 +36,8 @@ from nextvec.papers.responses import page as _page
 from nextvec.papers.responses import site_of as _site
 from nextvec.papers.search import MODES, check_mode, check_query, loosened, paper_id, search, without_each
 from nextvec.papers.site import Site
-from nextvec.types import InputError, NextvecError, NotFoundError
+from nextvec.papers.sources import web as sources
+from nextvec.types import NextvecError, NotFoundError
 
 __all__ = ["EXAMPLES", "create_app"]
 
@@ -96,6 +97,7 @@ def create_app(
     app.include_router(mail_routes.router)
     for accounts_router in accounts_routers:
         app.include_router(accounts_router)
+    sources.join(app)
     app.include_router(router)
     app.add_exception_handler(NextvecError, _on_error)
     app.add_exception_handler(HTTPException, _on_error)
@@ -216,6 +218,8 @@ def paper_page(request: Request, identifier: str) -> Response:
         versionless = paper_id(identifier)
         if versionless and versionless != identifier and site.db.get(versionless):
             return RedirectResponse(f"/papers/{versionless}", status_code=301)
+        if elsewhere := sources.find(site, identifier):
+            return RedirectResponse(f"/papers/{elsewhere}{'.md' if wants_markdown else ''}", status_code=301)
         raise NotFoundError(f"there is no paper {identifier[:80]!r} in this collection")
     similar = site.similar(identifier, 8)
     if wants_markdown or re.search(
@@ -233,6 +237,7 @@ def paper_page(request: Request, identifier: str) -> Response:
         "day": feed.day(stored.paper.daily_date) if stored.paper.daily_date else None,
         "bibtex": bibtex(stored.paper),
     }
+    context |= sources.about(site, stored.paper)
     context |= beside(request, stored.paper)
     return _page(request, "paper.html", context)
 
@@ -271,13 +276,11 @@ _TITLES = {
     403: "Not allowed",
     404: "Not here",
     405: "Not that way",
+    410: "Taken away",
     413: "That is too much",
     429: "A little slower, please",
     503: "The site cannot read its data",
 }
-
-
-_STATUSES = {InputError: 400, NotFoundError: 404}
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
@@ -287,7 +290,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
         status = error.status_code
         message = "There is no page at this address." if status == 404 else str(error.detail)
     else:
-        status = next((code for kind, code in _STATUSES.items() if isinstance(error, kind)), 503)
+        status = api_http.status_of(error)
         message = str(error)
         if status == 503:
             _log.error("%s: %s", request.url.path, error)

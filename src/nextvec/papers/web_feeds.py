@@ -30,7 +30,7 @@ PAGE_SIZE = 40
 _KNOWN = 100  # organisations that the form offers
 _FRESH = 300  # seconds that a feed may be kept without asking
 _GET = ["GET", "HEAD"]
-_TEMPLATES = {"trending": "trending.html", "discussed": "listing.html", "new": "listing.html"}
+_TEMPLATES = {"trending": "trending.html", "rising": "rising.html", "discussed": "listing.html", "new": "listing.html"}
 _FOLDERS: dict[str, Kind] = {"date": "day", "week": "week", "month": "month"}
 router = APIRouter()
 
@@ -67,7 +67,7 @@ def _view_page(request: Request, kind: Kind, key: str = "") -> Response:
     pages = max(1, -(-listed.total // PAGE_SIZE))
     check_page(number, pages)
     context: dict[str, Any] = {
-        "active": kind,
+        "active": "trending" if kind == "rising" else kind,
         "view": view,
         "listed": listed,
         "unknown": unknown,
@@ -84,6 +84,7 @@ def _view_page(request: Request, kind: Kind, key: str = "") -> Response:
         "live": live,
         "days": views.DAYS,
         "half_lives": trending.HALF_LIVES,
+        "last": views.LAST,
     }
     if view.period:
         context |= _around(site, view, view.period, at)
@@ -146,7 +147,7 @@ def _feed(request: Request, kind: Kind, ending: str, key: str = "") -> Response:
     changed = _changed(site, voted=kind != "new" or bool(view.narrowing.votes))
     if view.narrowing.topic:
         changed = max(changed, site.words_changed())  # the word index follows the papers a moment later
-    if live and kind in ("trending", "discussed"):
+    if live and kind in ("trending", "rising", "discussed"):
         # These change with the clock too: by the hour, so that a feed has a time before which it was the same.
         at = at.replace(minute=0, second=0, microsecond=0)
         changed = max(changed, at.replace(tzinfo=UTC))
@@ -175,6 +176,7 @@ def _about(view: View) -> str:
     return {
         "daily": "Machine-learning papers by day, the newest day first.",
         "trending": f"Papers by votes that count half after every {view.own} {'day' if view.own == '1' else 'days'}.",
+        "rising": f"Papers by the votes they gained in the last {view.own} {'day' if view.own == '1' else 'days'}.",
         "discussed": "The papers with the most comments"
         + (f", of the last {view.own} days." if view.own != "all" else "."),
         "new": "Papers in the order in which they came.",
@@ -244,7 +246,7 @@ def _add(path: str, kind: Kind, ending: str | None) -> None:
 for _ending in (*FORMATS, None):
     for _folder, _kind in _FOLDERS.items():
         _add(f"/papers/{_folder}/{{key}}", _kind, _ending)
-    for _name in ("trending", "discussed", "new"):
+    for _name in ("trending", "rising", "discussed", "new"):
         _add(f"/papers/{_name}", _name, _ending)
     if _ending:
         _add("/papers/daily", "daily", _ending)
