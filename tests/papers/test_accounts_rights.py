@@ -20,18 +20,19 @@ READERS = ("sign-in", "ok", "ok", "ok")
 OWNER = ("sign-in", "ok", "404", "404")
 AUTHOR = ("sign-in", "ok", "403", "403")
 MODERATOR = ("sign-in", "403", "403", "ok")
+LETTER = ("400", "400", "400", "400")  # the word in the address decides, whoever asks: here a wrong one
 
 _FEEDS = [
     f"{path}.{ending}"
     for path in (
         "/papers/date/{key}", "/papers/week/{key}", "/papers/month/{key}", "/papers/trending", "/papers/discussed",
-        "/papers/new", "/papers/daily",
+        "/papers/new", "/papers/rising", "/papers/daily",
     )
     for ending in ("atom", "rss", "json")
 ]  # fmt: skip
 _PAGES = [
     "/", "/papers", "/papers/daily", "/papers/date/{key}", "/papers/week/{key}", "/papers/month/{key}",
-    "/papers/trending", "/papers/discussed", "/papers/new", "/papers/{identifier:path}", "/search", "/about", "/api",
+    "/papers/trending", "/papers/discussed", "/papers/new", "/papers/rising", "/papers/{identifier:path}", "/search", "/about", "/api",
     "/healthz", "/robots.txt", "/favicon.ico", "/sign-in", "/sign-in/sent", "/shared/{address}",
 ]  # fmt: skip
 _API = [
@@ -41,6 +42,19 @@ _API = [
 EXPECTED: dict[tuple[str, str], tuple[str, str, str, str]] = {
     **{("GET", path): ALL for path in (*_FEEDS, *_PAGES, *_API)},
     ("POST", "/theme"): ALL,  # changes a cookie of the browser that sends it, nothing else
+    ("GET", "/subscribe"): ALL,
+    ("POST", "/subscribe"): ALL,  # sends the one mail that asks
+    ("GET", "/subscribe/confirm/{token}"): LETTER,
+    ("POST", "/subscribe/confirm/{token}"): LETTER,
+    ("GET", "/subscriptions/{token}"): LETTER,
+    ("POST", "/subscriptions/{token}"): LETTER,
+    ("GET", "/unsubscribe/{token}"): LETTER,
+    ("POST", "/unsubscribe/{token}"): LETTER,
+    ("GET", "/digest/preview"): ALL,
+    ("GET", "/digest/preview/mail"): ALL,
+    ("GET", "/submit"): ALL,
+    ("POST", "/submit"): ALL,  # leaves an arXiv id in the queue
+    ("GET", "/submit/{identifier:path}"): ("404", "404", "404", "404"),  # nobody has handed that one in
     ("GET", "/sign-in/link"): ALL,
     ("POST", "/sign-in"): ALL,
     ("POST", "/sign-in/link"): ALL,
@@ -71,7 +85,9 @@ EXPECTED: dict[tuple[str, str], tuple[str, str, str, str]] = {
     ("POST", "/unfollow"): READERS,
     ("GET", "/for-you"): READERS,
 }
-WRITING = sorted(path for method, path in EXPECTED if method == "POST" and path != "/theme")
+OPEN = ("/theme", "/submit", *(path for _, path in EXPECTED if path.startswith(("/subscri", "/unsubscribe"))))
+"""What anybody may send, signed in or not; its own tests say what it refuses."""
+WRITING = sorted(path for method, path in EXPECTED if method == "POST" and path not in OPEN)
 
 
 @dataclass
@@ -92,6 +108,16 @@ class World:
             "/sign-in/link": {"link": self.link},
             "/account/name": {"name": "Somebody new"},
             "/account/delete": {"sure": "1"},
+            "/subscribe": {
+                "kind": "topic",
+                "topic": "agents",
+                "every": "day",
+                "at": "08:00",
+                "zone": "UTC",
+                "weekend": "join",
+            }
+            | {"most": "2", "address": "new@example.org"},
+            "/submit": {"link": "https://arxiv.org/abs/2501.00001"},
             "/vote": {"paper": "p1", "up": "1"},
             "/comments": {"paper": "p1", "text": "A comment.", "parent": self.comment},
             "/comments/{identifier}/edit": {"text": "Another text."},
