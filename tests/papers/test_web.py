@@ -65,7 +65,10 @@ PATHS = [
     "/papers/new?topic=language+model&code=1", "/papers/new?author=Nobody+At+All&source=x", "/?org=NVIDIA&sort=newest",
     "/papers/discussed?org=O'Brien+%26+<Sons>&author=<i>Mallory</i>&topic=<script>", "/papers/week/2026-W34?votes=9999",
  "/search?q=",
-    "/search?q=language+model", "/search?q=language+model&page=2", "/search?q=zzzz&mode=keyword", "/about",
+    "/search?q=language+model", "/search?q=language+model&page=2", "/search?q=%22language+model%22&sort=newest",
+    "/search?like=evil/one", "/search?q=model&like=evil/one&text=Some+text&author=<i>Mallory</i>",
+    "/search?q=langage+modl",    "/search?topic=model&year=2026&sort=newest", "/search?q=%22zzzz+yyyy%22", "/search?author=Nobody+At+All&source=x",
+    "/search?q=zzzz&mode=keyword", "/about",
     "/search?org=NVIDIA", "/search?org=nvidia&votes=1000000", "/search?q=model&code=1&votes=10&from=2026-01-01",
     "/papers/evil/one", "/api", "/search?q=<script>&org=O'Brien+%26+<Sons>",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ SQLite (WAL: readers never wait for the writer) in a file, or any database SQLAl
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -294,6 +295,14 @@ class Database:
     def lexical_rows(self) -> Iterator[tuple[str, str, str, list[str], str | None]]:
         """(id, title, summary, authors, organisation) of every paper, ordered by id, for the word index."""
         query = sa.select(_P.id, _P.title, _P.summary, _P.authors, _P.organization).order_by(_P.id)
+        with self.read() as connection:
+            for row in connection.execute(query):
+                yield row.id, row.title, row.summary, row.authors, row.organization
+
+    def texts(self, identifiers: Sequence[str]) -> Iterator[tuple[str, str, str, list[str], str | None]]:
+        """``lexical_rows`` of these papers only."""
+        query = sa.select(_P.id, _P.title, _P.summary, _P.authors, _P.organization)
+        query = query.where(*Selection(ids=json.dumps(list(identifiers))).conditions())
         with self.read() as connection:
             for row in connection.execute(query):
                 yield row.id, row.title, row.summary, row.authors, row.organization

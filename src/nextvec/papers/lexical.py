@@ -156,6 +156,17 @@ class LexicalIndex:
                 there |= np.logical_and.reduce([self._any(ways) for ways in words])
         return [self.ids[i] for i in np.flatnonzero(there)]
 
+    def sharing(self, text: str) -> list[str]:
+        """The ids of the papers that have every token of ``text`` in some field; all of them for a text without any."""
+        there = np.ones(len(self.ids), bool)
+        for token in set(tokenize(text)):
+            there &= self._with(token, tuple(FIELDS))
+        return [self.ids[i] for i in np.flatnonzero(there)]
+
+    def knows(self, token: str) -> bool:
+        """Whether any paper has ``token``."""
+        return bool(self._with(token, tuple(FIELDS)).any())
+
     def _any(self, ways: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
         """bool [N]: which papers have all tokens of one of ``ways`` in title or abstract."""
         found: NDArray[np.bool_] = np.zeros(len(self.ids), bool)
@@ -163,10 +174,10 @@ class LexicalIndex:
             found |= np.logical_and.reduce([self._with(token) for token in tokens])
         return found
 
-    def _with(self, token: str) -> NDArray[np.bool_]:
-        """bool [N]: which papers have ``token`` in title or abstract."""
+    def _with(self, token: str, fields: Sequence[str] = ("title", "summary")) -> NDArray[np.bool_]:
+        """bool [N]: which papers have ``token`` in one of ``fields``."""
         found: NDArray[np.bool_] = np.zeros(len(self.ids), bool)
-        for field in ("title", "summary"):
+        for field in fields:
             for segment in self._fields[field].segments:
                 rows, _ = segment.find(token.encode())
                 found[segment.sequence[rows]] = True

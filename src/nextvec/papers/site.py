@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from nextvec.files import storage_error
 from nextvec.papers.db import Database, Filters, Order, Selection, Stored
+from nextvec.papers.kept import Kept
 from nextvec.papers.lexical import LexicalIndex
 from nextvec.papers.records import FACETS
 from nextvec.types import ConflictError, NextvecError, NotFoundError, StorageError
@@ -62,6 +63,7 @@ class Site:
         self._allowed: dict[tuple[str, Filters], frozenset[str]] = {}
         self._ordered: dict[tuple[object, ...], tuple[str, ...]] = {}
         self._words: tuple[tuple[int, int], LexicalIndex] | None = None
+        self.kept: Kept = Kept()
         path = home / "papers.sqlite"
         if must_exist and not path.exists():
             raise NotFoundError(
@@ -183,11 +185,13 @@ class Site:
         return datetime.fromtimestamp(written // 10**9, UTC)
 
     def allowed(self, filters: Filters) -> frozenset[str]:
-        """The ids that satisfy a filter; the last ones asked for are remembered until a paper changes."""
+        """The ids that satisfy a filter, topic too; the last ones asked for are remembered until a paper changes."""
         key = (self.stamp, filters)
         known = self._allowed.get(key)
         if known is None:
             known = frozenset(self.db.ids(filters))
+            if filters.topic is not None:
+                known &= frozenset(self.words().holding(filters.topic))
             if len(self._allowed) >= 64:
                 self._allowed.clear()
             self._allowed[key] = known

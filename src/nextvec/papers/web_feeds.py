@@ -24,7 +24,7 @@ from nextvec.papers.syndication import FORMATS, MOST, Feed
 from nextvec.papers.views import Kind, View
 from nextvec.types import NotFoundError
 
-__all__ = ["router"]
+__all__ = ["changed_at", "conditional", "router"]
 
 PAGE_SIZE = 40
 _KNOWN = 100  # organisations that the form offers
@@ -143,7 +143,7 @@ def _feed(request: Request, kind: Kind, ending: str, key: str = "") -> Response:
     base, configured = base_of(request)
     view, _ = views.read_view(kind, key, request.query_params, site)
     at, live = views.clock(site)
-    changed = _changed(site)
+    changed = changed_at(site)
     if view.narrowing.topic:
         changed = max(changed, site.words_changed())  # the word index follows the papers a moment later
     if live and kind in ("trending", "discussed"):
@@ -167,7 +167,7 @@ def _feed(request: Request, kind: Kind, ending: str, key: str = "") -> Response:
             entries=items,
         )
     )
-    return _conditional(request, body, form.media_type, changed, shared=configured)
+    return conditional(request, body, form.media_type, changed, shared=configured)
 
 
 def _about(view: View) -> str:
@@ -181,14 +181,14 @@ def _about(view: View) -> str:
     }.get(view.kind, f"Machine-learning papers of {view.title}.")
 
 
-def _changed(site: Site) -> datetime:
+def changed_at(site: Site) -> datetime:
     """When a paper last changed (aware UTC, whole seconds)."""
     fact = site.db.fact("changed")
     moment = datetime.fromisoformat(fact) if fact else datetime(2000, 1, 1)
     return moment.replace(tzinfo=UTC, microsecond=0)
 
 
-def _conditional(request: Request, body: bytes, media_type: str, changed: datetime, *, shared: bool) -> Response:
+def conditional(request: Request, body: bytes, media_type: str, changed: datetime, *, shared: bool) -> Response:
     """``body``, or 304 where the client has it. ``shared``: whether caches that serve many may keep it.
 
     An address taken from the Host header is for the one who sent it. The body is packed here and not on the way out:
