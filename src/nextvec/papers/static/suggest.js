@@ -26,7 +26,7 @@ for (const field of document.querySelectorAll("[data-suggest]")) {
   field.setAttribute("aria-controls", list.id);
   field.setAttribute("aria-expanded", "false");
 
-  list.addEventListener("htmx:afterSwap", () => {
+  field.addEventListener("htmx:after:swap", () => {
     choose(-1);
     show(options().length > 0 && document.activeElement === field);
   });
