@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nextvec.cli._papers_insight import insight
 from nextvec.cli._papers_search import search
 from nextvec.cli._papers_site import EncoderOption, HomeOption, opened, stages
 from nextvec.cli.console import JsonFlag, emit, note
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="The paper-discovery site: ingest, search, serve.")
 app.command()(search)
+app.command()(insight)
 
 HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
 PortOption = Annotated[int, typer.Option(min=1, max=65535, help="Port; if it is taken, the next free one is used.")]

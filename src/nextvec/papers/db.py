@@ -35,17 +35,22 @@ Filtered = Filters | Selection
 NO_VECTOR = "-"
 """The emblem of a paper whose text has no token the encoder knows: it is found by its words only."""
 
-_CONTENT = [column.name for column in PAPERS.columns if not column.name.startswith("indexed") and column.name != "mark"]
+_DERIVED = ("indexed_text", "indexed_facets", "mark", "line", "lined")
+_CONTENT = [column.name for column in PAPERS.columns if column.name not in _DERIVED]
 _P = PAPERS.c
 _BEHIND = sa.or_(_P.indexed_text.is_(None), _P.indexed_text != _P.text_hash, _P.indexed_facets != _P.facet_hash)
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A paper as it lies in the database. ``mark`` is its emblem, drawn from its embedding (None: not indexed)."""
+    """A paper as it lies in the database. ``mark`` is its emblem, drawn from its embedding (None: not indexed).
+
+    ``line``: the sentence that sums it up (None: not worked out yet, or of an older text).
+    """
 
     paper: Paper
     mark: str | None
+    line: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,7 +387,8 @@ def _row(paper: Paper) -> dict[str, Any]:
 
 def _stored(row: sa.Row[Any]) -> Stored:
     values = {name: getattr(row, name) for name in _CONTENT if name not in ("text_hash", "facet_hash")}
-    return Stored(Paper(**(values | {"authors": tuple(row.authors)})), row.mark)
+    line = row.line if row.lined == row.text_hash else None
+    return Stored(Paper(**(values | {"authors": tuple(row.authors)})), row.mark, line)
 
 
 def _upsert_statement(connection: sa.Connection, table: sa.Table, key: str, columns: Sequence[str]) -> Any:

@@ -5,6 +5,7 @@
 3. Embed the papers whose text is new and write vector and facets to the collection; only when the collection has
    acknowledged a batch does the database note it. A crash in between repeats one batch, an upsert, and nothing else.
 4. Build the word index anew if any paper changed.
+5. Work out keywords, lines and sentences of what is new (``insight.build``).
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ import numpy as np
 from nextvec.files import sha256
 from nextvec.papers.db import NO_VECTOR, Pending
 from nextvec.papers.emblem import emblem
+from nextvec.papers.insight.build import missing_insights
+from nextvec.papers.insight.build import update as update_insights
+from nextvec.papers.insight.topics import place_new
 from nextvec.papers.lexical import LexicalIndex
 from nextvec.papers.records import Paper, parse_records
 from nextvec.papers.site import Site, encode_documents
@@ -28,6 +32,7 @@ from nextvec.types import InputError, Progress, StorageError
 __all__ = ["SOURCES", "Report", "ingest", "prepare", "read_file", "read_source"]
 
 BATCH = 1_000
+AT_ONCE = 2_000
 SOURCES = ("daily_papers",)
 
 Stage = Callable[[str], Progress | None]
@@ -68,14 +73,21 @@ def read_source(name: str) -> list[Paper]:
     return list(parse_records(located))
 
 
-def ingest(site: Site, papers: Sequence[Paper], *, stage: Stage | None = None) -> Report:
-    """Bring ``papers`` into ``site`` and its indexes up to date. Safe to interrupt and to repeat."""
+def ingest(site: Site, papers: Sequence[Paper], *, stage: Stage | None = None, understand: bool = True) -> Report:
+    """Bring ``papers`` into ``site`` and its indexes up to date. Safe to interrupt and to repeat.
+
+    ``understand``: keywords and the like too (``insight``), where at most ``AT_ONCE`` papers lack them. A whole
+    collection takes minutes and has a command of its own.
+    """
     start = time.monotonic()
     say = stage or (lambda name: None)
     with site.writing():
         changed = _store(site, papers, say)
         embedded = _embed(site, say)
         _index_words(site, say)
+        if understand and missing_insights(site) <= AT_ONCE:
+            update_insights(site, stage=say)
+            place_new(site)
     return Report(len(papers), changed, embedded, site.db.count(), round(time.monotonic() - start, 3))
 
 

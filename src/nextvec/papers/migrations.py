@@ -22,7 +22,7 @@ __all__ = ["MIGRATIONS", "Migration", "migrate"]
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """``number`` counts from 1 without gaps. ``fill`` writes what statements cannot say, after them."""
+    """``number`` counts from 1. ``fill`` writes what statements cannot say, after them."""
 
     number: int
     name: str
@@ -106,6 +106,23 @@ MIGRATIONS: tuple[Migration, ...] = (
             "CREATE INDEX papers_by_source ON papers (source)",
         ),
         _name_site_and_authors,
+    ),
+    Migration(
+        7,
+        "what is worked out about each paper: keywords, the line that sums it up, embeddings of its sentences",
+        (
+            # BYTEA is what PostgreSQL calls bytes; SQLite takes any name and keeps them as they are.
+            """
+            CREATE TABLE insights (
+                paper VARCHAR(64) PRIMARY KEY,
+                text_hash VARCHAR(24) NOT NULL,
+                keywords JSON NOT NULL,
+                vectors BYTEA NOT NULL
+            )
+            """,
+            "ALTER TABLE papers ADD COLUMN line TEXT",
+            "ALTER TABLE papers ADD COLUMN lined VARCHAR(24)",
+        ),
     ),
 )
 

@@ -18,6 +18,8 @@ import sqlalchemy as sa
 
 from nextvec.papers import markup
 from nextvec.papers.db import Database
+from nextvec.papers.insight.candidates import normal_form
+from nextvec.papers.insight.store import keyword_rows
 from nextvec.papers.ranking import state_of
 from nextvec.papers.site import Site
 from nextvec.papers.tables import AUTHORS, PAPERS, fold
@@ -106,14 +108,21 @@ def _made(db: Database) -> Sequence[Suggester]:
     with db.read() as connection:
         titles = connection.execute(sa.select(PAPERS.c.id, PAPERS.c.title, PAPERS.c.upvotes)).all()
         names = connection.execute(sa.select(sa.func.max(AUTHORS.c.name), papers).group_by(AUTHORS.c.folded)).all()
+    keywords: dict[str, tuple[str, int]] = {}
+    for _, words in keyword_rows(db):
+        for word in words:
+            key = normal_form(word)
+            shown, count = keywords.get(key, (word, 0))
+            keywords[key] = (shown, count + 1)
     return (
         Suggester("author", (_Entry(name, name, count) for name, count in names)),
         Suggester("organisation", (_Entry(name, name, count) for name, count in db.organizations(limit=100_000))),
+        Suggester("keyword", (_Entry(word, word, count) for word, count in keywords.values() if count > 1)),
         Suggester("title", (_Entry(title, identifier, votes) for identifier, title, votes in titles)),
     )
 
 
-def suggestions(site: Site, text: str, *, most: int = 8) -> list[Suggestion]:
+def suggestions(site: Site, text: str, *, most: int = 10) -> list[Suggestion]:
     """At most ``most``, at most three of a kind; none for fewer than two characters."""
     prefix = fold(text).strip()[:_LONGEST]
     if len(prefix) < SHORTEST:

@@ -21,6 +21,8 @@ from nextvec.papers import api_http, feed, web_feeds, web_search
 from nextvec.papers.api import create_api
 from nextvec.papers.api_page import endpoints
 from nextvec.papers.bibtex import bibtex
+from nextvec.papers.insight import web as web_insight
+from nextvec.papers.insight.about import about as about_paper
 from nextvec.papers.markdown import markdown
 from nextvec.papers.pages import STATIC, environment
 from nextvec.papers.records import ID_PATTERN
@@ -64,6 +66,7 @@ def create_app(site: Site, *, base: str | None = None, rate: int = 0) -> FastAPI
     app.mount("/api", create_api(site, rate=rate))
     app.include_router(web_feeds.router)
     app.include_router(web_search.router)
+    app.include_router(web_insight.router)
     app.include_router(router)
     app.add_exception_handler(NextvecError, _on_error)
     app.add_exception_handler(HTTPException, _on_error)
@@ -134,6 +137,7 @@ def paper_page(request: Request, identifier: str) -> Response:
         "after": after,
         "day": feed.day(stored.paper.daily_date) if stored.paper.daily_date else None,
         "bibtex": bibtex(stored.paper),
+        "about": about_paper(site, stored, similar),
     }
     return _page(request, "paper.html", context)
 

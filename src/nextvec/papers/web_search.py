@@ -9,6 +9,7 @@ from fastapi.responses import RedirectResponse
 
 from nextvec.papers import examples, lexical, syndication
 from nextvec.papers.facets import facets
+from nextvec.papers.insight.about import best_sentences
 from nextvec.papers.params import check_page, check_query, read_page
 from nextvec.papers.responses import base_of, page, site_of
 from nextvec.papers.search import MODES, Results, answer, loosened, paper_id, without_each
@@ -81,6 +82,7 @@ def _answered(site: Site, form: SearchForm, results: Results) -> dict[str, Any]:
     return {
         "results": results,
         "mark": lexical.highlighter(asked.query),
+        "sentences": _sentences(site, form, results),
         "facets": facets(site, asked, results.ranking),
         "meant": meant(site, asked.query) if asked.query and results.page == 1 else [],
         "named_papers": named,
@@ -91,6 +93,13 @@ def _answered(site: Site, form: SearchForm, results: Results) -> dict[str, Any]:
         "most_votes": max((match.stored.paper.upvotes for match in results.matches), default=0),
         "feeds": [(kind.name, kind.media_type, form.address(ending=ending)) for ending, kind in FORMATS.items()],
     }
+
+
+def _sentences(site: Site, form: SearchForm, results: Results) -> dict[str, str]:
+    """By id: the sentence that says best why a paper is there that shares no word with the query."""
+    meant_only = [match.stored for match in results.matches if match.meaning_rank is not None and not match.terms]
+    vector = examples.direction(site, form.request) if meant_only else None
+    return best_sentences(site, meant_only, vector) if vector is not None else {}
 
 
 @router.api_route("/search/suggest", methods=_GET)

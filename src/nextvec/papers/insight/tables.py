@@ -1,0 +1,18 @@
+"""The table of what is worked out about each paper; ``migrations`` makes it."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+__all__ = ["INSIGHTS"]
+
+INSIGHTS = sa.Table(
+    "insights",
+    sa.MetaData(),
+    sa.Column("paper", sa.String(64), primary_key=True),
+    sa.Column("text_hash", sa.String(24)),
+    sa.Column("keywords", sa.JSON),
+    sa.Column("vectors", sa.LargeBinary),
+)
+"""``text_hash``: the state of the text and of the encoder that this is of. ``vectors``: int8 [sentences, D], each
+sentence's embedding up to its length, as bytes."""
