@@ -110,7 +110,10 @@ def test_a_failing_migration_changes_nothing(tmp_path: Path, monkeypatch: pytest
     path = tmp_path / "x.sqlite"
     with Database(path) as database:
         database.upsert([A])
-    bad = (*MIGRATIONS, Migration(MIGRATIONS[-1].number + 1, "bad", ("CREATE TABLE extra (x INTEGER)", "SELECT nonsense()")))
+    bad = (
+        *MIGRATIONS,
+        Migration(MIGRATIONS[-1].number + 1, "bad", ("CREATE TABLE extra (x INTEGER)", "SELECT nonsense()")),
+    )
     monkeypatch.setattr(module, "migrate", lambda connection: migrate(connection, bad))
     with pytest.raises(StorageError):
         Database(path)

@@ -23,7 +23,7 @@ WIDTH, HEIGHT = 1_000, 640
 COLOURS = 8
 _MARGIN = 34
 _DOTS = 1_500  # papers that are still drawn one by one
-_COLUMNS = 62
+_COLUMNS = 58
 _LEVELS = 4
 _SIZES = {"wide": 15.0, "narrow": 34.0}
 """Height of the letters, in units of the map, on a wide and on a narrow screen (where the map is drawn smaller)."""
