@@ -327,7 +327,7 @@ def test_the_direction_is_rocchios(shelf: Site) -> None:
     one, two, bad = (np.asarray(row["vector"]) for row in rows if row)
     base = shelf.encoder.encode_query(["robots"])[0]
     request = Request(query="robots", like=("2501.00001", "2501.00002"), unlike=("2501.00004",))
-    np.testing.assert_allclose(direction(shelf, request), base + 0.75 * (one + two) / 2 - 0.5 * bad, atol=1e-5)
+    np.testing.assert_allclose(direction(shelf, request), base + 0.75 * (one + two) / 2 - 0.25 * bad, atol=1e-5)
     text = shelf.encoder.encode_document(["some text"])[0]
     np.testing.assert_allclose(direction(shelf, Request(text="some text")), text, atol=1e-6)
     np.testing.assert_allclose(direction(shelf, Request(like=("2501.00001",))), one, atol=1e-6)

@@ -1,6 +1,6 @@
 """Search by example: like these papers, not like those, like this text.
 
-    direction = base + 0.75 * mean(like) - 0.5 * mean(unlike)
+    direction = base + 0.75 * mean(like) - 0.25 * mean(unlike)
 
 over unit vectors (Rocchio 1971): ``base`` is the sum of the query's and the pasted text's vector, where there are any;
 without them the liked papers are the base, with weight 1. Papers are then ranked by the cosine with ``direction``, and
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_EXAMPLES", "MAX_TEXT", "direction", "read_examples", "read_text"]
 
-LIKE, UNLIKE = 0.75, 0.5
+LIKE, UNLIKE = 0.75, 0.25
 MAX_EXAMPLES = 20
 MAX_TEXT = 5_000
 

@@ -24,6 +24,7 @@ from nextvec.papers.tables import AUTHORS, PAPERS, YEAR
 __all__ = ["Count", "Facet", "facets"]
 
 MOST = 8
+_MANY = 2_000
 _P = PAPERS.c
 _A = AUTHORS.c
 
@@ -59,7 +60,7 @@ def _facets(site: Site, request: Request, ranking: Ranking, most: int) -> list[F
         return []
     plain = not request.asks and request.where is None and request.filters.topic is None
     chosen: Filters | Selection = request.filters if plain else Selection(ids=json.dumps(ranking.ids))
-    counted = _counted(site, chosen, most)
+    counted = _counted(site, chosen, len(ranking.ids), most)
     filters = request.filters
     found = []
     for name, part, title in (
@@ -81,24 +82,40 @@ def _facets(site: Site, request: Request, ranking: Ranking, most: int) -> list[F
     return found
 
 
-def _counted(site: Site, chosen: Filters | Selection, most: int) -> dict[str, list[tuple[str, Any, int]]]:
+def _counted(site: Site, chosen: Filters | Selection, total: int, most: int) -> dict[str, list[tuple[str, Any, int]]]:
     """By facet: (what is shown, the value, how many papers)."""
     conditions = chosen.conditions()
     columns = (_P.organization, _P.source, YEAR.label("year"), _P.github_repo.is_not(None).label("code"))
     with site.db.read() as connection:
         rows = connection.execute(sa.select(*columns).where(*conditions)).all()
-        within = sa.select(_P.id).where(*conditions)
-        papers = sa.func.count(sa.distinct(_A.paper))
-        query = sa.select(sa.func.max(_A.name), papers).where(_A.paper.in_(within)).group_by(_A.folded)
-        names = connection.execute(query.order_by(papers.desc(), _A.folded).limit(most)).all()
+        names = _authors(connection, sa.select(_P.id).where(*conditions), total, most)
     code = sum(bool(row.code) for row in rows)
     return {
         "org": _top((row.organization for row in rows), most),
         "source": _top((row.source for row in rows), most),
         "year": sorted(_top((row.year for row in rows), most), key=lambda one: -one[1]),
-        "author": [(name, name, int(count)) for name, count in names],
+        "author": [(name, name, count) for name, count in names],
         "code": [("has code", True, code)] if code else [],
     }
+
+
+def _authors(connection: sa.Connection, within: sa.Select[Any], total: int, most: int) -> list[tuple[str, int]]:
+    """(author, papers), the most papers first.
+
+    Of few papers the rows are read and counted here: asked to group, the database would walk through all authors.
+    """
+    if total > _MANY:
+        papers = sa.func.count(sa.distinct(_A.paper))
+        query = sa.select(sa.func.max(_A.name), papers).where(_A.paper.in_(within)).group_by(_A.folded)
+        found = connection.execute(query.order_by(papers.desc(), _A.folded).limit(most))
+        return [(name, int(count)) for name, count in found]
+    rows = connection.execute(sa.select(_A.paper, _A.folded, _A.name).where(_A.paper.in_(within))).all()
+    shown: dict[str, str] = {}
+    for row in rows:
+        shown[row.folded] = max(shown.get(row.folded, ""), row.name)
+    counts = Counter(folded for _, folded in {(row.paper, row.folded) for row in rows})
+    best = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]
+    return [(shown[folded], count) for folded, count in best]
 
 
 def _top(values: Iterable[Any], most: int) -> list[tuple[str, Any, int]]:

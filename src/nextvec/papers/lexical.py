@@ -91,6 +91,7 @@ class LexicalIndex:
         self.stamp = stamp
         self._fields = {field: Bm25(parts, np.arange(len(self.ids))) for field, parts in fields.items()}
         self._place = {identifier: i for i, identifier in enumerate(self.ids)}
+        self._masks: list[tuple[frozenset[str], NDArray[np.bool_]]] = []
 
     @classmethod
     def build(
@@ -133,15 +134,24 @@ class LexicalIndex:
         """The best ``k`` ids with scores, and how many papers match at all; ``allowed`` restricts both exactly."""
         scores = self.scores(query)
         if allowed is not None:
-            mask = np.zeros(len(self.ids), bool)
-            mask[[self._place[identifier] for identifier in allowed if identifier in self._place]] = True
-            scores[~mask] = 0.0
+            scores[~self._mask(allowed)] = 0.0
         matches = np.flatnonzero(scores > 0)
         if len(matches) > k:
             matches = matches[np.argpartition(-scores[matches], k - 1)[:k]]
         order = matches[np.lexsort((matches, -scores[matches]))]
         total = int(np.count_nonzero(scores > 0))
         return [self.ids[i] for i in order], [float(scores[i]) for i in order], total
+
+    def _mask(self, allowed: Collection[str]) -> NDArray[np.bool_]:
+        """bool [N]: which papers are in ``allowed``. Of sets that cannot change the last ones are remembered."""
+        for known, mask in self._masks:
+            if known is allowed:
+                return mask
+        mask = np.zeros(len(self.ids), bool)
+        mask[[self._place[identifier] for identifier in allowed if identifier in self._place]] = True
+        if isinstance(allowed, frozenset):
+            self._masks = [(allowed, mask), *self._masks[:15]]
+        return mask
 
     def holding(self, topic: str) -> list[str]:
         """The ids of the papers with every word of ``topic`` in title or abstract; commas separate alternatives.

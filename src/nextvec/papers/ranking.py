@@ -32,7 +32,19 @@ from nextvec.search.fusion import RRF_K
 from nextvec.search.words import tokenize
 from nextvec.types import StorageError
 
-__all__ = ["DEPTH", "MODES", "SORTS", "Mode", "Ranking", "Request", "Sort", "allowed_by", "rank", "state_of"]
+__all__ = [
+    "DEPTH",
+    "MODES",
+    "SORTS",
+    "Mode",
+    "Ranking",
+    "Request",
+    "Sort",
+    "allowed_by",
+    "papers_in",
+    "rank",
+    "state_of",
+]
 
 Mode = Literal["hybrid", "semantic", "keyword", "phrase"]
 MODES: tuple[Mode, ...] = ("hybrid", "semantic", "keyword", "phrase")
@@ -40,7 +52,7 @@ Sort = Literal["relevance", "newest", "votes"]
 SORTS: tuple[Sort, ...] = ("relevance", "newest", "votes")
 DEPTH = 200
 _ORDERS: dict[Sort, Order] = {"relevance": "votes", "newest": "moment", "votes": "votes"}
-_IN = 9_000  # characters of a list of ids that the collection's filter language takes
+_FEW, _IN = 1_000, 9_000  # ids, and characters of a list of them, that the collection's filter language takes
 _Side = tuple[list[str], list[float]]
 
 
@@ -99,6 +111,12 @@ def state_of(site: Site) -> str:
         return site.stamp
 
 
+def papers_in(site: Site) -> int:
+    """How many papers there are; counted once for each state of the site."""
+    count: int = site.kept.made((site.stamp, "papers"), site.db.count)
+    return count
+
+
 def rank(site: Site, request: Request) -> Ranking:
     """The papers that answer ``request``, kept until a paper changes.
 
@@ -133,7 +151,7 @@ def _ranked(site: Site, request: Request) -> Ranking:
     query, mode = request.query, request.mode
     allowed, clause = allowed_by(site, request)
     named_examples = frozenset((*request.like, *request.unlike))
-    candidates = site.db.count() if allowed is None else len(allowed)
+    candidates = papers_in(site) if allowed is None else len(allowed)
     words: _Side = ([], [])
     with_words = 0
     if candidates and query:
@@ -198,10 +216,10 @@ def _nearest(
     if outside is None:
         hits = collection.search(vector, k, where=clause)
         return list(hits.ids), [float(score) for score in hits.scores]
-    listed = ", ".join(f"'{identifier}'" for identifier in sorted(outside))
-    if len(listed) <= _IN:
-        if not outside:
-            return [], []
+    if not outside:
+        return [], []
+    listed = ", ".join(f"'{identifier}'" for identifier in sorted(outside)) if len(outside) <= _FEW else ""
+    if 0 < len(listed) <= _IN:
         hits = collection.search(vector, k, where=f"id IN ({listed})")
         return list(hits.ids), [float(score) for score in hits.scores]
     total = len(collection)

@@ -11,6 +11,7 @@ from nextvec.papers import examples, lexical, syndication
 from nextvec.papers.facets import facets
 from nextvec.papers.insight.about import best_sentences
 from nextvec.papers.params import check_page, check_query, read_page
+from nextvec.papers.ranking import papers_in
 from nextvec.papers.responses import base_of, page, site_of
 from nextvec.papers.search import MODES, Results, answer, loosened, paper_id, without_each
 from nextvec.papers.search_form import SearchForm, filter_names, read_form
@@ -50,7 +51,7 @@ def search_page(request: Request) -> Response:
         if "hx-request" in request.headers:  # a script asked: the page itself has to move, not its results
             return Response(headers={"HX-Redirect": f"/papers/{identifier}"})
         return RedirectResponse(f"/papers/{identifier}", status_code=303)
-    organizations = site.db.organizations(limit=300)
+    organizations, sources = _known(site)
     context: dict[str, Any] = {
         "active": "search",
         "form": form,
@@ -63,8 +64,8 @@ def search_page(request: Request) -> Response:
         "unknown_id": identifier,
         "known_organizations": [name for name, _ in organizations],
         "top_organizations": organizations[:24],
-        "sources": [name for name, _ in site.db.sources()],
-        "papers": site.db.count(),
+        "sources": sources,
+        "papers": papers_in(site),
         "results": None,
         "feeds": [],
     }
@@ -73,6 +74,16 @@ def search_page(request: Request) -> Response:
         check_page(number, results.pages)
         context |= _answered(site, form, results)
     return page(request, "search.html", context)
+
+
+def _known(site: Site) -> tuple[list[tuple[str, int]], list[str]]:
+    """(organisations with their papers, sources): what the form offers, asked for once for each state of the site."""
+    made: tuple[list[tuple[str, int]], list[str]] = site.kept.made(
+        (site.stamp, "form"),
+        lambda: (site.db.organizations(limit=300), [name for name, _ in site.db.sources()]),
+        weight=300,
+    )
+    return made
 
 
 def _answered(site: Site, form: SearchForm, results: Results) -> dict[str, Any]:

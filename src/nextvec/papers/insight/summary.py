@@ -30,7 +30,7 @@ _NAMED = re.compile(
 )
 _LEAD = re.compile(
     r"^(?:(?:In (?:this|our) (?:paper|work|study|report|survey)|In response|To [a-z]+|Therefore|Thus|Hence|However|"
-    r"Moreover|Furthermore|Additionally|Specifically|Here|Finally|Accordingly|Consequently|Motivated|Inspired|"
+    r"Moreover|Furthermore|Additionally|Specifically|Here|Finally|Accordingly|Consequently|First|Motivated|Inspired|"
     r"Building on|Based on|Given|Drawing)\b.{0,240}?,\s+(?=(?:we|this (?:paper|work|study)|our [a-z]+)\s))"
 )
 _ADVERB = re.compile(r"^(We|This (?:paper|work|study)) (?:then|thus|therefore|also|first|further|hence|next|finally) ")
