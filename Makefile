@@ -38,6 +38,7 @@ bench: $(VENV)/.ready-test
 	$(BIN)/python benchmarks/search_exact.py --out benchmarks/out/search_exact.json
 	$(BIN)/python benchmarks/papers_search.py --out benchmarks/out/papers_search.json
 	$(BIN)/python benchmarks/papers_views.py --out benchmarks/out/papers_views.json
+	$(BIN)/python benchmarks/papers_steered.py --out benchmarks/out/papers_steered.json
 	$(BIN)/python benchmarks/layers.py --out benchmarks/out/layers.json
 	$(BIN)/python benchmarks/train.py --out benchmarks/out/train.json
 	$(BIN)/python benchmarks/linear.py --out benchmarks/out/linear.json

@@ -109,12 +109,11 @@ def _authors(connection: sa.Connection, within: sa.Select[Any], total: int, most
         query = sa.select(sa.func.max(_A.name), papers).where(_A.paper.in_(within)).group_by(_A.folded)
         found = connection.execute(query.order_by(papers.desc(), _A.folded).limit(most))
         return [(name, int(count)) for name, count in found]
-    rows = connection.execute(sa.select(_A.paper, _A.folded, _A.name).where(_A.paper.in_(within))).all()
-    shown: dict[str, str] = {}
-    for row in rows:
-        shown[row.folded] = max(shown.get(row.folded, ""), row.name)
-    counts = Counter(folded for _, folded in {(row.paper, row.folded) for row in rows})
+    rows = connection.execute(sa.select(_A.paper, _A.folded).where(_A.paper.in_(within)))
+    counts = Counter(folded for _, folded in {tuple(row) for row in rows})
     best = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]
+    spelt = sa.select(_A.folded, sa.func.max(_A.name)).where(_A.folded.in_([folded for folded, _ in best]))
+    shown = {row[0]: str(row[1]) for row in connection.execute(spelt.group_by(_A.folded))}
     return [(shown[folded], count) for folded, count in best]
 
 
