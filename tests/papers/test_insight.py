@@ -224,6 +224,27 @@ def test_the_table_comes_to_an_older_database(tmp_path: Path) -> None:
         assert stored is not None and stored.line is None and store.insights(database) == 0
 
 
+def test_an_older_site_on_a_read_only_disk_is_served_as_before(
+    tmp_path: Path, few: list[Paper], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nextvec.papers import db as module
+
+    site = Site(tmp_path, encoder=HashEncoder())
+    ingest(site, few[:20])
+    with site.db.write() as connection:
+        connection.execute(sa.text("DROP TABLE insights"))
+        connection.execute(sa.text("DELETE FROM schema_version WHERE version >= 7"))
+    site.close()
+    monkeypatch.setattr(module.os, "access", lambda *_: False)
+    monkeypatch.setattr("nextvec.papers.site.os.access", lambda *_: False)
+    site = Site(tmp_path, encoder=HashEncoder(), must_exist=True)
+    browser = TestClient(create_app(site))
+    day = few[0].daily_date
+    for path in (f"/papers/{few[0].id}", f"/papers/date/{day}", "/search?q=model", "/search/suggest?q=mod", "/map"):
+        assert browser.get(path).status_code == 200, path
+    site.close()
+
+
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     def paper(number: int, text: str, authors: tuple[str, ...], organization: str) -> Paper:

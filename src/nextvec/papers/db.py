@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from nextvec.files import storage_error
 from nextvec.papers import authors
 from nextvec.papers.db_errors import DamagedDatabaseError, errors_told
+from nextvec.papers.insight.tables import INSIGHTS
 from nextvec.papers.migrations import migrate
 from nextvec.papers.records import Paper
 from nextvec.papers.tables import FACTS, MOMENT, PAPERS, REVISIONS, Filters, Selection
@@ -35,9 +37,9 @@ Filtered = Filters | Selection
 NO_VECTOR = "-"
 """The emblem of a paper whose text has no token the encoder knows: it is found by its words only."""
 
-_DERIVED = ("indexed_text", "indexed_facets", "mark", "line", "lined")
-_CONTENT = [column.name for column in PAPERS.columns if column.name not in _DERIVED]
+_CONTENT = [column.name for column in PAPERS.columns if not column.name.startswith("indexed") and column.name != "mark"]
 _P = PAPERS.c
+_I = INSIGHTS.c
 _BEHIND = sa.or_(_P.indexed_text.is_(None), _P.indexed_text != _P.text_hash, _P.indexed_facets != _P.facet_hash)
 
 
@@ -149,15 +151,31 @@ class Database:
         if not identifiers:
             return []
         with self.read() as connection:
-            rows = connection.execute(sa.select(PAPERS).where(_P.id.in_(identifiers))).all()
-        found = {row.id: _stored(row) for row in rows}
+            found = {
+                one.paper.id: one for one in self._read(connection, sa.select(PAPERS).where(_P.id.in_(identifiers)))
+            }
         return [found[identifier] for identifier in identifiers if identifier in found]
 
     def select(self, filters: Filtered, *, order: Order = "votes", limit: int, offset: int = 0) -> list[Stored]:
         """Papers that satisfy the filter, in the given order."""
         query = sa.select(PAPERS).where(*filters.conditions()).order_by(*_order(order)).limit(limit).offset(offset)
         with self.read() as connection:
-            return [_stored(row) for row in connection.execute(query)]
+            return self._read(connection, query)
+
+    def _read(self, connection: sa.Connection, query: sa.Select[Any]) -> list[Stored]:
+        """The papers of a query, with the lines that sum them up."""
+        rows = connection.execute(query).all()
+        lines: dict[tuple[str, str], str] = {}
+        if self.has_insights:
+            said = sa.select(_I.paper, _I.text_hash, _I.line).where(_I.paper.in_([row.id for row in rows]))
+            lines = {(row.paper, row.text_hash): row.line for row in connection.execute(said)}
+        return [_stored(row, lines.get((row.id, row.text_hash)) or None) for row in rows]
+
+    @cached_property
+    def has_insights(self) -> bool:
+        """Whether what is worked out about papers has its table: an older database on a read-only disk has none."""
+        with self.read() as connection:
+            return bool(sa.inspect(connection).has_table(INSIGHTS.name))
 
     def ordered(self, filters: Filtered, order: Order) -> Sequence[str]:
         """The ids of all papers that satisfy the filter, in the given order."""
@@ -385,9 +403,8 @@ def _row(paper: Paper) -> dict[str, Any]:
     return row | {"authors": list(paper.authors), "text_hash": paper.text_hash(), "facet_hash": paper.facet_hash()}
 
 
-def _stored(row: sa.Row[Any]) -> Stored:
+def _stored(row: sa.Row[Any], line: str | None = None) -> Stored:
     values = {name: getattr(row, name) for name in _CONTENT if name not in ("text_hash", "facet_hash")}
-    line = row.line if row.lined == row.text_hash else None
     return Stored(Paper(**(values | {"authors": tuple(row.authors)})), row.mark, line)
 
 

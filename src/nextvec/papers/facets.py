@@ -8,6 +8,7 @@ in it again. A filter therefore finds at least as many papers as its count says.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from nextvec.papers.db import Filters, Selection
 from nextvec.papers.ranking import Ranking, Request, state_of
 from nextvec.papers.site import Site
 from nextvec.papers.tables import AUTHORS, PAPERS, YEAR
+from nextvec.types import StorageError
 
 __all__ = ["Count", "Facet", "facets"]
 
@@ -88,6 +90,8 @@ def _counted(site: Site, chosen: Filters | Selection, total: int, most: int) -> 
     columns = (_P.organization, _P.source, YEAR.label("year"), _P.github_repo.is_not(None).label("code"))
     with site.db.read() as connection:
         rows = connection.execute(sa.select(*columns).where(*conditions)).all()
+    names: list[tuple[str, int]] = []
+    with contextlib.suppress(StorageError), site.db.read() as connection:  # an older database has no table of authors
         names = _authors(connection, sa.select(_P.id).where(*conditions), total, most)
     code = sum(bool(row.code) for row in rows)
     return {

@@ -116,12 +116,12 @@ MIGRATIONS: tuple[Migration, ...] = (
             CREATE TABLE insights (
                 paper VARCHAR(64) PRIMARY KEY,
                 text_hash VARCHAR(24) NOT NULL,
+                state VARCHAR(24) NOT NULL,
+                line TEXT NOT NULL,
                 keywords JSON NOT NULL,
                 vectors BYTEA NOT NULL
             )
             """,
-            "ALTER TABLE papers ADD COLUMN line TEXT",
-            "ALTER TABLE papers ADD COLUMN lined VARCHAR(24)",
         ),
     ),
 )

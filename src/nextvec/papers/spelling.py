@@ -6,6 +6,7 @@ begin alike and are about as long (``difflib``, a ratio of 0.8 and more).
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 from collections import Counter, defaultdict
@@ -18,6 +19,7 @@ import sqlalchemy as sa
 from nextvec.papers.site import Site
 from nextvec.papers.tables import AUTHORS, PAPERS, fold
 from nextvec.search.words import WORD, tokens_of
+from nextvec.types import StorageError
 
 __all__ = ["Meant", "meant"]
 
@@ -40,6 +42,18 @@ def meant(site: Site, query: str) -> list[Meant]:
     if not words or len(words) > _MOST_WORDS or '"' in query:
         return []
     strange = [word for word in words if word.isalpha() and len(word) > 3 and not _known(site, word)]
+    found: list[Meant] = []
+    with contextlib.suppress(StorageError):  # an older database on a read-only disk has no table of authors
+        found = _names(site, query, words, strange)
+    if strange:
+        corrected = _corrected(site, query, strange)
+        if corrected and all(fold(one.text) != fold(corrected) for one in found):
+            found.append(Meant("words", corrected, "/search?" + urlencode({"q": corrected})))
+    return found
+
+
+def _names(site: Site, query: str, words: Sequence[str], strange: Sequence[str]) -> list[Meant]:
+    """The author and the organisation that ``query`` may mean."""
     found = []
     if strange or _like_a_name(site, words):
         author = site.db.close_author(query)
@@ -49,9 +63,6 @@ def meant(site: Site, query: str) -> list[Meant]:
         organization = site.db.close_organization(query)
         if organization and _alike(organization, query):
             found.append(Meant("organisation", organization, "/search?" + urlencode({"org": organization})))
-        corrected = _corrected(site, query, strange)
-        if corrected and all(fold(one.text) != fold(corrected) for one in found):
-            found.append(Meant("words", corrected, "/search?" + urlencode({"q": corrected})))
     return found
 
 

@@ -39,8 +39,6 @@ PAPERS = sa.Table(
     sa.Column("indexed_text", sa.String(24)),
     sa.Column("indexed_facets", sa.String(24)),
     sa.Column("mark", sa.String(24)),
-    sa.Column("line", sa.Text),
-    sa.Column("lined", sa.String(24)),
 )
 FACTS = sa.Table("facts", _METADATA, sa.Column("name", sa.String(64), primary_key=True), sa.Column("value", sa.Text))
 AUTHORS = sa.Table(

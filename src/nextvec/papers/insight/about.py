@@ -3,6 +3,7 @@ works on similar things."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from nextvec.papers.insight.sentences import sentences
 from nextvec.papers.insight.topics import Topic, load_topics, units
 from nextvec.papers.site import Site
 from nextvec.papers.tables import fold
+from nextvec.types import StorageError
 
 __all__ = ["About", "Pair", "about", "best_sentences", "pairs"]
 
@@ -54,11 +56,14 @@ def about(site: Site, stored: Stored, similar: Sequence[tuple[Stored, float]]) -
         vector = units(np.asarray(row["vector"], np.float32)[None])[0]
         authors = people.near("author", vector, {fold(name) for name in paper.authors})
         organizations = people.near("organisation", vector, {fold(paper.organization)} if paper.organization else set())
+    together: list[Related] = []
+    with contextlib.suppress(StorageError):  # an older database on a read-only disk has no table of authors
+        together = coauthors(site, paper.authors) if paper.authors else []
     return About(
         store.keywords_of(site.db, [paper.id]).get(paper.id, []),
         topics.topics[number] if topics is not None and number is not None else None,
         pairs(site, stored, [other for other, _ in similar]),
-        coauthors(site, paper.authors) if paper.authors else [],
+        together,
         authors,
         organizations,
     )

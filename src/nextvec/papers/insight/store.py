@@ -38,7 +38,7 @@ def state(text_hash: str, encoder: str) -> str:
 
 def missing(db: Database, encoder: str) -> list[str]:
     """The ids of the papers whose insight is not there or of another state, in order."""
-    query = sa.select(_P.id, _P.text_hash, _I.text_hash.label("has"))
+    query = sa.select(_P.id, _P.text_hash, _I.state.label("has"))
     query = query.outerjoin(INSIGHTS, _I.paper == _P.id).order_by(_P.id)
     with db.read() as connection:
         return [row.id for row in connection.execute(query) if row.has != state(row.text_hash, encoder)]
@@ -49,20 +49,19 @@ def write(db: Database, found: Sequence[Insight], encoder: str) -> None:
     rows = [
         {
             "paper": one.paper.id,
-            "text_hash": state(one.paper.text_hash(), encoder),
+            "text_hash": one.paper.text_hash(),
+            "state": state(one.paper.text_hash(), encoder),
+            "line": one.line,
             "keywords": one.keywords,
             "vectors": pack(one.vectors),
         }
         for one in found
     ]
-    lines = [{"key": one.paper.id, "said": one.line or None, "of": one.paper.text_hash()} for one in found]
     if not rows:
         return
-    statement = PAPERS.update().where(_P.id == sa.bindparam("key"))
     with db.write() as connection:
         connection.execute(INSIGHTS.delete().where(_I.paper.in_([row["paper"] for row in rows])))
         connection.execute(INSIGHTS.insert(), rows)
-        connection.execute(statement.values(line=sa.bindparam("said"), lined=sa.bindparam("of")), lines)
 
 
 def forget(db: Database) -> None:
@@ -86,6 +85,8 @@ def unpack(packed: bytes, dim: int) -> NDArray[np.float32]:
 
 def vectors_of(db: Database, identifiers: Sequence[str], dim: int) -> dict[str, NDArray[np.float32]]:
     """The sentence embeddings of those papers that have them in their present state of text, by id."""
+    if not db.has_insights:
+        return {}
     query = sa.select(_I.paper, _I.vectors).where(_I.paper.in_(identifiers))
     with db.read() as connection:
         rows = connection.execute(query).all()
@@ -94,6 +95,8 @@ def vectors_of(db: Database, identifiers: Sequence[str], dim: int) -> dict[str, 
 
 def keywords_of(db: Database, identifiers: Sequence[str]) -> dict[str, list[str]]:
     """The keywords of those papers that have any, by id."""
+    if not db.has_insights:
+        return {}
     query = sa.select(_I.paper, _I.keywords).where(_I.paper.in_(identifiers))
     with db.read() as connection:
         return {row.paper: row.keywords for row in connection.execute(query) if row.keywords}
@@ -101,6 +104,8 @@ def keywords_of(db: Database, identifiers: Sequence[str]) -> dict[str, list[str]
 
 def keyword_rows(db: Database) -> Iterator[tuple[str, list[str]]]:
     """(id, keywords) of every paper that has them."""
+    if not db.has_insights:
+        return
     with db.read() as connection:
         for row in connection.execute(sa.select(_I.paper, _I.keywords).order_by(_I.paper)):
             yield row.paper, row.keywords

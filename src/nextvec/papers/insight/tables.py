@@ -11,8 +11,10 @@ INSIGHTS = sa.Table(
     sa.MetaData(),
     sa.Column("paper", sa.String(64), primary_key=True),
     sa.Column("text_hash", sa.String(24)),
+    sa.Column("state", sa.String(24)),
+    sa.Column("line", sa.Text),
     sa.Column("keywords", sa.JSON),
     sa.Column("vectors", sa.LargeBinary),
 )
-"""``text_hash``: the state of the text and of the encoder that this is of. ``vectors``: int8 [sentences, D], each
-sentence's embedding up to its length, as bytes."""
+"""``text_hash``: of the text that this is of; ``state``: of the text and the encoder. ``vectors``: int8 [sentences, D],
+the embedding of each sentence up to its length, as bytes."""
