@@ -54,8 +54,8 @@ def _trends(site: Site, topics: Topics, step: Step) -> list[Trend]:
     return made
 
 
-def _not_built(request: Request, active: str) -> Response:
-    return page(request, "map.html", {"active": active, "topics": None, "papers": site_of(request).db.count()})
+def _not_built(request: Request) -> Response:
+    return page(request, "map.html", {"active": "map", "topics": None, "papers": site_of(request).db.count()})
 
 
 @router.api_route("/map", methods=_GET)
@@ -64,7 +64,7 @@ def map_page(request: Request) -> Response:
     site = site_of(request)
     topics = load_topics(site)
     if topics is None:
-        return _not_built(request, "map")
+        return _not_built(request)
     made = _drawing(site, topics)
     context = {
         "active": "map",
@@ -83,7 +83,7 @@ def topics_page(request: Request) -> Response:
     site = site_of(request)
     topics = load_topics(site)
     if topics is None:
-        return _not_built(request, "topics")
+        return _not_built(request)
     step: Step = "week" if _choice(request, "step", STEPS) == "week" else "month"
     way = _choice(request, "way", WAYS)
     every = _trends(site, topics, step)
@@ -91,7 +91,7 @@ def topics_page(request: Request) -> Response:
     if way != "all":
         shown.sort(key=lambda trend: trend.p)
     context = {
-        "active": "topics",
+        "active": "map",
         "trends": shown,
         "counts": {name: sum(name in ("all", trend.way) for trend in every) for name in WAYS},
         "step": step,
