@@ -40,6 +40,7 @@ bench: $(VENV)/.ready-test
 	$(BIN)/python benchmarks/papers_views.py --out benchmarks/out/papers_views.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/papers_digest.py --out benchmarks/out/papers_digest.json
 	$(BIN)/python benchmarks/papers_accounts.py --out benchmarks/out/papers_accounts.json
+	$(BIN)/python benchmarks/papers_steered.py --out benchmarks/out/papers_steered.json
 	$(BIN)/python benchmarks/layers.py --out benchmarks/out/layers.json
 	$(BIN)/python benchmarks/train.py --out benchmarks/out/train.json
 	$(BIN)/python benchmarks/linear.py --out benchmarks/out/linear.json

@@ -28,7 +28,7 @@ from urllib.parse import quote_plus
 from nextvec.files import atomic_write
 from nextvec.papers.ingest import prepare
 from nextvec.papers.site import Site
-from nextvec.papers.web import EXAMPLES
+from nextvec.papers.web_search import EXAMPLES
 
 QUESTIONS = (
     *EXAMPLES,

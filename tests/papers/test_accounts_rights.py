@@ -32,7 +32,8 @@ _FEEDS = [
 ]  # fmt: skip
 _PAGES = [
     "/", "/papers", "/papers/daily", "/papers/date/{key}", "/papers/week/{key}", "/papers/month/{key}",
-    "/papers/trending", "/papers/discussed", "/papers/new", "/papers/rising", "/papers/{identifier:path}", "/search", "/about", "/api",
+    "/papers/trending", "/papers/discussed", "/papers/new", "/papers/rising", "/papers/{identifier:path}", "/search",
+    "/search.atom", "/search.rss", "/search.json", "/search/suggest", "/map", "/topics", "/about", "/api",
     "/healthz", "/robots.txt", "/favicon.ico", "/sign-in", "/sign-in/sent", "/shared/{address}",
 ]  # fmt: skip
 _API = [

@@ -14,7 +14,8 @@ from fakes import HashEncoder
 from fastapi.testclient import TestClient
 
 from nextvec.papers.api import specification
-from nextvec.papers.api_queries import Cursor, _check_sum
+from nextvec.papers.api_queries import Cursor
+from nextvec.papers.cursors import _check_sum
 from nextvec.papers.ingest import ingest
 from nextvec.papers.records import Paper
 from nextvec.papers.search import search
@@ -228,7 +229,7 @@ def test_a_version_is_not_part_of_an_id(client: TestClient, few: list[Paper]) ->
         ("/api/papers/search?q=%ed%a0%80", 400, "not UTF-8"),
         ("/api/papers/search?limit=121", 400, "less than or equal to 120"),
         ("/api/papers/search?from=2026-01-01&to=2025-01-01", 400, "exchange them"),
-        ("/api/papers/search?mode=magic", 400, "it should be 'hybrid', 'semantic' or 'keyword'"),
+        ("/api/papers/search?mode=magic", 400, "it should be 'hybrid', 'semantic', 'keyword' or 'phrase'"),
         ("/api/papers/search?code=maybe", 400, "code is 'maybe'"),
         ("/api/papers/9999.99999", 404, "there is no paper '9999.99999'"),
         ("/api/papers/" + "a" * 5000, 404, "there is no paper"),
@@ -392,7 +393,8 @@ def test_the_specification_says_what_is_answered(client: TestClient) -> None:
     document = client.get("/api/openapi.json").json()
     assert document == json.loads(json.dumps(specification())) and document["openapi"].startswith("3.")
     assert set(document["paths"]) == {
-        "/daily_papers", "/papers", "/papers/search", "/papers/{id}", "/papers/{id}/similar",
+        "/daily_papers", "/papers", "/papers/search", "/papers/search/facets", "/papers/{id}",
+        "/papers/{id}/similar",
     }  # fmt: skip
     for operations in document["paths"].values():
         assert set(operations) == {"get"}

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from nextvec.cli.main import main
+from nextvec.extras import available
 
 NEXTVEC = [sys.executable, "-m", "nextvec.cli.main"]
 
@@ -81,6 +82,32 @@ def test_search_with_every_filter(home: Path) -> None:
     assert "nothing found" in run("papers", "search", "x", "--votes", "1000", home=home).stdout
 
 
+def test_search_by_example_phrase_and_order_with_facets(home: Path, tmp_path: Path) -> None:
+    every = json.loads(run("papers", "search", "paper", "--json", home=home).stdout)["results"]
+    first = every[0]["id"]
+    found = json.loads(
+        run("papers", "search", "--like", first, "--sort", "votes", "--facets", "--json", home=home).stdout
+    )
+    votes = [result["votes"] for result in found["results"]]
+    assert votes == sorted(votes, reverse=True) and first not in {result["id"] for result in found["results"]}
+    assert found["facets"]
+    assert all(0 < papers <= len(votes) for counts in found["facets"].values() for papers in counts.values())
+    text = tmp_path / "abstract.txt"
+    text.write_text("latent reasoning", encoding="utf-8")
+    assert json.loads(run("papers", "search", "--text", str(text), "--json", home=home).stdout)["results"]
+    assert "nothing found" in run("papers", "search", '"reasoning latent paper"', home=home).stdout
+    done = run("papers", "search", "--like", "2001.99999", home=home, code=1)
+    assert "arXiv:2001.99999 is not in this collection: pass its abstract with --text" in done.stderr
+
+
+def test_insight_works_out_what_is_missing(home: Path) -> None:
+    done = json.loads(run("papers", "insight", "--no-map", "--again", "--json", home=home).stdout)
+    assert (done["papers"], done["made"], done["topics"]) == (6, 6, None)
+    assert run("papers", "insight", "--no-map", home=home).stdout.startswith("0 of 6 papers worked out")
+    if available("sklearn"):
+        assert "topics need at least 10" in run("papers", "insight", home=home, code=1).stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -89,7 +116,7 @@ def test_search_with_every_filter(home: Path) -> None:
         (["search", "x" * 300], "at most 250"),
         (["search", ""], "the query is empty"),
         (["search", "caf\udce9"], "not UTF-8"),
-        (["search", "x", "--mode", "magic"], "expected one of hybrid, semantic, keyword"),
+        (["search", "x", "--mode", "magic"], "expected one of hybrid, semantic, keyword, phrase"),
         (["search", "x", "--from", "2025-13-01"], "is not a day"),
         (["search", "x", "--encoder", "nextvec-mimi"], "did you mean"),
         (["ingest", os.devnull], "is a device or pipe"),

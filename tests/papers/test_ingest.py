@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,14 @@ from fakes import HashEncoder
 
 from nextvec.papers import ingest as module
 from nextvec.papers.db import Filters
-from nextvec.papers.ingest import ingest, is_ready, read_file, read_source
+from nextvec.papers.ingest import is_ready, read_file, read_source
 from nextvec.papers.lexical import LexicalIndex
 from nextvec.papers.records import Paper
 from nextvec.papers.search import search
 from nextvec.papers.site import Site
 from nextvec.types import ConflictError, InputError, NotFoundError, StorageError
+
+ingest = partial(module.ingest, understand=False)  # what is worked out about the papers has tests of its own
 
 
 def make(count: int, *, first: int = 0) -> list[Paper]:

@@ -66,7 +66,7 @@ FILTERS = st.builds(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(filters=FILTERS, mode=st.sampled_from(MODES))
+@given(filters=FILTERS, mode=st.sampled_from(("hybrid", "semantic", "keyword")))
 def test_filters_are_exact_on_both_sides(small: Site, few: list[Paper], filters: Filters, mode: str) -> None:
     allowed = {paper.id for paper in few if _satisfies(paper, filters)}
     results = search(small, "language model reasoning video", filters, mode=mode, size=400)  # type: ignore[arg-type]

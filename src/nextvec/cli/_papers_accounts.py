@@ -30,7 +30,7 @@ def role(
     as_json: JsonFlag = False,
 ) -> None:
     """Make a reader a moderator, who can hide comments, or a reader again. A running site knows at once."""
-    from nextvec.cli.papers import opened
+    from nextvec.cli._papers_site import opened
 
     with opened(home, "nextvec-mini", must_exist=True) as site:
         from nextvec.papers.accounts.readers import set_role

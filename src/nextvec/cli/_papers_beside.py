@@ -19,7 +19,7 @@ __all__ = ["beside", "ensure_corpus"]
 
 def ensure_corpus(name: str, home: Path | None, encoder: str, *, limit: int | None, quiet: bool) -> None:
     """Take a corpus in before the site is served; one that is in costs nothing."""
-    from nextvec.cli.papers import opened, stages
+    from nextvec.cli._papers_site import opened, stages
     from nextvec.papers.sources.corpus import corpus, parts_of
 
     parts_of(name)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from nextvec.cli._papers_site import EncoderOption, HomeOption
 from nextvec.cli.console import JsonFlag, emit, note, progress, table
 from nextvec.types import InputError
 
@@ -21,11 +22,6 @@ if TYPE_CHECKING:
 
 digest = typer.Typer(no_args_is_help=True, help="The digests of the papers site: send, look after bounces.")
 
-HomeOption = Annotated[
-    Path | None,
-    typer.Option("--home", help="Folder of the site. Default: papers/ under $NEXTVEC_HOME.", show_default=False),
-]
-EncoderOption = Annotated[str, typer.Option("--encoder", help="Model: a bundled name, a folder or a hub id.")]
 MailOption = Annotated[
     str | None,
     typer.Option(
@@ -77,7 +73,7 @@ def mail(
     """Try mail out: catch everything (--catch), or send one mail (--to ADDRESS)."""
     if catch == (to is not None):
         raise InputError("give either --catch or --to ADDRESS, one of the two")
-    from nextvec.cli.papers import site_home
+    from nextvec.cli._papers_site import site_home
 
     if to is None:
         _catch(folder or site_home(home) / "mail", port, web_port, as_json=as_json)
@@ -149,7 +145,7 @@ def send(
 
     For cron: run it as often as you like, nothing comes twice.
     """
-    from nextvec.cli.papers import opened
+    from nextvec.cli._papers_site import opened
 
     moment = _moment(now)
     with opened(home, encoder, must_exist=True) as site:
@@ -209,7 +205,7 @@ def bounce(
     as_json: JsonFlag = False,
 ) -> None:
     """Read a delivery report: an address that does not exist gets no further mail."""
-    from nextvec.cli.papers import opened
+    from nextvec.cli._papers_site import opened
 
     with opened(home, "nextvec-mini", must_exist=True) as site:
         from nextvec.papers.mail.bounces import note_bounce, read_bounce
@@ -222,7 +218,7 @@ def bounce(
 @digest.command()
 def status(home: HomeOption = None, as_json: JsonFlag = False) -> None:
     """How many mails wait, were sent, failed or are in doubt."""
-    from nextvec.cli.papers import opened
+    from nextvec.cli._papers_site import opened
 
     with opened(home, "nextvec-mini", must_exist=True) as site:
         from nextvec.papers.mail.outbox import Outbox

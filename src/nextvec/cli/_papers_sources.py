@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from nextvec.cli._papers_site import EncoderOption, HomeOption
 from nextvec.cli.console import JsonFlag, emit, note, table
 from nextvec.types import ConflictError, InputError
 
@@ -24,11 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["ContactOption", "register", "told"]
 
 queue = typer.Typer(no_args_is_help=True, help="What readers handed in: list, approve, reject, run.")
-HomeOption = Annotated[
-    Path | None,
-    typer.Option("--home", help="Folder of the site. Default: papers/ under $NEXTVEC_HOME.", show_default=False),
-]
-EncoderOption = Annotated[str, typer.Option("--encoder", help="Model: a bundled name, a folder or a hub id.")]
 IdArgument = Annotated[str, typer.Argument(help="The paper's id on the site.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why: kept in the log, and shown to readers.")]
 ContactOption = Annotated[
@@ -70,7 +66,7 @@ def ingest(
     as_json: JsonFlag = False,
 ) -> None:
     """Take papers in, or bring them up to date. May be interrupted and run again: it goes on where it was."""
-    from nextvec.cli.papers import opened, stages
+    from nextvec.cli._papers_site import opened, stages
 
     if file is None and source is None and corpus is None:
         raise InputError("give either a FILE or --source NAME (`nextvec papers sources` lists them) or --corpus all")
@@ -104,7 +100,7 @@ def _ingest(
     encoder: str,
     as_json: bool,
 ) -> Report:
-    from nextvec.cli.papers import opened, stages
+    from nextvec.cli._papers_site import opened, stages
     from nextvec.papers.ingest import ingest as store
     from nextvec.papers.ingest import read_file, read_source
     from nextvec.papers.sources.base import Request, only_file, open_source
@@ -144,7 +140,7 @@ def told(report: Report) -> str:
 
 def sources(home: HomeOption = None, as_json: JsonFlag = False) -> None:
     """List the sources, and how far each harvest has come."""
-    from nextvec.cli.papers import opened, site_home
+    from nextvec.cli._papers_site import opened, site_home
     from nextvec.papers.sources.base import open_source, source_names
     from nextvec.papers.sources.harvest import harvests
 
@@ -254,7 +250,7 @@ def audit(
     as_json: JsonFlag = False,
 ) -> None:
     """What moderators did, the latest first."""
-    from nextvec.cli.papers import opened
+    from nextvec.cli._papers_site import opened
     from nextvec.papers.sources import moderation
 
     with opened(home, "nextvec-mini", must_exist=True) as site:
@@ -267,7 +263,7 @@ def audit(
 @contextmanager
 def _changing(home: Path | None, encoder: str) -> Iterator[Site]:
     """An open site; what is changed is brought into the search index at the end, by this or by a running ingest."""
-    from nextvec.cli.papers import opened
+    from nextvec.cli._papers_site import opened
     from nextvec.papers.ingest import finish
 
     with opened(home, encoder, must_exist=True) as site:
@@ -299,7 +295,7 @@ def queue_list(
     """What readers handed in, the latest change first."""
     from typing import cast, get_args
 
-    from nextvec.cli.papers import opened
+    from nextvec.cli._papers_site import opened
     from nextvec.papers.sources.queue import State, listed
 
     for word in state or ():
@@ -325,7 +321,7 @@ def queue_reject(paper: IdArgument, reason: ReasonOption, home: HomeOption = Non
 
 
 def _decide(paper: str, state: Any, reason: str, home: Path | None) -> None:
-    from nextvec.cli.papers import opened
+    from nextvec.cli._papers_site import opened
     from nextvec.papers.sources.queue import decide
 
     with opened(home, "nextvec-mini", must_exist=True) as site:
@@ -343,7 +339,7 @@ def queue_run(
     as_json: JsonFlag = False,
 ) -> None:
     """Fetch what is in the queue from arXiv. For cron: exits with 0 when all of it was asked for, 1 when not."""
-    from nextvec.cli.papers import opened, stages
+    from nextvec.cli._papers_site import opened, stages
     from nextvec.papers.sources.base import open_source
     from nextvec.papers.sources.queue import run
 

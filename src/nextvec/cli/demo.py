@@ -9,18 +9,10 @@ from typing import Annotated
 import typer
 
 from nextvec.cli._papers_accounts import LocalReaderOption
+from nextvec.cli._papers_search import as_record, shown
+from nextvec.cli._papers_site import HomeOption, opened, site_home, stages
 from nextvec.cli.console import JsonFlag, emit, note
-from nextvec.cli.papers import (
-    HomeOption,
-    HostOption,
-    PortOption,
-    as_record,
-    opened,
-    run_server,
-    shown,
-    site_home,
-    stages,
-)
+from nextvec.cli.papers import HostOption, PortOption, run_server
 from nextvec.nn.locate import bundled_models
 
 QUESTION = "Can a language model plan ahead in latent space instead of one token at a time?"

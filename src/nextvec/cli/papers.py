@@ -3,92 +3,35 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nextvec.cli import _papers_beside, _papers_mail, _papers_sources
 from nextvec.cli._papers_accounts import LocalReaderOption, role
+from nextvec.cli._papers_insight import insight
 from nextvec.cli._papers_mail import MailFromOption, MailOption
-from nextvec.cli.console import JsonFlag, emit, note, progress
+from nextvec.cli._papers_search import search
+from nextvec.cli._papers_site import EncoderOption, HomeOption, opened
+from nextvec.cli.console import JsonFlag, emit, note
 from nextvec.papers.rate import DEFAULT_RATE
-from nextvec.types import InputError, NotFoundError, Progress
+from nextvec.types import InputError, NotFoundError
 
 if TYPE_CHECKING:
-    from nextvec.papers.ingest import Stage
     from nextvec.papers.mail.transport import TracedMailer
-    from nextvec.papers.search import Match
     from nextvec.papers.site import Site
 
 app = typer.Typer(no_args_is_help=True, help="The paper-discovery site: ingest, search, serve.")
 _papers_mail.add(app)
 app.command()(role)
+app.command()(search)
+app.command()(insight)
 
-HomeOption = Annotated[
-    Path | None,
-    typer.Option("--home", help="Folder of the site. Default: papers/ under $NEXTVEC_HOME.", show_default=False),
-]
-EncoderOption = Annotated[str, typer.Option("--encoder", help="Model: a bundled name, a folder or a hub id.")]
 HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
 PortOption = Annotated[int, typer.Option(min=1, max=65535, help="Port; if it is taken, the next free one is used.")]
 
 
 _papers_sources.register(app)
-
-
-@app.command()
-def search(
-    query: Annotated[str, typer.Argument(help="A question, words, a name or an arXiv id.")],
-    k: Annotated[int, typer.Option("-k", "--k", min=1, max=200, help="How many results.")] = 10,
-    where: Annotated[
-        str | None,
-        typer.Option(help='Filter, e.g. "year >= 2025 AND has_code = true".', show_default=False),
-    ] = None,
-    start: Annotated[str | None, typer.Option("--from", help="First feed day, YYYY-MM-DD.", show_default=False)] = None,
-    end: Annotated[str | None, typer.Option("--to", help="Last feed day, YYYY-MM-DD.", show_default=False)] = None,
-    org: Annotated[str | None, typer.Option(help="Organisation.", show_default=False)] = None,
-    votes: Annotated[int | None, typer.Option(min=0, help="At least so many votes.", show_default=False)] = None,
-    code: Annotated[bool, typer.Option("--code", help="Only papers with code.")] = False,
-    mode: Annotated[str, typer.Option(help="hybrid, semantic or keyword.")] = "hybrid",
-    home: HomeOption = None,
-    encoder: EncoderOption = "nextvec-mini",
-    as_json: JsonFlag = False,
-) -> None:
-    """Search the papers by meaning and by word, under filters."""
-    from nextvec.papers.params import read_filters
-    from nextvec.papers.search import check_mode, check_query, paper_id
-    from nextvec.papers.search import search as run
-
-    chosen = check_mode(mode)
-    if not check_query(query):
-        raise InputError("the query is empty: say what to look for")
-    values = {"from": start, "to": end, "org": org, "votes": str(votes) if votes else None, "code": str(int(code))}
-    with opened(home, encoder, must_exist=True) as site:
-        filters, suggestion = read_filters({name: value for name, value in values.items() if value}, site.db)
-        identifier = paper_id(query)
-        if identifier and site.db.get(identifier) is None:
-            note(f"there is no paper {identifier} here: searching its digits as words")
-        began = time.perf_counter()
-        results = run(site, query, filters, mode=chosen, size=k, where=where)
-        seconds = time.perf_counter() - began
-    document = {
-        "query": query,
-        "mode": chosen,
-        "candidates": results.candidates,
-        "with_words": results.with_words,
-        "seconds": round(seconds, 4),
-        "results": [as_record(match) for match in results.matches],
-    }
-    if results.matches:
-        text = "\n".join(shown(match, place) for place, match in enumerate(results.matches, start=1))
-    else:
-        hint = f"; did you mean the organisation {suggestion!r}?" if suggestion else ""
-        text = f"nothing found among {results.candidates:,} papers that satisfy the filter{hint}"
-    emit(document, as_json=as_json, text=text)
 
 
 @app.command()
@@ -145,75 +88,6 @@ def mcp(home: HomeOption = None, encoder: EncoderOption = "nextvec-mini") -> Non
 
         check_index(site)
         create_server(site).run("stdio")
-
-
-# -- shared with `nextvec demo` ------------------------------------------------------------------------------------
-@contextmanager
-def opened(home: Path | None, encoder: str, *, must_exist: bool = False) -> Iterator[Site]:
-    """The site under ``home``, closed at the end. MissingExtraError without the papers extra."""
-    from nextvec.extras import require
-
-    for module in ("sqlalchemy", "jinja2"):
-        require(module, why="the paper-discovery site")
-    from nextvec.papers.site import Site
-
-    site = Site(site_home(home), encoder=encoder, must_exist=must_exist)
-    try:
-        yield site
-    finally:
-        site.close()
-
-
-def site_home(home: Path | None) -> Path:
-    """The folder asked for, or the default one."""
-    from nextvec.files import data_home
-
-    return home.expanduser() if home is not None else data_home() / "papers"
-
-
-@contextmanager
-def stages(*, quiet: bool = False) -> Iterator[Stage]:
-    """One progress bar after the other: each named step ends the bar before it."""
-    with ExitStack() as stack:
-        inner = stack.enter_context(ExitStack())
-
-        def start(name: str) -> Progress:
-            inner.close()
-            return inner.enter_context(progress(name, quiet=quiet))
-
-        yield start
-
-
-def as_record(match: Match) -> dict[str, Any]:
-    """A result as JSON holds it."""
-    paper = match.stored.paper
-    return {
-        "id": paper.id,
-        "title": paper.title,
-        "organization": paper.organization,
-        "daily_date": paper.daily_date,
-        "votes": paper.upvotes,
-        "code": paper.github_repo,
-        "score": round(match.score, 6),
-        "word_rank": match.word_rank,
-        "meaning_rank": match.meaning_rank,
-        "cosine": round(match.meaning_score, 4) if match.meaning_score is not None else None,
-        "terms": match.terms,
-        "exact_title": match.exact_title,
-        "exact_id": match.exact_id,
-    }
-
-
-def shown(match: Match, place: int) -> str:
-    """A result as people read it."""
-    from nextvec.papers.markup import plain
-
-    paper = match.stored.paper
-    day = paper.daily_date or (paper.published_at.date() if paper.published_at else None)
-    facts = [paper.id, str(day) if day else "", f"{paper.upvotes} vote{'' if paper.upvotes == 1 else 's'}"]
-    facts += [paper.organization or "", "code" if paper.has_code else ""]
-    line = " · ".join(fact for fact in facts if fact)
-    return f"{place:>2}. {plain(paper.title)}\n    {line}\n    score {match.score:.4f}: {match.why()}"
 
 
 def run_server(

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 from fastapi.openapi.utils import get_openapi
 
 from nextvec import __version__
@@ -19,11 +20,16 @@ from nextvec.papers import api_models, feed, trending
 from nextvec.papers.api_http import Built, Gate, answer, handle_errors, next_link
 from nextvec.papers.api_queries import Cursor, Sort, all_papers, daily_papers
 from nextvec.papers.db import Stored
-from nextvec.papers.params import MAX_PAGE, read_filters
+from nextvec.papers.examples import MAX_EXAMPLES, read_examples
+from nextvec.papers.facets import facets
+from nextvec.papers.params import MAX_PAGE, read_all_filters
+from nextvec.papers.ranking import Request as SearchRequest
+from nextvec.papers.ranking import Sort as SearchSort
+from nextvec.papers.ranking import rank
 from nextvec.papers.rate import RateLimit
 from nextvec.papers.records import ID_PATTERN, check_text, clean
 from nextvec.papers.search import MAX_QUERY, Mode, check_query, paper_id
-from nextvec.papers.search import search as search_site
+from nextvec.papers.search import answer as answer_search
 from nextvec.papers.site import Site
 from nextvec.papers.sources import web as sources
 from nextvec.types import InputError, NotFoundError
@@ -139,35 +145,75 @@ def list_all(
     return answer(request, state, build)
 
 
-@_read("/papers/search", list[api_models.ListedPaper], "Search by words and by meaning")
-def find(
+Several = Annotated[list[str], Query(max_length=MAX_EXAMPLES, description="id of a paper; may come several times")]
+
+
+def asked(
     request: Request,
     q: Annotated[
         str, Query(description="words, a question, a name or an arXiv id", json_schema_extra={"maxLength": MAX_QUERY})
     ] = "",
-    limit: Annotated[int, Query(ge=1, le=120, description="how many papers at most")] = 20,
     start: Annotated[str | None, _day("from this feed day on", "date", "2025-01-01", alias="from")] = None,
     end: Annotated[str | None, _day("to this feed day", "date", "2025-12-31", alias="to")] = None,
     org: Annotated[str | None, Query(description="organisation")] = None,
+    author: Annotated[str | None, Query(description="author, by full name")] = None,
+    source: Annotated[str | None, Query(description="source")] = None,
+    topic: Annotated[str | None, Query(description="words that title or abstract must have")] = None,
+    year: Annotated[int | None, Query(ge=1900, le=9998, description="year of the publication")] = None,
     votes: Annotated[int, Query(ge=0, le=10**9, description="at least so many votes")] = 0,
     code: Annotated[bool, Query(description="only papers with code")] = False,
     mode: Annotated[Mode, Query(description="what to search by")] = "hybrid",
+    like: Several = [],  # noqa: B006 (FastAPI copies it)
+    unlike: Several = [],  # noqa: B006
+) -> SearchRequest:
+    """The parameters that a search and its facets have in common, read."""
+    values = {
+        "from": start, "to": end, "org": org, "author": author, "source": source, "topic": topic,
+        "year": str(year) if year else None, "votes": str(votes), "code": str(int(code)),
+    }  # fmt: skip
+    filters, _ = read_all_filters({name: value for name, value in values.items() if value}, _site(request).db)
+    liked, unliked = read_examples(like, "like"), read_examples(unlike, "unlike")
+    return SearchRequest(query=check_query(q), filters=filters, mode=mode, like=liked, unlike=unliked)
+
+
+Asked = Annotated[SearchRequest, Depends(asked)]
+
+
+@_read("/papers/search", list[api_models.ListedPaper], "Search by words, by meaning and by example")
+def find(
+    request: Request,
+    search: Asked,
+    limit: Annotated[int, Query(ge=1, le=120, description="how many papers at most")] = 20,
+    sort: Annotated[SearchSort, Query(description="the order of the results")] = "relevance",
 ) -> Response:
     """The best papers for a query, under filters that every result satisfies. Without a query: the newest."""
     site = _site(request)
-    query = check_query(q)
-    values = {"from": start, "to": end, "org": org, "votes": str(votes), "code": str(int(code))}
-    filters, _ = read_filters({name: value for name, value in values.items() if value}, site.db)
+    wanted = replace(search, sort=sort)
 
     def build() -> Built:
         return api_models.as_json([api_models.listed(stored.paper) for stored in matches()]), {}
 
     def matches() -> list[Stored]:
-        if not query:
-            return site.db.select(filters, order="newest", limit=limit)
-        return [match.stored for match in search_site(site, query, filters, mode=mode, size=limit).matches]
+        if not wanted.asks and wanted.filters.topic is None and sort == "relevance":
+            return site.db.select(wanted.filters, order="newest", limit=limit)
+        return [match.stored for match in answer_search(site, wanted, size=limit).matches]
 
-    return answer(request, site.index_stamp if query else site.state, build)
+    return answer(request, site.index_stamp if search.asks else site.state, build)
+
+
+@_read("/papers/search/facets", list[api_models.FacetCounts], "What the results of a search are made of")
+def count_facets(request: Request, search: Asked) -> Response:
+    """How many of the results are of which organisation, author, year and source, and have code.
+
+    Counted are all results of the search, at most 400; without a query all papers that satisfy the filters.
+    """
+    site = _site(request)
+
+    def build() -> Built:
+        found = facets(site, search, rank(site, search), most=20)
+        return api_models.as_json([api_models.facet_counts(one.name, one.counts) for one in found]), {}
+
+    return answer(request, site.index_stamp if search.asks else site.state, build)
 
 
 @_read("/papers/{id:path}/similar", list[api_models.SimilarPaper], "Similar papers")
@@ -217,7 +263,7 @@ def specification() -> dict[str, Any]:
         version=__version__,
         summary="Machine-learning papers by day, searched by meaning and by word.",
         description="Read-only. The endpoints, parameters and fields are those of the Hugging Face Hub's paper API; "
-        "`similar` and the filters of the search are additions.",
+        "`similar`, `facets` and what narrows and steers the search are additions.",
         routes=router.routes,
         servers=[{"url": "/api"}],
     )

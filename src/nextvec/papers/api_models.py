@@ -16,9 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, TypeAdapter,
 from pydantic.alias_generators import to_camel
 
 from nextvec.papers import records
+from nextvec.papers.facets import Count
 
 __all__ = [
     "Author",
+    "FacetCounts",
     "FlatPaper",
     "ListedPaper",
     "Organization",
@@ -29,6 +31,7 @@ __all__ = [
     "User",
     "as_json",
     "details",
+    "facet_counts",
     "flat",
     "listed",
     "similar",
@@ -128,6 +131,26 @@ class Problem(_Model):
     """What went wrong, in one line."""
 
     error: str
+
+
+class FacetValue(_Model):
+    """``value`` goes into the parameter that the facet is named after."""
+
+    value: str
+    papers: int
+
+
+class FacetCounts(_Model):
+    """How many results have which value, the most first (years: the latest first)."""
+
+    facet: str = Field(examples=["org"])
+    values: list[FacetValue]
+
+
+def facet_counts(name: str, counts: Sequence[Count]) -> FacetCounts:
+    """A facet as the interface tells it."""
+    given = [FacetValue(value="1" if name == "code" else one.value, papers=one.papers) for one in counts]
+    return FacetCounts(facet=name, values=given)
 
 
 def listed(paper: records.Paper) -> ListedPaper:

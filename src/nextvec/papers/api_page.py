@@ -13,6 +13,7 @@ _EXAMPLES = {
     "/daily_papers": ("/api/daily_papers?week=2025-W09&sort=trending&limit=10", "list_daily_papers(week='2025-W09')"),
     "/papers": ("/api/papers?limit=100", None),
     "/papers/search": ("/api/papers/search?q=latent+reasoning&code=1", "list_papers(query='latent reasoning')"),
+    "/papers/search/facets": ("/api/papers/search/facets?q=robots&year=2026", None),
     "/papers/{id}": ("/api/papers/2412.06769", "paper_info('2412.06769')"),
     "/papers/{id}/similar": ("/api/papers/2412.06769/similar?limit=5", None),
 }

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-import re
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from nextvec.papers import trending
+from nextvec.papers import cursors, trending
 from nextvec.papers.db import Database, Stored
 from nextvec.papers.feed import Period
 from nextvec.papers.records import ID_PATTERN
@@ -35,19 +31,13 @@ class Cursor:
 
     def word(self) -> str:
         """The cursor as one opaque word of an address, with a check sum that finds a cut or changed one."""
-        body = json.dumps([self.published_at and self.published_at.isoformat(), self.id]).encode()
-        return base64.urlsafe_b64encode(_check_sum(body) + body).decode().rstrip("=")
+        return cursors.pack([self.published_at and self.published_at.isoformat(), self.id])
 
     @classmethod
     def read(cls, word: str) -> Cursor:
         """The cursor that ``word`` stands for. InputError for any word that ``word()`` did not give."""
         try:
-            if len(word) > 400 or not re.fullmatch(r"[\w-]+", word, re.ASCII):
-                raise ValueError
-            whole = base64.urlsafe_b64decode(word + "=" * (-len(word) % 4))
-            if whole[:6] != _check_sum(whole[6:]):
-                raise ValueError
-            day, identifier = json.loads(whole[6:])
+            day, identifier = cursors.unpack(word)
             if not ID_PATTERN.fullmatch(identifier):
                 raise ValueError
             return cls(datetime.fromisoformat(day) if day else None, identifier)
@@ -55,10 +45,6 @@ class Cursor:
             raise InputError(
                 f"cursor {word[:40]!r} is not one of this site; take it from the Link header of the page before, whole"
             ) from error
-
-
-def _check_sum(body: bytes) -> bytes:
-    return hashlib.blake2b(body, digest_size=6, person=b"papers cursor").digest()
 
 
 def all_papers(db: Database, after: Cursor | None, limit: int) -> tuple[list[Stored], Cursor | None]:

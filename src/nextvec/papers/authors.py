@@ -7,27 +7,18 @@ Two names are the same where they agree up to case, accents and spaces. Nothing 
 from __future__ import annotations
 
 import difflib
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
-from nextvec.papers.tables import AUTHORS
+from nextvec.papers.tables import AUTHORS, fold
 
 __all__ = ["close", "find", "fold", "note"]
 
 _BATCH = 1_000
 _CANDIDATES = 2_000
 _A = AUTHORS.c
-
-
-def fold(name: str) -> str:
-    """``name`` without case, accents and doubled spaces; letters that have no other form stay."""
-    letters = name.casefold()
-    if not letters.isascii():
-        letters = "".join(c for c in unicodedata.normalize("NFKD", letters) if not unicodedata.combining(c))
-    return " ".join(letters.split())
 
 
 def note(connection: sa.Connection, papers: Iterable[tuple[str, Sequence[str]]]) -> None:

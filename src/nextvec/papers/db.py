@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from nextvec.files import storage_error
 from nextvec.papers import authors
 from nextvec.papers.accounts.standing import given_here
 from nextvec.papers.db_errors import DamagedDatabaseError, errors_told
+from nextvec.papers.insight.tables import INSIGHTS
 from nextvec.papers.migrations import migrate
 from nextvec.papers.records import Paper
 from nextvec.papers.sources import kept
@@ -51,15 +53,20 @@ NO_VECTOR = "-"
 _OURS = ("indexed_text", "indexed_facets", "mark", *SITE)
 _CONTENT = [column.name for column in PAPERS.columns if column.name not in _OURS]
 _P = PAPERS.c
+_I = INSIGHTS.c
 _BEHIND = sa.or_(_P.indexed_text.is_(None), _P.indexed_text != _P.text_hash, _P.indexed_facets != _P.facet_hash)
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A paper as it lies in the database. ``mark`` is its emblem, drawn from its embedding (None: not indexed)."""
+    """A paper as it lies in the database. ``mark`` is its emblem, drawn from its embedding (None: not indexed).
+
+    ``line``: the sentence that sums it up (None: not worked out yet, or of an older text).
+    """
 
     paper: Paper
     mark: str | None
+    line: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,15 +192,31 @@ class Database:
         if not identifiers:
             return []
         with self.read() as connection:
-            rows = connection.execute(sa.select(PAPERS).where(_P.id.in_(identifiers))).all()
-        found = {row.id: _stored(row) for row in rows}
+            found = {
+                one.paper.id: one for one in self._read(connection, sa.select(PAPERS).where(_P.id.in_(identifiers)))
+            }
         return [found[identifier] for identifier in identifiers if identifier in found]
 
     def select(self, filters: Filtered, *, order: Order = "votes", limit: int, offset: int = 0) -> list[Stored]:
         """Papers that satisfy the filter, in the given order."""
         query = sa.select(PAPERS).where(*filters.conditions()).order_by(*_order(order)).limit(limit).offset(offset)
         with self.read() as connection:
-            return [_stored(row) for row in connection.execute(query)]
+            return self._read(connection, query)
+
+    def _read(self, connection: sa.Connection, query: sa.Select[Any]) -> list[Stored]:
+        """The papers of a query, with the lines that sum them up."""
+        rows = connection.execute(query).all()
+        lines: dict[tuple[str, str], str] = {}
+        if self.has_insights:
+            said = sa.select(_I.paper, _I.text_hash, _I.line).where(_I.paper.in_([row.id for row in rows]))
+            lines = {(row.paper, row.text_hash): row.line for row in connection.execute(said)}
+        return [_stored(row, lines.get((row.id, row.text_hash)) or None) for row in rows]
+
+    @cached_property
+    def has_insights(self) -> bool:
+        """Whether what is worked out about papers has its table: an older database on a read-only disk has none."""
+        with self.read() as connection:
+            return bool(sa.inspect(connection).has_table(INSIGHTS.name))
 
     def ordered(self, filters: Filtered, order: Order) -> Sequence[str]:
         """The ids of all papers that satisfy the filter, in the given order."""
@@ -365,6 +388,14 @@ class Database:
             for row in connection.execute(query):
                 yield row.id, row.title, row.summary, row.authors, row.organization
 
+    def texts(self, identifiers: Sequence[str]) -> Iterator[tuple[str, str, str, list[str], str | None]]:
+        """``lexical_rows`` of these papers only."""
+        query = sa.select(_P.id, _P.title, _P.summary, _P.authors, _P.organization)
+        query = query.where(*Selection(ids=json.dumps(list(identifiers))).conditions())
+        with self.read() as connection:
+            for row in connection.execute(query):
+                yield row.id, row.title, row.summary, row.authors, row.organization
+
     # -- facts -------------------------------------------------------------------------------------------------
     def fact(self, name: str) -> str | None:
         """A fact about the site (encoder, generation, source), or None."""
@@ -444,9 +475,9 @@ def _row(paper: Paper) -> dict[str, Any]:
     return row | {"authors": list(paper.authors), "text_hash": paper.text_hash(), "facet_hash": paper.facet_hash()}
 
 
-def _stored(row: sa.Row[Any]) -> Stored:
+def _stored(row: sa.Row[Any], line: str | None = None) -> Stored:
     values = {name: getattr(row, name) for name in _CONTENT if name not in ("text_hash", "facet_hash")}
-    return Stored(Paper(**(values | {"authors": tuple(row.authors)})), row.mark)
+    return Stored(Paper(**(values | {"authors": tuple(row.authors)})), row.mark, line)
 
 
 def stored_paper(row: sa.Row[Any]) -> Paper:

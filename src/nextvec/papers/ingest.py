@@ -6,6 +6,7 @@
    read can be found; a crash in between repeats one batch, an upsert, and nothing else.
 3. Take out of the collection what the database does not have (a crash between the two, papers taken away).
 4. Build the word index anew if any paper changed.
+5. Work out keywords, lines and sentences of what is new (``insight.build``).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from nextvec.types import InputError, Progress, StorageError
 __all__ = ["SOURCES", "Report", "Totals", "finish", "ingest", "prepare", "read_file", "read_source", "settle", "take"]
 
 BATCH = 1_000
+AT_ONCE = 2_000
 SOURCES = ("daily_papers",)
 
 Stage = Callable[[str], Progress | None]
@@ -93,10 +95,12 @@ def read_source(name: str) -> list[Paper]:
     return list(parse_records(located))
 
 
-def ingest(site: Site, papers: Sequence[Paper], *, source: str = "file", stage: Stage | None = None) -> Report:
+def ingest(
+    site: Site, papers: Sequence[Paper], *, source: str = "file", stage: Stage | None = None, understand: bool = True
+) -> Report:
     """Bring ``papers`` into ``site`` and its indexes up to date. Safe to interrupt and to repeat.
 
-    ``source``: who says so; what the same source said of a paper before is replaced.
+    ``source``: who says so; what the same source said of a paper before is replaced. ``understand``: see ``finish``.
     """
     start = time.monotonic()
     say = stage or (lambda name: None)
@@ -110,7 +114,7 @@ def ingest(site: Site, papers: Sequence[Paper], *, source: str = "file", stage: 
             take(site, source, batch, totals)
             if progress:
                 progress(min(i + BATCH, len(papers)), len(papers))
-        finish(site, say)
+        finish(site, say, understand=understand)
     return totals.report(site, start)
 
 
@@ -183,10 +187,17 @@ def settle(site: Site, say: Stage) -> int:
     return embedded
 
 
-def finish(site: Site, say: Stage) -> None:
-    """Steps 3 and 4: what was changed meanwhile is followed, and the words are searched."""
+def finish(site: Site, say: Stage, *, understand: bool = True) -> None:
+    """Steps 3 to 5: what was changed meanwhile is followed, the words are searched.
+
+    ``understand``: keywords and the like too (``insight``), where at most ``AT_ONCE`` papers lack them. A whole
+    collection takes minutes and has a command of its own.
+    """
     settle(site, say)
     _index_words(site, say)
+    if understand and missing_insights(site) <= AT_ONCE:
+        update_insights(site, stage=say)
+        place_new(site)
 
 
 def _vectors(site: Site, papers: Sequence[Paper], new_text: Collection[str]) -> tuple[dict[str, Any], int]:

@@ -91,6 +91,7 @@ class LexicalIndex:
         self.stamp = stamp
         self._fields = {field: Bm25(parts, np.arange(len(self.ids))) for field, parts in fields.items()}
         self._place = {identifier: i for i, identifier in enumerate(self.ids)}
+        self._masks: list[tuple[frozenset[str], NDArray[np.bool_]]] = []
 
     @classmethod
     def build(
@@ -133,15 +134,24 @@ class LexicalIndex:
         """The best ``k`` ids with scores, and how many papers match at all; ``allowed`` restricts both exactly."""
         scores = self.scores(query)
         if allowed is not None:
-            mask = np.zeros(len(self.ids), bool)
-            mask[[self._place[identifier] for identifier in allowed if identifier in self._place]] = True
-            scores[~mask] = 0.0
+            scores[~self._mask(allowed)] = 0.0
         matches = np.flatnonzero(scores > 0)
         if len(matches) > k:
             matches = matches[np.argpartition(-scores[matches], k - 1)[:k]]
         order = matches[np.lexsort((matches, -scores[matches]))]
         total = int(np.count_nonzero(scores > 0))
         return [self.ids[i] for i in order], [float(scores[i]) for i in order], total
+
+    def _mask(self, allowed: Collection[str]) -> NDArray[np.bool_]:
+        """bool [N]: which papers are in ``allowed``. Of sets that cannot change the last ones are remembered."""
+        for known, mask in self._masks:
+            if known is allowed:
+                return mask
+        mask = np.zeros(len(self.ids), bool)
+        mask[[self._place[identifier] for identifier in allowed if identifier in self._place]] = True
+        if isinstance(allowed, frozenset):
+            self._masks = [(allowed, mask), *self._masks[:15]]
+        return mask
 
     def holding(self, topic: str) -> list[str]:
         """The ids of the papers with every word of ``topic`` in title or abstract; commas separate alternatives.
@@ -156,6 +166,17 @@ class LexicalIndex:
                 there |= np.logical_and.reduce([self._any(ways) for ways in words])
         return [self.ids[i] for i in np.flatnonzero(there)]
 
+    def sharing(self, text: str) -> list[str]:
+        """The ids of the papers that have every token of ``text`` in some field; all of them for a text without any."""
+        there = np.ones(len(self.ids), bool)
+        for token in set(tokenize(text)):
+            there &= self._with(token, tuple(FIELDS))
+        return [self.ids[i] for i in np.flatnonzero(there)]
+
+    def knows(self, token: str) -> bool:
+        """Whether any paper has ``token``."""
+        return bool(self._with(token, tuple(FIELDS)).any())
+
     def _any(self, ways: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
         """bool [N]: which papers have all tokens of one of ``ways`` in title or abstract."""
         found: NDArray[np.bool_] = np.zeros(len(self.ids), bool)
@@ -163,10 +184,10 @@ class LexicalIndex:
             found |= np.logical_and.reduce([self._with(token) for token in tokens])
         return found
 
-    def _with(self, token: str) -> NDArray[np.bool_]:
-        """bool [N]: which papers have ``token`` in title or abstract."""
+    def _with(self, token: str, fields: Sequence[str] = ("title", "summary")) -> NDArray[np.bool_]:
+        """bool [N]: which papers have ``token`` in one of ``fields``."""
         found: NDArray[np.bool_] = np.zeros(len(self.ids), bool)
-        for field in ("title", "summary"):
+        for field in fields:
             for segment in self._fields[field].segments:
                 rows, _ = segment.find(token.encode())
                 found[segment.sequence[rows]] = True

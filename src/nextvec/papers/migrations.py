@@ -25,7 +25,7 @@ __all__ = ["MIGRATIONS", "Migration", "migrate"]
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """``number`` counts from 1 without gaps. ``fill`` writes what statements cannot say, after them."""
+    """``number`` counts from 1. ``fill`` writes what statements cannot say, after them."""
 
     number: int
     name: str
@@ -113,6 +113,23 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(4, "readers, and what they vote for, write, keep and follow", ACCOUNTS),
     Migration(5, "readers of mail, what they subscribed to, what is sent to them", MAIL),
     Migration(6, sources.NAME, sources.STATEMENTS, sources.fill),
+    Migration(
+        7,
+        "what is worked out about each paper: keywords, the line that sums it up, embeddings of its sentences",
+        (
+            # BYTEA is what PostgreSQL calls bytes; SQLite takes any name and keeps them as they are.
+            """
+            CREATE TABLE insights (
+                paper VARCHAR(64) PRIMARY KEY,
+                text_hash VARCHAR(24) NOT NULL,
+                state VARCHAR(24) NOT NULL,
+                line TEXT NOT NULL,
+                keywords JSON NOT NULL,
+                vectors BYTEA NOT NULL
+            )
+            """,
+        ),
+    ),
 )
 
 

@@ -13,10 +13,7 @@ from typing import Any
 
 from nextvec.papers.db import Database
 from nextvec.papers.pages import dayname
-from nextvec.papers.params import flag, read_day, read_name, whole_number
-from nextvec.papers.search import check_query
-from nextvec.search.words import tokenize
-from nextvec.types import InputError
+from nextvec.papers.params import Unknown, flag, known_names, read_days, read_topic, whole_number
 
 __all__ = ["PARTS", "Narrowing", "Unknown", "read_narrowing"]
 
@@ -31,9 +28,6 @@ PARTS = {
     "to": "end",
 }
 """The parameter of an address -> the part of a Narrowing."""
-
-Unknown = dict[str, str | None]
-"""Parameters (org, author, source) whose value no paper has -> a known value close to it, or None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,28 +78,10 @@ class Narrowing:
 
 def read_narrowing(values: Mapping[str, str], db: Database) -> tuple[Narrowing, Unknown]:
     """The narrowing in an address, with known names as the papers spell them. InputError for what cannot be one."""
-    start, end = read_day(values.get("from"), "from"), read_day(values.get("to"), "to")
-    if start and end and start > end:
-        raise InputError(f"from is {start}, after to, {end}: exchange them")
-    topic = check_query(values.get("topic", "")).strip(" ,") or None
-    if topic and not tokenize(topic):
-        raise InputError(f"topic is {topic[:40]!r}, which has no word to look for; expected words such as world models")
-    names = {name: read_name(values.get(name), name) for name in ("org", "author", "source")}
-    unknown: Unknown = {}
-    if wanted := names["org"]:
-        known = db.find_organization(wanted)
-        names["org"] = known or wanted
-        if known is None:
-            unknown["org"] = db.close_organization(wanted)
-    if wanted := names["author"]:
-        known = db.find_author(wanted)
-        names["author"] = known or wanted
-        if known is None:
-            unknown["author"] = db.close_author(wanted)
-    if (wanted := names["source"]) and wanted not in (sources := [name for name, _ in db.sources()]):
-        unknown["source"] = next((name for name in sources if name.lower() == wanted.lower()), None)
+    start, end = read_days(values)
+    names, unknown = known_names(values, db)
     narrowing = Narrowing(
-        topic=topic,
+        topic=read_topic(values.get("topic", "")),
         organization=names["org"],
         author=names["author"],
         source=names["source"],

@@ -4,18 +4,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date
-from urllib.parse import urlencode
 
 from nextvec.papers.db import Database, Filters
 from nextvec.papers.feed import parse_period
 from nextvec.papers.records import check_text, clean
+from nextvec.search.words import tokenize
 from nextvec.types import InputError, NotFoundError
 
-__all__ = ["MAX_PAGE", "SearchForm", "check_page", "flag", "read_day", "read_name", "read_page", "whole_number"]
+__all__ = [
+    "MAX_PAGE",
+    "MAX_QUERY",
+    "Unknown",
+    "check_page",
+    "check_query",
+    "flag",
+    "known_names",
+    "read_all_filters",
+    "read_day",
+    "read_days",
+    "read_filters",
+    "read_name",
+    "read_page",
+    "read_topic",
+    "whole_number",
+]
 
 MAX_PAGE = 100_000
+MAX_QUERY = 250
+
+Unknown = dict[str, str | None]
+"""Parameters (org, author, source) whose value no paper has -> a known value close to it, or None."""
 
 
 def whole_number(text: str | None, name: str, *, low: int, high: int) -> int | None:
@@ -52,46 +71,74 @@ def check_page(page: int, pages: int) -> None:
         raise NotFoundError(f"page {page} does not exist; the last one is {max(pages, 1)}")
 
 
-@dataclass(frozen=True, slots=True)
-class SearchForm:
-    """The search form as it was sent, checked. ``suggestion``: a known organisation close to an unknown one."""
-
-    query: str
-    filters: Filters
-    mode: str
-    suggestion: str | None = None
-
-    def address(self, filters: Filters | None = None, **changes: str | int) -> str:
-        """``/search?...`` for this form, with other filters or parameters."""
-        chosen = self.filters if filters is None else filters
-        values: dict[str, str | int | None] = {
-            "q": self.query,
-            "from": chosen.start.isoformat() if chosen.start else None,
-            "to": chosen.end.isoformat() if chosen.end else None,
-            "org": chosen.organization,
-            "votes": chosen.votes,
-            "code": 1 if chosen.code else None,
-            "mode": self.mode if self.mode != "hybrid" else None,
-        }
-        values |= changes
-        return "/search?" + urlencode({name: value for name, value in values.items() if value not in (None, "")})
+def known_names(values: Mapping[str, str], db: Database) -> tuple[dict[str, str | None], Unknown]:
+    """The values of org, author and source as the papers spell them, and those of them that no paper has."""
+    names = {name: read_name(values.get(name), name) for name in ("org", "author", "source")}
+    unknown: Unknown = {}
+    if wanted := names["org"]:
+        known = db.find_organization(wanted)
+        names["org"] = known or wanted
+        if known is None:
+            unknown["org"] = db.close_organization(wanted)
+    if wanted := names["author"]:
+        known = db.find_author(wanted)
+        names["author"] = known or wanted
+        if known is None:
+            unknown["author"] = db.close_author(wanted)
+    if (wanted := names["source"]) and wanted not in (sources := [name for name, _ in db.sources()]):
+        unknown["source"] = next((name for name in sources if name.lower() == wanted.lower()), None)
+    return names, unknown
 
 
 def read_filters(values: Mapping[str, str], db: Database) -> tuple[Filters, str | None]:
     """The filters of a search, and a known organisation close to one that is not known."""
+    filters, unknown = read_all_filters(values, db)
+    return filters, unknown.get("org")
+
+
+def read_all_filters(values: Mapping[str, str], db: Database) -> tuple[Filters, Unknown]:
+    """The filters of a search, and what no paper has of the names in them. InputError for what cannot be one."""
+    start, end = read_days(values)
+    names, unknown = known_names(values, db)
+    filters = Filters(
+        start=start,
+        end=end,
+        organization=names["org"],
+        votes=whole_number(values.get("votes"), "votes", low=0, high=10**9) or None,
+        code=flag(values.get("code"), "code"),
+        year=whole_number(values.get("year"), "year", low=1900, high=9998),
+        author=names["author"],
+        source=names["source"],
+        topic=read_topic(values.get("topic", "")),
+    )
+    return filters, unknown
+
+
+def read_days(values: Mapping[str, str]) -> tuple[date | None, date | None]:
+    """The days ``from`` and ``to``."""
     start, end = read_day(values.get("from"), "from"), read_day(values.get("to"), "to")
     if start and end and start > end:
         raise InputError(f"from is {start}, after to, {end}: exchange them")
-    votes = whole_number(values.get("votes"), "votes", low=0, high=10**9) or None
-    organization = read_name(values.get("org"), "org")
-    suggestion = None
-    if organization:
-        known = db.find_organization(organization)
-        if known is None:
-            suggestion = db.close_organization(organization)
-        organization = known or organization
-    code = flag(values.get("code"), "code")
-    return Filters(start=start, end=end, organization=organization, votes=votes, code=code), suggestion
+    return start, end
+
+
+def read_topic(text: str) -> str | None:
+    """The words of a topic; None for nothing."""
+    topic = check_query(text).strip(" ,") or None
+    if topic and not tokenize(topic):
+        raise InputError(f"topic is {topic[:40]!r}, which has no word to look for; expected words such as world models")
+    return topic
+
+
+def check_query(text: str) -> str:
+    """The query with whitespace and control characters cleaned. InputError above 250 characters."""
+    check_text(text, "the query")
+    query = clean(text)
+    if len(query) > MAX_QUERY:
+        raise InputError(
+            f"the query has {len(query)} characters; at most {MAX_QUERY} are accepted: shorten it to its main words"
+        )
+    return query
 
 
 def read_name(text: str | None, name: str) -> str | None:

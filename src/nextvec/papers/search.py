@@ -1,51 +1,45 @@
-"""Hybrid search: words (BM25) and meaning (embeddings), fused by reciprocal rank, under exact filters.
+"""Search by words (BM25) and by meaning (embeddings), fused by reciprocal rank, under exact filters: pages of it.
 
-    score(paper) = 1 / (60 + rank by words) + 1 / (60 + rank by meaning)
-
-over the best ``DEPTH`` of each side (Cormack, Clarke and Buettcher 2009, with their constant 60). A paper whose title
-is the query itself comes first. Filters are part of both searches, never applied to what came out of them: the word
-side only scores papers that satisfy the filter, the vector side searches under the same filter.
+``ranking`` says which papers answer, and in which order; this file cuts a page out of them and says why each is there.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, fields, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
+from nextvec.papers import cursors
 from nextvec.papers.db import Filters, Stored
 from nextvec.papers.lexical import matched_terms
-from nextvec.papers.markup import plain
-from nextvec.papers.records import check_text, clean, is_arxiv_id
+from nextvec.papers.params import MAX_QUERY, check_query
+from nextvec.papers.ranking import DEPTH, MODES, SORTS, Mode, Ranking, Request, Sort, rank
+from nextvec.papers.records import ID_PATTERN, is_arxiv_id
 from nextvec.papers.site import Site
 from nextvec.search.fusion import RRF_K
-from nextvec.search.words import tokenize
 from nextvec.types import InputError
 
 __all__ = [
     "DEPTH",
     "MAX_QUERY",
     "MODES",
+    "RRF_K",
+    "SORTS",
+    "Filters",
     "Match",
     "Mode",
+    "Request",
     "Results",
+    "Sort",
+    "answer",
+    "check_mode",
     "check_query",
-    "fuse",
+    "check_sort",
     "loosened",
     "paper_id",
     "search",
     "without_each",
 ]
-
-Mode = Literal["hybrid", "semantic", "keyword"]
-MODES: tuple[Mode, ...] = ("hybrid", "semantic", "keyword")
-MAX_QUERY = 250
-DEPTH = 200
-_LIFTED = 100  # ids in one filter, which has a greatest length
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +75,8 @@ class Match:
 @dataclass(frozen=True, slots=True)
 class Results:
     """One page of matches. ``total`` can be paged through; ``with_words`` contain a query word; ``candidates``
-    satisfy the filter."""
+    satisfy the filter. ``ranking``: all of them; ``following``, ``previous``: cursors, None where there is no such
+    page."""
 
     matches: list[Match]
     total: int
@@ -89,17 +84,10 @@ class Results:
     candidates: int
     mode: Mode
     pages: int
-
-
-def check_query(text: str) -> str:
-    """The query with whitespace and control characters cleaned. InputError above 250 characters."""
-    check_text(text, "the query")
-    query = clean(text)
-    if len(query) > MAX_QUERY:
-        raise InputError(
-            f"the query has {len(query)} characters; at most {MAX_QUERY} are accepted: shorten it to its main words"
-        )
-    return query
+    page: int
+    ranking: Ranking
+    following: str | None
+    previous: str | None
 
 
 def check_mode(text: str) -> Mode:
@@ -120,6 +108,14 @@ def paper_id(query: str) -> str | None:
     return text if is_arxiv_id(text) else None
 
 
+def check_sort(text: str) -> Sort:
+    """An order by name. InputError for an unknown one."""
+    for sort in SORTS:
+        if text == sort:
+            return sort
+    raise InputError(f"sort is {text[:40]!r}; expected one of {', '.join(SORTS)}")
+
+
 def search(
     site: Site,
     query: str,
@@ -129,100 +125,88 @@ def search(
     page: int = 1,
     size: int = 20,
     where: str | None = None,
+    sort: Sort = "relevance",
 ) -> Results:
     """Search ``site``. ``where`` is a further filter in the language of ``Collection.search``.
 
     Raises InputError for a query that is too long or a ``where`` that does not parse.
     """
-    query = check_query(query)
-    filters = filters or Filters()
-    allowed, clause = _allowed(site, filters, where)
-    candidates = site.db.count() if allowed is None else len(allowed)
-    words: list[str] = []
-    word_scores: list[float] = []
-    with_words = 0
-    if candidates and query:
-        words, word_scores, with_words = site.words().search(query, DEPTH, allowed=allowed)
-    meaning: dict[str, float] = {}
-    if candidates and query and mode != "keyword":
-        vector = site.query_vector(query)
-        if vector is not None:
-            lifted = sorted(site.db.lifted(filters) & allowed) if allowed else []
-            meaning = _nearest(site, vector, min(DEPTH, candidates), clause, lifted)
-    ranking = fuse(words if mode != "semantic" else [], list(meaning))
-    gone = site.withdrawn()  # the indexes follow a moderator a moment later
-    ranking = [(name, score) for name, score in ranking if name not in gone]
-    exact = _exact_titles(site, query, words[:5])
-    ranking = [(name, score) for name, score in ranking if name in exact] + [
-        (name, score) for name, score in ranking if name not in exact
-    ]
-    named = paper_id(query)
-    if named and (named in allowed if allowed is not None else site.db.get(named)):
-        ranking = [(named, 1.0)] + [(name, score) for name, score in ranking if name != named]
-    shown = dict(ranking[(page - 1) * size : page * size])
-    word_place = {name: place for place, name in enumerate(words, start=1)}
-    meaning_place = {name: place for place, name in enumerate(meaning, start=1)}
-    matches = [
-        Match(
-            stored,
-            shown[stored.paper.id],
-            matched_terms(query, _searchable(stored)),
-            word_place.get(stored.paper.id),
-            word_scores[word_place[stored.paper.id] - 1] if stored.paper.id in word_place else None,
-            meaning_place.get(stored.paper.id),
-            meaning.get(stored.paper.id),
-            stored.paper.id in exact,
-            stored.paper.id == named,
-        )
-        for stored in site.db.get_many(list(shown))
-    ]
-    return Results(matches, len(ranking), with_words, candidates, mode, max(1, -(-len(ranking) // size)))
+    request = Request(query=check_query(query), filters=filters or Filters(), mode=mode, where=where, sort=sort)
+    return answer(site, request, page=page, size=size)
 
 
-def _allowed(site: Site, filters: Filters, where: str | None) -> tuple[frozenset[str] | None, str | None]:
-    """(ids that satisfy everything, or None for all; the whole filter as one clause)."""
-    clause = filters.where()
-    if where is None:
-        return (site.allowed(filters) if filters else None), clause
-    allowed = frozenset(site.collection.ids(where))  # parsed on its own: it cannot reach out of its brackets
-    if clause:
-        allowed &= site.allowed(filters)
-    return allowed, f"({clause}) AND ({where})" if clause else where
+def answer(site: Site, request: Request, *, page: int = 1, size: int = 20, after: str | None = None) -> Results:
+    """A page of what answers ``request``: the ``page``-th, or the one that begins behind the cursor ``after``.
+
+    A cursor goes on in the ranking that it came from, as long as the site remembers that one, whatever came or went
+    since: no paper comes twice, none is passed over. Later it goes on behind its paper in the ranking as it is then.
+    InputError for a cursor that is not of this search.
+    """
+    ranking = rank(site, request)
+    start = (page - 1) * size
+    if after is not None:
+        ranking, start = _behind(site, request, ranking, after)
+    shown = ranking.ids[start : start + size]
+    total = len(ranking.ids)
+    matches = [_match(stored, request, ranking) for stored in site.db.get_many(shown)]
+    return Results(
+        matches,
+        total,
+        ranking.with_words,
+        ranking.candidates,
+        request.mode,
+        max(1, -(-total // size)),
+        start // size + 1,
+        ranking,
+        _cursor(request, ranking, start + size) if start + size < total else None,
+        _cursor(request, ranking, start - size) if 0 < start - size <= total else None,
+    )
 
 
-def _nearest(
-    site: Site, vector: NDArray[np.float32], k: int, clause: str | None, lifted: Sequence[str]
-) -> dict[str, float]:
-    """The ``k`` nearest papers with their cosine, nearest first: those that the collection finds by ``clause``, and
-    those that votes given on this site have lifted into the filter (the collection knows the ingested votes)."""
-    meaning = {hit.id: hit.score for hit in site.collection.search(vector, k, where=clause)}
-    for i in range(0, len(lifted), _LIFTED):
-        named = ", ".join(f"'{identifier}'" for identifier in lifted[i : i + _LIFTED])  # ids hold no quotes
-        hits = site.collection.search(vector, k, where=f"id IN ({named})")
-        meaning |= {hit.id: hit.score for hit in hits}
-    return dict(sorted(meaning.items(), key=lambda item: -item[1])[:k]) if lifted else meaning
+def _match(stored: Stored, request: Request, ranking: Ranking) -> Match:
+    name = stored.paper.id
+    word, meaning = ranking.words.get(name), ranking.meaning.get(name)
+    return Match(
+        stored,
+        ranking.scores.get(name, 0.0),
+        matched_terms(request.query, _searchable(stored)),
+        word[0] if word else None,
+        word[1] if word else None,
+        meaning[0] if meaning else None,
+        meaning[1] if meaning else None,
+        name in ranking.exact,
+        name == ranking.named,
+    )
 
 
-def fuse(words: Sequence[str], meaning: Sequence[str]) -> list[tuple[str, float]]:
-    """Reciprocal rank fusion, best first; ties in favour of the better word rank, then the id."""
-    scores: dict[str, float] = {}
-    for ranking in (words, meaning):
-        for rank, name in enumerate(ranking, start=1):
-            scores[name] = scores.get(name, 0.0) + 1.0 / (RRF_K + rank)
-    place = {name: i for i, name in enumerate(words)}
-    return sorted(scores.items(), key=lambda item: (-item[1], place.get(item[0], DEPTH), item[0]))
+def _digest(request: Request) -> str:
+    return hashlib.blake2b(repr(request).encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
 
 
-def _exact_titles(site: Site, query: str, names: Sequence[str]) -> set[str]:
-    """Those of ``names`` whose title is the query, up to case, punctuation and maths mark-up."""
-    wanted = tokenize(query)
-    if len(wanted) < 2:
-        return set()
-    return {
-        stored.paper.id
-        for stored in site.db.get_many(names)
-        if tokenize(stored.paper.title) == wanted or tokenize(plain(stored.paper.title)) == wanted
-    }
+def _cursor(request: Request, ranking: Ranking, place: int) -> str:
+    """Behind the first ``place`` papers of ``ranking``."""
+    last = ranking.ids[place - 1]
+    return cursors.pack([_digest(request), ranking.name, place, last, ranking.scores.get(last, 0.0)])
+
+
+def _behind(site: Site, request: Request, now: Ranking, word: str) -> tuple[Ranking, int]:
+    """(the ranking to go on in, how many of its papers lie before the cursor)."""
+    try:
+        asked, name, place, last, score = cursors.unpack(word)
+        if not (isinstance(place, int) and isinstance(score, float | int) and ID_PATTERN.fullmatch(last)):
+            raise ValueError
+    except (ValueError, TypeError) as error:
+        raise InputError(f"after is {word[:40]!r}, no cursor of this site; take it whole from a page") from error
+    if asked != _digest(request):
+        raise InputError("after is a cursor of another search; leave it out to begin at the first page")
+    then: Ranking | None = site.kept.get(("walk", name))
+    if then is not None and 0 < place <= len(then.ids) and then.ids[place - 1] == last:
+        return then, place
+    if last in now.ids:
+        return now, now.ids.index(last) + 1
+    if request.asks and request.sort == "relevance":
+        return now, sum(now.scores.get(name, 0.0) >= score for name in now.ids)
+    return now, min(place, len(now.ids))
 
 
 def _searchable(stored: Stored) -> str:
@@ -230,30 +214,32 @@ def _searchable(stored: Stored) -> str:
     return " ".join([paper.title, paper.summary, *paper.authors, paper.organization or ""])
 
 
+PARTS = {"organization": "org"}
+"""What a part of the filters is called in an address, where that is not its own name."""
+
+
 def without_each(filters: Filters) -> dict[str, Filters]:
     """The filters without each of their parts, by the part's name; ``all``: none left."""
-    return {
-        "start": replace(filters, start=None),
-        "end": replace(filters, end=None),
-        "org": replace(filters, organization=None),
-        "votes": replace(filters, votes=None),
-        "code": replace(filters, code=False),
-        "all": Filters(),
+    nothing = Filters()
+    parts = {
+        PARTS.get(part.name, part.name): replace(filters, **{part.name: getattr(nothing, part.name)})
+        for part in fields(Filters)
     }
+    return parts | {"all": nothing}
 
 
 def loosened(site: Site, filters: Filters) -> tuple[bool, list[tuple[str, Filters, int]]]:
     """For a search without candidates, what would have some: (True, [(part to leave out, the other filters, count)]),
     or, where leaving out one part is not enough, (False, [(part to keep, it alone, count)])."""
     parts = {name: loose for name, loose in without_each(filters).items() if name != "all" and loose != filters}
-    without = [(name, loose, site.db.count(loose)) for name, loose in parts.items()]
+    without = [(name, loose, len(site.allowed(loose))) for name, loose in parts.items()]
     if any(count for _, _, count in without):
         return True, [option for option in without if option[2]]
     alone = [(name, _difference(filters, loose)) for name, loose in parts.items()]
-    return False, [(name, single, count) for name, single in alone if (count := site.db.count(single))]
+    return False, [(name, single, count) for name, single in alone if (count := len(site.allowed(single)))]
 
 
 def _difference(filters: Filters, loose: Filters) -> Filters:
     """The one part of ``filters`` that ``loose`` lacks."""
-    names = ("start", "end", "organization", "votes", "code")
+    names = [part.name for part in fields(Filters)]
     return Filters(**{name: getattr(filters, name) for name in names if getattr(filters, name) != getattr(loose, name)})

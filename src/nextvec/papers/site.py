@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from nextvec.files import storage_error
 from nextvec.papers.db import Database, Filters, Order, Selection, Stored
+from nextvec.papers.kept import Kept
 from nextvec.papers.lexical import LexicalIndex
 from nextvec.papers.records import FACETS
 from nextvec.papers.sources import moderation
@@ -64,6 +65,7 @@ class Site:
         self._ordered: dict[tuple[object, ...], tuple[str, ...]] = {}
         self._withdrawn: tuple[str, frozenset[str]] | None = None
         self._words: tuple[tuple[int, int], LexicalIndex] | None = None
+        self.kept: Kept = Kept()
         path = home / "papers.sqlite"
         if must_exist and not path.exists():
             raise NotFoundError(
@@ -198,11 +200,14 @@ class Site:
         return datetime.fromtimestamp(written // 10**9, UTC)
 
     def allowed(self, filters: Filters) -> frozenset[str]:
-        """The ids that satisfy a filter; the last ones asked for are remembered until a paper or its votes change."""
+        """The ids that satisfy a filter, topic too; the last ones asked for are remembered until a paper or its votes
+        change."""
         key = (self.state, filters)
         known = self._allowed.get(key)
         if known is None:
             known = frozenset(self.db.ids(filters))
+            if filters.topic is not None:
+                known &= frozenset(self.words().holding(filters.topic))
             if len(self._allowed) >= 64:
                 self._allowed.clear()
             self._allowed[key] = known

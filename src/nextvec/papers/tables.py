@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -12,7 +13,19 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
-__all__ = ["AUTHORS", "DAY", "FACTS", "MOMENT", "PAPERS", "REVISIONS", "SITE", "Filters", "Selection"]
+__all__ = [
+    "AUTHORS",
+    "DAY",
+    "FACTS",
+    "MOMENT",
+    "PAPERS",
+    "REVISIONS",
+    "SITE",
+    "YEAR",
+    "Filters",
+    "Selection",
+    "fold",
+]
 
 _METADATA = sa.MetaData()
 PAPERS = sa.Table(
@@ -72,6 +85,16 @@ DAY = sa.func.coalesce(
     type_=sa.Date,
 )
 """The day of a paper: its feed day, else the day of its listing, else of its publication."""
+YEAR = sa.extract("year", sa.func.coalesce(_P.published_at, sa.type_coerce(_P.daily_date, sa.DateTime)))
+"""The year of a paper, as ``Paper.year`` and the vector collection have it."""
+
+
+def fold(name: str) -> str:
+    """``name`` without case, accents and doubled spaces; letters that have no other form stay."""
+    letters = name.casefold()
+    if not letters.isascii():
+        letters = "".join(c for c in unicodedata.normalize("NFKD", letters) if not unicodedata.combining(c))
+    return " ".join(letters.split())
 
 
 class _Each(sa.sql.functions.FunctionElement[Any]):
@@ -93,19 +116,32 @@ def _each_postgresql(element: _Each, compiler: Any, **kw: Any) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """What narrows a feed or a search. ``start`` and ``end`` are feed days, both included."""
+    """What narrows a feed or a search. ``start`` and ``end`` are feed days, both included.
+
+    ``author``: a name, compared up to case, accents and spaces. ``topic``: words of title or abstract, which only the
+    word index knows (``LexicalIndex.holding``): neither ``conditions`` nor ``where`` holds it, ``Site.allowed`` does.
+    """
 
     start: date | None = None
     end: date | None = None
     organization: str | None = None
     votes: int | None = None
     code: bool = False
+    year: int | None = None
+    author: str | None = None
+    source: str | None = None
+    topic: str | None = None
 
     def __bool__(self) -> bool:
         return self != Filters()
 
+    @property
+    def in_collection(self) -> bool:
+        """Whether ``where`` says all of it: the vector collection knows no authors, sources and topics."""
+        return self.author is None and self.source is None and self.topic is None
+
     def conditions(self) -> list[sa.ColumnElement[bool]]:
-        """The same filter as SQL."""
+        """The same filter as SQL, but for its topic."""
         found: list[sa.ColumnElement[bool]] = []
         if self.start is not None:
             found.append(_P.daily_date >= self.start)
@@ -117,10 +153,16 @@ class Filters:
             found.append(_P.upvotes >= self.votes)
         if self.code:
             found.append(_P.github_repo.is_not(None))
+        if self.year is not None:
+            found.append(sa.literal(self.year) == YEAR)
+        if self.source is not None:
+            found.append(_P.source == self.source)
+        if self.author is not None:
+            found.append(_P.id.in_(sa.select(AUTHORS.c.paper).where(AUTHORS.c.folded == fold(self.author))))
         return found
 
     def where(self) -> str | None:
-        """The same filter in the language of ``Collection.search``; None when there is nothing to filter."""
+        """What the language of ``Collection.search`` can say of it; None when that is nothing."""
         parts = []
         if self.start is not None:
             parts.append(f"daily_date >= date '{self.start.isoformat()}'")
@@ -132,6 +174,8 @@ class Filters:
             parts.append(f"upvotes >= {self.votes}")
         if self.code:
             parts.append("has_code = true")
+        if self.year is not None:
+            parts.append(f"year = {self.year}")
         return " AND ".join(parts) or None
 
 

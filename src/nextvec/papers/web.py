@@ -1,7 +1,8 @@
 """The site over HTTP: FastAPI, server-rendered pages that need no JavaScript, strict headers.
 
 Every page is made from a ``Site`` by plain functions (``views``, ``search``); this file only reads addresses, calls
-them and fills templates. The views of the collection and their feeds are in ``web_feeds``.
+them and fills templates. The views of the collection and their feeds are in ``web_feeds``, the search is in
+``web_search``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
@@ -17,39 +17,30 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
-from nextvec.papers import api_http, feed, lexical, web_feeds
+from nextvec.papers import api_http, feed, web_feeds, web_search
 from nextvec.papers.accounts.guard import Accounts
 from nextvec.papers.accounts.web import routers as accounts_routers
 from nextvec.papers.accounts.web_papers import beside
 from nextvec.papers.api import create_api
 from nextvec.papers.api_page import endpoints
 from nextvec.papers.bibtex import bibtex
-from nextvec.papers.db import Filters
+from nextvec.papers.insight import web as web_insight
+from nextvec.papers.insight.about import about as about_paper
 from nextvec.papers.mail import routes as mail_routes
 from nextvec.papers.mail.transport import Mailer
 from nextvec.papers.markdown import markdown
-from nextvec.papers.pages import STATIC, dayname, environment
-from nextvec.papers.params import SearchForm, check_page, read_filters, read_page
+from nextvec.papers.pages import STATIC, environment
 from nextvec.papers.records import ID_PATTERN
 from nextvec.papers.responses import check_base, local_path
 from nextvec.papers.responses import page as _page
 from nextvec.papers.responses import site_of as _site
-from nextvec.papers.search import MODES, check_mode, check_query, loosened, paper_id, search, without_each
+from nextvec.papers.search import paper_id
 from nextvec.papers.site import Site
 from nextvec.papers.sources import web as sources
 from nextvec.types import NextvecError, NotFoundError
 
-__all__ = ["EXAMPLES", "create_app"]
+__all__ = ["create_app"]
 
-SEARCH_SIZE = 20
-EXAMPLES = (
-    "a model that thinks in latent space instead of words",
-    "making small language models reason better",
-    "video generation that obeys physics",
-    "robots that learn from human videos",
-    "is my benchmark contaminated?",
-    "GUI agents",
-)
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -98,6 +89,8 @@ def create_app(
     for accounts_router in accounts_routers:
         app.include_router(accounts_router)
     sources.join(app)
+    app.include_router(web_search.router)
+    app.include_router(web_insight.router)
     app.include_router(router)
     app.add_exception_handler(NextvecError, _on_error)
     app.add_exception_handler(HTTPException, _on_error)
@@ -119,72 +112,6 @@ def _add_headers(response: Response) -> None:
 
 
 # -- pages ---------------------------------------------------------------------------------------------------------
-@router.api_route("/search", methods=_GET)
-def search_page(request: Request) -> Response:
-    site = _site(request)
-    values = request.query_params
-    query = check_query(values.get("q", ""))
-    mode = check_mode(values.get("mode") or "hybrid")
-    filters, suggestion = read_filters(values, site.db)
-    form = SearchForm(query, filters, mode, suggestion)
-    page = read_page(values.get("page"))
-    identifier = paper_id(query)
-    if identifier and site.db.get(identifier):
-        if "hx-request" in request.headers:  # a script asked: the page itself has to move, not its results
-            return Response(headers={"HX-Redirect": f"/papers/{identifier}"})
-        return RedirectResponse(f"/papers/{identifier}", status_code=303)
-    organizations = site.db.organizations(limit=300)
-    context: dict[str, Any] = {
-        "active": "search",
-        "form": form,
-        "query": query,
-        "modes": MODES,
-        "examples": EXAMPLES,
-        "unknown_id": identifier,
-        "known_organizations": [name for name, _ in organizations],
-        "top_organizations": organizations[:24],
-        "papers": site.db.count(),
-        "page": page,
-        "pages": 1,
-        "results": None,
-        "listed": [],
-        "listed_total": 0,
-        "mark": None,
-        "options": (True, []),
-        "without": without_each(filters),
-        "named": filter_names(filters),
-    }
-    if query:
-        results = search(site, query, filters, mode=mode, page=page, size=SEARCH_SIZE)
-        check_page(page, results.pages)
-        options = loosened(site, filters) if not results.total else (True, [])
-        context |= {
-            "results": results,
-            "pages": results.pages,
-            "mark": lexical.highlighter(query),
-            "options": options,
-        }
-    elif filters:
-        total = site.db.count(filters)
-        context["pages"] = max(1, -(-total // SEARCH_SIZE))
-        check_page(page, context["pages"])
-        context["listed"] = site.db.select(filters, limit=SEARCH_SIZE, offset=(page - 1) * SEARCH_SIZE)
-        context["listed_total"] = total
-        context["options"] = loosened(site, filters) if not total else (True, [])
-    return _page(request, "search.html", context)
-
-
-def filter_names(filters: Filters) -> dict[str, str]:
-    """What people call each part of a filter, by the part's name."""
-    return {
-        "start": f"from {dayname(filters.start)}" if filters.start else "",
-        "end": f"to {dayname(filters.end)}" if filters.end else "",
-        "org": filters.organization or "",
-        "votes": f"{filters.votes or 0:,}+ votes",
-        "code": "has code",
-    }
-
-
 @router.api_route("/about", methods=_GET)
 def about(request: Request) -> Response:
     site = _site(request)
@@ -236,6 +163,7 @@ def paper_page(request: Request, identifier: str) -> Response:
         "after": after,
         "day": feed.day(stored.paper.daily_date) if stored.paper.daily_date else None,
         "bibtex": bibtex(stored.paper),
+        "about": about_paper(site, stored, similar),
     }
     context |= sources.about(site, stored.paper)
     context |= beside(request, stored.paper)

@@ -24,7 +24,7 @@ from nextvec.papers.syndication import FORMATS, MOST, Feed
 from nextvec.papers.views import Kind, View
 from nextvec.types import NotFoundError
 
-__all__ = ["router"]
+__all__ = ["changed_at", "conditional", "router"]
 
 PAGE_SIZE = 40
 _KNOWN = 100  # organisations that the form offers
@@ -144,7 +144,7 @@ def _feed(request: Request, kind: Kind, ending: str, key: str = "") -> Response:
     base, configured = base_of(request)
     view, _ = views.read_view(kind, key, request.query_params, site)
     at, live = views.clock(site)
-    changed = _changed(site, voted=kind != "new" or bool(view.narrowing.votes))
+    changed = changed_at(site, voted=kind != "new" or bool(view.narrowing.votes))
     if view.narrowing.topic:
         changed = max(changed, site.words_changed())  # the word index follows the papers a moment later
     if live and kind in ("trending", "rising", "discussed"):
@@ -168,7 +168,7 @@ def _feed(request: Request, kind: Kind, ending: str, key: str = "") -> Response:
             entries=items,
         )
     )
-    return _conditional(request, body, form.media_type, changed, shared=configured)
+    return conditional(request, body, form.media_type, changed, shared=configured)
 
 
 def _about(view: View) -> str:
@@ -183,7 +183,7 @@ def _about(view: View) -> str:
     }.get(view.kind, f"Machine-learning papers of {view.title}.")
 
 
-def _changed(site: Site, *, voted: bool) -> datetime:
+def changed_at(site: Site, *, voted: bool = True) -> datetime:
     """When a paper last changed (aware UTC, whole seconds); ``voted``: or got a vote or a comment here."""
     facts = site.db.facts("changed", "activity")
     moments = [facts.get("changed", ""), facts.get("activity", "").partition(" ")[0] if voted else ""]
@@ -191,7 +191,7 @@ def _changed(site: Site, *, voted: bool) -> datetime:
     return moment.replace(tzinfo=UTC, microsecond=0)
 
 
-def _conditional(request: Request, body: bytes, media_type: str, changed: datetime, *, shared: bool) -> Response:
+def conditional(request: Request, body: bytes, media_type: str, changed: datetime, *, shared: bool) -> Response:
     """``body``, or 304 where the client has it. ``shared``: whether caches that serve many may keep it.
 
     An address taken from the Host header is for the one who sent it. The body is packed here and not on the way out:

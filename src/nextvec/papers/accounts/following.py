@@ -13,11 +13,11 @@ from datetime import datetime
 
 import numpy as np
 
-from nextvec.papers import authors
+from nextvec.papers import authors, examples
 from nextvec.papers.accounts.interests import KINDS, Interest, read_search
 from nextvec.papers.accounts.window import kept_vectors, recent
 from nextvec.papers.db import Stored
-from nextvec.papers.search import fuse
+from nextvec.papers.ranking import allowed_by, fuse
 from nextvec.papers.site import Site
 from nextvec.papers.tables import Selection
 from nextvec.types import NextvecError
@@ -81,19 +81,19 @@ def _all(site: Site, interest: Interest) -> set[str]:
 def _nearest(site: Site, interest: Interest, window: tuple[str, ...]) -> list[str]:
     """What the search page would rank first if there were nothing but ``window``."""
     try:
-        form = read_search(site.db, interest.said)
+        request = read_search(site.db, interest.said).request
     except NextvecError:  # saved under older rules: it gives nothing, and can be taken away
         return []
-    allowed = site.allowed(form.filters) if form.filters else None
+    allowed, _ = allowed_by(site, request)
     ids = [identifier for identifier in window if allowed is None or identifier in allowed]
     words: list[str] = []
     meaning: list[str] = []
-    if ids and form.mode != "semantic":
-        words, _, _ = site.words().search(form.query, NEAREST * 5, allowed=frozenset(ids))
-    vector = site.query_vector(form.query) if ids and form.mode != "keyword" else None
+    if ids and request.query and request.mode != "semantic":
+        words, _, _ = site.words().search(request.query, NEAREST * 5, allowed=frozenset(ids))
+    vector = examples.direction(site, request) if ids and request.mode in ("hybrid", "semantic") else None
     if vector is not None:
         names, matrix = kept_vectors(site, window)
         wanted = set(ids)
         ranked = np.argsort(-(matrix @ vector), kind="stable")
         meaning = [names[i] for i in ranked if names[i] in wanted][: NEAREST * 5]
-    return [name for name, _ in fuse(words, meaning)[:NEAREST]]
+    return list(fuse(words, meaning))[:NEAREST]

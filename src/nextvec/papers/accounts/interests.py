@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from nextvec.papers.accounts.tables import INTERESTS, as_reader, now
 from nextvec.papers.authors import fold
 from nextvec.papers.db import Database
-from nextvec.papers.params import SearchForm, read_filters, read_name
-from nextvec.papers.search import check_mode, check_query
+from nextvec.papers.params import check_query, read_name
+from nextvec.papers.search_form import SearchForm, read_form
 from nextvec.search.words import tokenize
 from nextvec.types import InputError
 
@@ -90,15 +90,14 @@ def of_reader(db: Database, reader: str) -> list[Interest]:
 
 def read_search(db: Database, said: str) -> SearchForm:
     """A saved search as the search page reads it. InputError."""
-    values = dict(parse_qsl(said.removeprefix("/search").removeprefix("?")))
-    filters, suggestion = read_filters(values, db)
-    return SearchForm(check_query(values.get("q", "")), filters, check_mode(values.get("mode") or "hybrid"), suggestion)
+    pairs = parse_qsl(said.removeprefix("/search").removeprefix("?"))
+    return read_form(dict(pairs), lambda name: [value for key, value in pairs if key == name], db)
 
 
 def _checked(db: Database, kind: Kind, said: str, stance: Stance) -> Interest:
     if kind == "search":
         form = read_search(db, said)
-        if not form.query:
+        if not form.request.asks:
             raise InputError("there is no question in this search: a filter alone is followed as a topic or a name")
         said = form.address().removeprefix("/search?")
         return Interest(kind, said, said.lower()[:600], stance)

@@ -1,0 +1,169 @@
+"""How long a page of search results with its facets takes in a large collection, with ten readers at once.
+
+    python benchmarks/papers_steered.py --copies 12 --out benchmarks/out/papers_steered.json
+
+Makes a home of the bundled papers, each of them ``copies`` times under other ids (12 copies: 118,620 papers, all with
+embeddings and words), starts ``nextvec papers serve`` on it and lets ten readers ask for whole pages over HTTP on
+loopback: hybrid search with facets, with and without filters, half of the questions for the first time. Twice: readers
+that look at a page for about a second before they ask again, and readers that never wait. Milliseconds from request to
+last byte: median, 95th and 99th percentile. Prints one JSON document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import itertools
+import json
+import os
+import platform
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote_plus
+
+import numpy as np
+
+from nextvec.files import atomic_write
+from nextvec.papers.ingest import BATCH, read_source
+from nextvec.papers.lexical import LexicalIndex
+from nextvec.papers.site import Site, encode_documents
+
+FILTERS = ("", "", "&votes=10", "&code=1", "&year=2026", "&org=NVIDIA", "&topic=language+model", "&sort=newest")
+
+
+def build(home: Path, copies: int) -> int:
+    """A collection whose every paper can be found; how many it has."""
+    papers = read_source("daily_papers")
+    site = Site(home)
+    vectors = encode_documents(site.encoder, [paper.document() for paper in papers])
+    whole = np.flatnonzero(vectors.any(axis=1))
+    site.new_collection()
+    noise = np.random.default_rng(0)
+    for copy in range(copies):
+        mine = [replace(papers[i], id=f"{copy}.{i}") for i in whole]
+        for start in range(0, len(mine), BATCH):
+            batch = mine[start : start + BATCH]
+            rows = vectors[whole[start : start + BATCH]]
+            rows = rows + noise.normal(0, 0.01, rows.shape).astype(np.float32)  # copies do not tie
+            site.db.upsert(batch)
+            site.collection.upsert([paper.id for paper in batch], rows, [paper.facets() for paper in batch])
+            site.db.mark_indexed(batch, ["0" * 17] * len(batch))
+    site.db.set_facts(encoder=site.encoder_state)
+    LexicalIndex.build(site.db.lexical_rows(), stamp=site.stamp).save(site.words_path)
+    count = site.db.count()
+    site.close()
+    return count
+
+
+def questions(seed: int) -> list[str]:
+    """Queries that people might type: runs of three to six words of the papers' titles."""
+    choice = random.Random(seed)
+    titles = [paper.title.split() for paper in read_source("daily_papers") if len(paper.title.split()) > 5]
+    found = []
+    for words in choice.sample(titles, 400):
+        start = choice.randrange(len(words) - 3)
+        found.append(" ".join(words[start : start + choice.randint(3, 6)])[:200])
+    return found
+
+
+def reader(port: int, asked: list[str], until: float, pause: float, out: list[float]) -> None:
+    """Ask and look until ``until``; every second question is one that was asked before."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    choice = random.Random(asked[0])
+    time.sleep(pause * choice.random())
+    for i in itertools.count():
+        if time.perf_counter() > until:
+            return
+        question = asked[(i if i % 2 else i // 4) % len(asked)]
+        start = time.perf_counter()
+        connection.request("GET", f"/search?q={quote_plus(question)}{FILTERS[i % len(FILTERS)]}")
+        response = connection.getresponse()
+        response.read()
+        out.append((time.perf_counter() - start) * 1000)
+        if response.status not in (200, 303):
+            raise SystemExit(f"status {response.status} for {question!r}")
+        time.sleep(pause * (0.5 + choice.random()))
+
+
+def measure(port: int, seconds: float, pause: float, readers: int, seed: int) -> dict[str, Any]:
+    """``readers`` at once for ``seconds``."""
+    every = questions(seed)
+    times: list[list[float]] = [[] for _ in range(readers)]
+    until = time.perf_counter() + seconds
+    threads = [
+        threading.Thread(target=reader, args=(port, every[i::readers], until, pause, times[i])) for i in range(readers)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    together = np.array([value for one in times for value in one])
+    named = {"median": 50, "p95": 95, "p99": 99}
+    return {
+        "pause_seconds": pause,
+        "pages": len(together),
+        "pages_per_second": round(len(together) / seconds, 1),
+        **{name: round(float(np.percentile(together, share)), 1) for name, share in named.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--copies", type=int, default=12)
+    parser.add_argument("--readers", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--home", type=Path, help="where to make the collection, or where one was made before")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        home = arguments.home or Path(folder)
+        if (home / "words").exists():
+            site = Site(home, must_exist=True)
+            papers = site.db.count()
+            site.close()
+        else:
+            papers = build(home, arguments.copies)
+        command = [sys.executable, "-m", "nextvec.cli.main", "papers", "serve", "--home", str(home), "--port", "8500"]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            line = server.stdout.readline() if server.stdout else ""
+            port = re.search(r":(\d+)/", line)
+            if port is None:
+                raise SystemExit("the server did not start")
+            measure(int(port.group(1)), 5, 0.0, 1, 99)  # what is made at the first use
+            runs = [
+                measure(int(port.group(1)), arguments.seconds, pause, arguments.readers, seed)
+                for seed, pause in enumerate((1.0, 0.0))
+            ]
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
+    document = {
+        "what": "a page of a hybrid search with facets, over HTTP on loopback, milliseconds",
+        "papers": papers,
+        "readers": arguments.readers,
+        "runs": runs,
+        "machine": {
+            "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "load_average": round(os.getloadavg()[0], 2),
+            "python": platform.python_version(),
+            "processor": platform.machine(),
+        },
+    }
+    text = json.dumps(document, indent=2)
+    print(text)
+    if arguments.out:
+        with atomic_write(arguments.out, "w") as stream:
+            stream.write(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

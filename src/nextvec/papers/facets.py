@@ -1,0 +1,127 @@
+"""What the result set of a search is made of: how many of its papers are of which organisation, author, source, year,
+and have code.
+
+Counted is the whole result set (``ranking``), not the page. A search by words and meaning takes the best of each side,
+so its result set is cut; under a further filter the search is made anew, and what was in the set under that value is
+in it again. A filter therefore finds at least as many papers as its count says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from nextvec.papers.db import Filters, Selection
+from nextvec.papers.ranking import Ranking, Request, state_of
+from nextvec.papers.site import Site
+from nextvec.papers.tables import AUTHORS, PAPERS, YEAR
+from nextvec.types import StorageError
+
+__all__ = ["Count", "Facet", "facets"]
+
+MOST = 8
+_MANY = 2_000
+_P = PAPERS.c
+_A = AUTHORS.c
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """``papers`` have ``value``. ``filters``: with it, or where it is set already (``chosen``) without it."""
+
+    value: str
+    papers: int
+    filters: Filters
+    chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Facet:
+    """``name``: the parameter of an address."""
+
+    name: str
+    title: str
+    counts: list[Count]
+
+
+def facets(site: Site, request: Request, ranking: Ranking, *, most: int = MOST) -> list[Facet]:
+    """The facets that distinguish anything, each with its ``most`` frequent values, the most papers first."""
+    key = ("facets", state_of(site), replace(request, sort="relevance"), ranking.name, most)
+    found: list[Facet] = site.kept.made(key, lambda: _facets(site, request, ranking, most), weight=5 * most)
+    return found
+
+
+def _facets(site: Site, request: Request, ranking: Ranking, most: int) -> list[Facet]:
+    if not ranking.ids:
+        return []
+    plain = not request.asks and request.where is None and request.filters.topic is None
+    chosen: Filters | Selection = request.filters if plain else Selection(ids=json.dumps(ranking.ids))
+    counted = _counted(site, chosen, len(ranking.ids), most)
+    filters = request.filters
+    found = []
+    for name, part, title in (
+        ("org", "organization", "Organisation"),
+        ("author", "author", "Author"),
+        ("year", "year", "Year"),
+        ("source", "source", "Source"),
+        ("code", "code", "Code"),
+    ):
+        now = getattr(filters, part)
+        counts = [
+            Count(value, papers, replace(filters, **{part: getattr(Filters(), part) if at else typed}), at)
+            for value, typed, papers in counted[name]
+            for at in (now == typed and now not in (None, False),)
+        ]
+        useful = len(counts) > 1 or (counts and (counts[0].chosen or counts[0].papers < len(ranking.ids)))
+        if useful:
+            found.append(Facet(name, title, counts))
+    return found
+
+
+def _counted(site: Site, chosen: Filters | Selection, total: int, most: int) -> dict[str, list[tuple[str, Any, int]]]:
+    """By facet: (what is shown, the value, how many papers)."""
+    conditions = chosen.conditions()
+    columns = (_P.organization, _P.source, YEAR.label("year"), _P.github_repo.is_not(None).label("code"))
+    with site.db.read() as connection:
+        rows = connection.execute(sa.select(*columns).where(*conditions)).all()
+    names: list[tuple[str, int]] = []
+    with contextlib.suppress(StorageError), site.db.read() as connection:  # an older database has no table of authors
+        names = _authors(connection, sa.select(_P.id).where(*conditions), total, most)
+    code = sum(bool(row.code) for row in rows)
+    return {
+        "org": _top((row.organization for row in rows), most),
+        "source": _top((row.source for row in rows), most),
+        "year": sorted(_top((row.year for row in rows), most), key=lambda one: -one[1]),
+        "author": [(name, name, count) for name, count in names],
+        "code": [("has code", True, code)] if code else [],
+    }
+
+
+def _authors(connection: sa.Connection, within: sa.Select[Any], total: int, most: int) -> list[tuple[str, int]]:
+    """(author, papers), the most papers first.
+
+    Of few papers the rows are read and counted here: asked to group, the database would walk through all authors.
+    """
+    if total > _MANY:
+        papers = sa.func.count(sa.distinct(_A.paper))
+        query = sa.select(sa.func.max(_A.name), papers).where(_A.paper.in_(within)).group_by(_A.folded)
+        found = connection.execute(query.order_by(papers.desc(), _A.folded).limit(most))
+        return [(name, int(count)) for name, count in found]
+    rows = connection.execute(sa.select(_A.paper, _A.folded).where(_A.paper.in_(within)))
+    counts = Counter(folded for _, folded in {tuple(row) for row in rows})
+    best = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]
+    spelt = sa.select(_A.folded, sa.func.max(_A.name)).where(_A.folded.in_([folded for folded, _ in best]))
+    shown = {row[0]: str(row[1]) for row in connection.execute(spelt.group_by(_A.folded))}
+    return [(shown[folded], count) for folded, count in best]
+
+
+def _top(values: Iterable[Any], most: int) -> list[tuple[str, Any, int]]:
+    counts = Counter(value for value in values if value is not None)
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))[:most]
+    return [(str(value), int(value) if not isinstance(value, str) else value, count) for value, count in ordered]

@@ -1,0 +1,50 @@
+"""What is dear to work out and asked for again: a few results per site, the ones unused for longest dropped first."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any
+
+__all__ = ["Kept"]
+
+
+class Kept:
+    """A bounded map of results. ``weight`` of a result: how much of the bound it takes (such as ids that it holds)."""
+
+    def __init__(self, *, most: int = 500_000) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._values: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._weight = 0
+
+    def get(self, key: Hashable) -> Any:
+        """What was kept under ``key``, or None."""
+        with self._lock:
+            found = self._values.get(key)
+            if found is None:
+                return None
+            self._values.move_to_end(key)
+            return found[0]
+
+    def put(self, key: Hashable, value: Any, *, weight: int = 1) -> None:
+        """Keep ``value``, and let others go where it gets too much; one that is too heavy alone is not kept."""
+        with self._lock:
+            _, old = self._values.pop(key, (None, 0))
+            self._weight -= old
+            if weight > self._most:
+                return
+            self._values[key] = (value, weight)
+            self._weight += weight
+            while self._weight > self._most:
+                _, (_, gone) = self._values.popitem(last=False)
+                self._weight -= gone
+
+    def made(self, key: Hashable, make: Callable[[], Any], *, weight: int = 1) -> Any:
+        """What was kept under ``key``, else what ``make`` gives, kept from now on."""
+        found = self.get(key)
+        if found is None:
+            found = make()
+            self.put(key, found, weight=weight)
+        return found

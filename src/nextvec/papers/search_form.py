@@ -1,0 +1,122 @@
+"""The search form as an address says it, and the addresses that the page links to: the same text both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from urllib.parse import urlencode
+
+from nextvec.papers.db import Database, Filters
+from nextvec.papers.examples import read_examples, read_text
+from nextvec.papers.pages import dayname
+from nextvec.papers.params import Unknown, check_query, read_all_filters
+from nextvec.papers.search import Request, check_mode, check_sort
+
+__all__ = ["SearchForm", "filter_names", "read_form"]
+
+Changes = str | int | None | Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchForm:
+    """What was asked, checked. ``unknown``: names in the filters that no paper has, each with a close one."""
+
+    request: Request
+    unknown: Unknown = field(default_factory=dict)
+
+    @property
+    def filters(self) -> Filters:
+        return self.request.filters
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is asked for."""
+        return not (self.request.asks or self.filters)
+
+    def pairs(self, filters: Filters | None = None) -> dict[str, Changes]:
+        """The parameters that say this form, but for those that have their default."""
+        asked = self.request
+        chosen = asked.filters if filters is None else filters
+        return {
+            "q": asked.query,
+            "text": asked.text,
+            "like": asked.like,
+            "unlike": asked.unlike,
+            "mode": asked.mode if asked.mode != "hybrid" else None,
+            "sort": asked.sort if asked.sort != "relevance" else None,
+        } | filter_pairs(chosen)
+
+    def address(self, filters: Filters | None = None, *, ending: str = "", **changes: Changes) -> str:
+        """``/search?...`` for this form, with other filters or parameters, as a page or as a feed (``ending``)."""
+        values = self.pairs(filters) | changes
+        kept = {name: value for name, value in values.items() if value not in (None, "", ())}
+        return f"/search{'.' + ending if ending else ''}{'?' + urlencode(kept, doseq=True) if kept else ''}"
+
+    def with_example(self, identifier: str, *, liked: bool) -> str:
+        """The address with one more example; what it was before is forgotten."""
+        return self._with(identifier, "like" if liked else "unlike")
+
+    def without_example(self, identifier: str) -> str:
+        """The address without this example."""
+        return self._with(identifier, None)
+
+    def _with(self, identifier: str, to: str | None) -> str:
+        lists = {
+            name: tuple(one for one in getattr(self.request, name) if one != identifier) for name in ("like", "unlike")
+        }
+        if to:
+            lists[to] = (*lists[to], identifier)
+        if lists["unlike"] and not (lists["like"] or self.request.query or self.request.text):
+            lists["unlike"] = ()  # alone it says nothing
+        return self.address(like=lists["like"], unlike=lists["unlike"])
+
+
+def filter_pairs(filters: Filters) -> dict[str, Changes]:
+    """The filters as parameters of an address."""
+    return {
+        "topic": filters.topic,
+        "org": filters.organization,
+        "author": filters.author,
+        "source": filters.source,
+        "year": filters.year,
+        "votes": filters.votes,
+        "code": 1 if filters.code else None,
+        "from": filters.start.isoformat() if filters.start else None,
+        "to": filters.end.isoformat() if filters.end else None,
+    }
+
+
+def read_form(values: Mapping[str, str], several: Callable[[str], list[str]], db: Database) -> SearchForm:
+    """The form of an address, with known names as the papers spell them; ``several``: all values of a parameter.
+
+    InputError for what cannot be one.
+    """
+    filters, unknown = read_all_filters(values, db)
+    like = read_examples(several("like"), "like")
+    request = Request(
+        query=check_query(values.get("q", "")),
+        filters=filters,
+        mode=check_mode(values.get("mode") or "hybrid"),
+        sort=check_sort(values.get("sort") or "relevance"),
+        like=like,
+        unlike=tuple(one for one in read_examples(several("unlike"), "unlike") if one not in like),
+        text=read_text(values.get("text", "")),
+    )
+    if request.unlike and not (request.query or request.text or request.like):
+        request = replace(request, unlike=())
+    return SearchForm(request, unknown)
+
+
+def filter_names(filters: Filters) -> dict[str, str]:
+    """What people call each part of a filter, by the part's name."""
+    return {
+        "start": f"from {dayname(filters.start)}" if filters.start else "",
+        "end": f"to {dayname(filters.end)}" if filters.end else "",
+        "org": filters.organization or "",
+        "votes": f"{filters.votes or 0:,}+ votes",
+        "code": "has code",
+        "year": f"of {filters.year}",
+        "author": f"by {filters.author}",
+        "source": f"from the source {filters.source}",
+        "topic": f"about {filters.topic}",
+    }

@@ -1,0 +1,173 @@
+"""The search over HTTP: its page, its feeds, and what the field suggests while somebody types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+
+from nextvec.papers import examples, lexical, syndication
+from nextvec.papers.facets import facets
+from nextvec.papers.insight.about import best_sentences
+from nextvec.papers.params import check_page, check_query, read_page
+from nextvec.papers.ranking import papers_in
+from nextvec.papers.responses import base_of, page, site_of
+from nextvec.papers.search import MODES, Results, answer, loosened, paper_id, without_each
+from nextvec.papers.search_form import SearchForm, filter_names, read_form
+from nextvec.papers.site import Site
+from nextvec.papers.spelling import meant
+from nextvec.papers.suggest import suggestions
+from nextvec.papers.syndication import FORMATS, MOST, Feed
+from nextvec.papers.web_feeds import changed_at, conditional
+from nextvec.types import InputError, NotFoundError
+
+__all__ = ["EXAMPLES", "router"]
+
+SIZE = 20
+EXAMPLES = (
+    "a model that thinks in latent space instead of words",
+    "making small language models reason better",
+    "video generation that obeys physics",
+    "robots that learn from human videos",
+    "is my benchmark contaminated?",
+    "GUI agents",
+)
+_MODES = {"hybrid": "Both", "semantic": "Meaning", "keyword": "Words", "phrase": "Exact phrase"}
+_SORTS = {"relevance": "Relevance", "newest": "Newest", "votes": "Most votes"}
+_GET = ["GET", "HEAD"]
+router = APIRouter()
+
+
+@router.api_route("/search", methods=_GET)
+def search_page(request: Request) -> Response:
+    """The form, and what answers it."""
+    site = site_of(request)
+    values = request.query_params
+    form = read_form(values, values.getlist, site.db)
+    number = read_page(values.get("page"))
+    identifier = paper_id(form.request.query)
+    if identifier and site.db.get(identifier) and not (form.request.like or form.request.unlike):
+        if "hx-request" in request.headers:  # a script asked: the page itself has to move, not its results
+            return Response(headers={"HX-Redirect": f"/papers/{identifier}"})
+        return RedirectResponse(f"/papers/{identifier}", status_code=303)
+    organizations, sources = _known(site)
+    context: dict[str, Any] = {
+        "active": "search",
+        "form": form,
+        "query": form.request.query,
+        "modes": {name: _MODES[name] for name in MODES},
+        "sorts": {name: shown for name, shown in _SORTS.items() if form.request.asks or name != "relevance"},
+        "sort": form.request.sort if form.request.asks or form.request.sort == "newest" else "votes",
+        "examples": EXAMPLES,
+        "most_text": examples.MAX_TEXT,
+        "unknown_id": identifier,
+        "known_organizations": [name for name, _ in organizations],
+        "top_organizations": organizations[:24],
+        "sources": sources,
+        "papers": papers_in(site),
+        "results": None,
+        "feeds": [],
+    }
+    if not form.empty:
+        results = answer(site, form.request, page=number, size=SIZE, after=values.get("after"))
+        check_page(number, results.pages)
+        context |= _answered(site, form, results)
+    return page(request, "search.html", context)
+
+
+def _known(site: Site) -> tuple[list[tuple[str, int]], list[str]]:
+    """(organisations with their papers, sources): what the form offers, asked for once for each state of the site."""
+    made: tuple[list[tuple[str, int]], list[str]] = site.kept.made(
+        (site.stamp, "form"),
+        lambda: (site.db.organizations(limit=300), [name for name, _ in site.db.sources()]),
+        weight=300,
+    )
+    return made
+
+
+def _answered(site: Site, form: SearchForm, results: Results) -> dict[str, Any]:
+    """What the page shows of an answer."""
+    asked = form.request
+    named = {stored.paper.id: stored for stored in site.db.get_many([*asked.like, *asked.unlike])}
+    return {
+        "results": results,
+        "mark": lexical.highlighter(asked.query),
+        "sentences": _sentences(site, form, results),
+        "facets": facets(site, asked, results.ranking),
+        "meant": meant(site, asked.query) if asked.query and results.page == 1 else [],
+        "named_papers": named,
+        "missing": examples.missing(site, asked),
+        "options": loosened(site, asked.filters) if not results.total and asked.filters else (True, []),
+        "without": without_each(asked.filters),
+        "named": filter_names(asked.filters),
+        "most_votes": max((match.stored.paper.upvotes for match in results.matches), default=0),
+        "feeds": [(kind.name, kind.media_type, form.address(ending=ending)) for ending, kind in FORMATS.items()],
+    }
+
+
+def _sentences(site: Site, form: SearchForm, results: Results) -> dict[str, str]:
+    """By id: the sentence that says best why a paper is there that shares no word with the query."""
+    meant_only = [match.stored for match in results.matches if match.meaning_rank is not None and not match.terms]
+    vector = examples.direction(site, form.request) if meant_only else None
+    return best_sentences(site, meant_only, vector) if vector is not None else {}
+
+
+@router.api_route("/search/suggest", methods=_GET)
+def suggest(request: Request) -> Response:
+    """The options under the field, as a piece of the page; nothing where nothing begins like that."""
+    text = check_query(request.query_params.get("q", ""))
+    return page(request, "suggest.html", {"suggestions": suggestions(site_of(request), text)})
+
+
+# -- feeds ---------------------------------------------------------------------------------------------------------
+def _feed(request: Request, ending: str) -> Response:
+    site = site_of(request)
+    name = site.db.fact("site") or ""
+    if not name:
+        raise NotFoundError("this collection has no feeds yet: open it once with this nextvec where it can be written")
+    base, configured = base_of(request)
+    values = request.query_params
+    form = read_form(values, values.getlist, site.db)
+    if form.empty:
+        raise InputError("a feed of a search needs something to look for: give q, like or a filter")
+    results = answer(site, form.request, size=MOST)
+    papers = [match.stored for match in results.matches]
+    changed = max(changed_at(site), site.words_changed())  # the indexes follow the papers a moment later
+    items = syndication.entries(papers, site.db.revisions([one.paper.id for one in papers]), site=name, base=base)
+    kind = FORMATS[ending]
+    body = kind.write(
+        Feed(
+            id=syndication.stable_id(name, form.address()),
+            title=f"{_said(form)} · nextvec papers",
+            subtitle=f"The first {MOST} papers of a search, by {_SORTS[form.request.sort].lower()}.",
+            link=base + form.address(),
+            address=base + form.address(ending=ending),
+            icon=f"{base}/static/favicon.svg",
+            updated=max((entry.updated for entry in items), default=changed),
+            entries=items,
+        )
+    )
+    return conditional(request, body, kind.media_type, changed, shared=configured)
+
+
+def _said(form: SearchForm) -> str:
+    """The search in one line."""
+    asked = form.request
+    parts = [asked.query and f"“{asked.query}”", asked.text and f"like “{asked.text[:60]}…”"]
+    parts += [f"like {', '.join(asked.like)}" if asked.like else ""]
+    parts += [f"not like {', '.join(asked.unlike)}" if asked.unlike else ""]
+    loose = without_each(asked.filters)
+    parts += [shown for name, shown in filter_names(asked.filters).items() if loose[name] != asked.filters]
+    return "Search: " + ", ".join(part for part in parts if part)
+
+
+def _add(ending: str) -> None:
+    def endpoint(request: Request) -> Response:
+        return _feed(request, ending)
+
+    router.add_api_route(f"/search.{ending}", endpoint, methods=_GET, response_class=Response)
+
+
+for _ending in FORMATS:
+    _add(_ending)
