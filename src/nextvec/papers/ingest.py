@@ -22,6 +22,9 @@ import numpy as np
 from nextvec.files import sha256
 from nextvec.papers.db import NO_VECTOR, Filters
 from nextvec.papers.emblem import emblem
+from nextvec.papers.insight.build import missing_insights
+from nextvec.papers.insight.build import update as update_insights
+from nextvec.papers.insight.topics import place_new
 from nextvec.papers.lexical import LexicalIndex
 from nextvec.papers.records import Paper, parse_records
 from nextvec.papers.site import Site, encode_documents
