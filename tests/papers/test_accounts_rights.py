@@ -37,7 +37,8 @@ _PAGES = [
     "/healthz", "/robots.txt", "/favicon.ico", "/sign-in", "/sign-in/sent", "/shared/{address}",
 ]  # fmt: skip
 _API = [
-    "/api/openapi.json", "/api/daily_papers", "/api/papers", "/api/papers/search", "/api/papers/{id:path}/similar",
+    "/api/openapi.json", "/api/daily_papers", "/api/papers", "/api/papers/search", "/api/papers/search/facets",
+    "/api/papers/{id:path}/similar",
     "/api/papers/{id:path}",
 ]  # fmt: skip
 EXPECTED: dict[tuple[str, str], tuple[str, str, str, str]] = {
@@ -56,6 +57,7 @@ EXPECTED: dict[tuple[str, str], tuple[str, str, str, str]] = {
     ("GET", "/submit"): ALL,
     ("POST", "/submit"): ALL,  # leaves an arXiv id in the queue
     ("GET", "/submit/{identifier:path}"): ("404", "404", "404", "404"),  # nobody has handed that one in
+    ("GET", "/topics/{slug}"): ("404", "404", "404", "404"),  # no topics were made of so few papers
     ("GET", "/sign-in/link"): ALL,
     ("POST", "/sign-in"): ALL,
     ("POST", "/sign-in/link"): ALL,
@@ -138,6 +140,8 @@ class World:
             "/sign-in/link": f"/sign-in/link?token={self.link}",
             "/shared/{address}": f"/shared/{self.address}",
             "/api/papers/search": "/api/papers/search?q=plans",
+            "/api/papers/search/facets": "/api/papers/search/facets?q=plans",
+            **{f"/search.{ending}": f"/search.{ending}?q=plans" for ending in ("atom", "rss", "json")},
         }.get(path) or (
             path.replace("{identifier}", self.comment if path.startswith("/comments") else self.list)
             .replace("/date/{key}", "/date/2025-03-01")

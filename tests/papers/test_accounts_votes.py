@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from fakes import HashEncoder
 from people import DAY, join, of, papers
 
-from nextvec.papers import trending, views
+from nextvec.papers import ranking, trending, views
 from nextvec.papers.accounts import comments, votes
 from nextvec.papers.accounts.tables import VOTES
 from nextvec.papers.db import Database, Filters
@@ -115,10 +115,9 @@ def test_a_search_under_votes_counts_the_sites_own(site: Site, mode: str) -> Non
     assert [score for _, score in sorted(zip(ranks, scores, strict=True))] == sorted(scores, reverse=True)
 
 
-def test_more_lifted_papers_than_one_filter_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nextvec.papers import search as module
-
-    monkeypatch.setattr(module, "_LIFTED", 2)
+@pytest.mark.parametrize("few", [1_000, 2])
+def test_more_lifted_papers_than_one_filter_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    monkeypatch.setattr(ranking, "_FEW", few)
     site = Site(tmp_path, encoder=HashEncoder())
     ingest(site, [replace(paper, upvotes=0) for paper in papers()])
     ada = join(site.db, "ada@example.org").id

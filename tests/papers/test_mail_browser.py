@@ -29,9 +29,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Site
 
     folder = tmp_path_factory.mktemp("browser")
     site = made_site(folder / "site", week(days=7))
-    application = create_app(site, mailer=open_mailer(f"file://{folder}/out", sender=SENDER))
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
+    base = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    application = create_app(site, base=base, mailer=open_mailer(f"file://{folder}/out", sender=SENDER))
     server = uvicorn.Server(uvicorn.Config(application, log_level="warning", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

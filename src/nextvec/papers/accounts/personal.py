@@ -26,6 +26,8 @@ from nextvec.papers.accounts.tables import (
     count,
 )
 from nextvec.papers.db import Database
+from nextvec.papers.mail import tables as mail
+from nextvec.papers.mail.addresses import fold
 
 __all__ = ["HELD", "delete_account", "export"]
 
@@ -38,8 +40,13 @@ HELD: dict[str, tuple[sa.Table, str]] = {
     "lists": (LISTS, "reader"),
     "list_papers": (LIST_PAPERS, "list"),
     "interests": (INTERESTS, "reader"),
+    "mail": (mail.READERS, "folded"),
+    "mail_subscriptions": (mail.SUBSCRIPTIONS, "mailbox"),
+    "mail_sent": (mail.OUTBOX, "mailbox"),
+    "mail_papers": (mail.SEEN, "mailbox"),
 }
-"""Name in the export -> a table, and the column that leads to the reader: the id, the address, or one of the lists."""
+"""Name in the export -> a table, and the column that leads to the reader: the id, the address, one of the lists, or the
+mailbox with the address: whoever signs in by mail has shown that it is theirs."""
 _UNTOLD = {"token_hash", "selector", "name_key", "folded", "hidden_by"}
 """What signs in, which is nobody's to keep in a file; what only repeats another column; which moderator it was."""
 
@@ -77,6 +84,11 @@ def _mine(table: sa.Table, column: str, reader: Reader) -> sa.ColumnElement[bool
         return table.c.email == (reader.email or "")
     if column == "list":
         return table.c.list.in_(sa.select(LISTS.c.id).where(LISTS.c.reader == reader.id))
+    if column == "folded":
+        return table.c.folded == fold(reader.email or "")
+    if column == "mailbox":
+        mailbox = sa.select(mail.READERS.c.id).where(_mine(mail.READERS, "folded", reader))
+        return table.c.reader.in_(mailbox)
     return table.c[column] == reader.id
 
 

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from nextvec.papers.accounts.readers import Reader, enter, read
 from nextvec.papers.accounts.tables import READERS, SESSIONS, SIGN_INS, new_id, now
 from nextvec.papers.db import Database
+from nextvec.papers.mail.addresses import fold, read_address
 from nextvec.types import InputError
 
 __all__ = [
@@ -41,20 +42,14 @@ LINK_MINUTES = 15
 SESSION_DAYS = 90
 OPEN_LINKS = 3
 """Links to one address that can be open at the same time: nobody's mailbox is filled by somebody else."""
-_LOCAL_PART = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_EMAIL = re.compile(rf"{_LOCAL_PART}@{_LABEL}(?:\.{_LABEL})+")
 _TOKEN = re.compile(r"([\w-]{22})\.([\w-]{43})", re.ASCII)
 _INVALID = "this link was used already, has expired, or was cut short: ask for a new one"
 _S, _T = SIGN_INS.c, SESSIONS.c
 
 
 def check_email(text: str) -> str:
-    """An address in lower case. InputError for what is none (only ASCII; no line breaks, no names, no lists)."""
-    email = text.strip(" \t")
-    if len(email) > 254 or len(email.partition("@")[0]) > 64 or not _EMAIL.fullmatch(email):
-        raise InputError(f"the address is {email[:80]!r}; expected one such as ada@example.org")
-    return email.lower()
+    """An address in lower case. InputError for what is none (no line breaks, no names, no lists)."""
+    return fold(read_address(text, what="the address"))
 
 
 def make_link(db: Database, email: str, leads_to: str) -> str | None:
