@@ -53,7 +53,7 @@ def busy(site: Site, email: str) -> readers.Reader:
     signing_in.make_link(site.db, email, "/")
     about = About(kind="topic", narrowing=Narrowing(topic="agents"))
     store = MailStore(site.db)
-    assert store.ask(email, Subscription("", "", about, Schedule()), now())
+    assert store.ask(email, Subscription(id="", reader="", about=about, schedule=Schedule()), now())
     with site.db.write() as connection:
         mailbox = connection.execute(sa.select(mail.READERS.c.id).where(mail.READERS.c.address == email)).scalar_one()
         connection.execute(mail.SEEN.insert(), {"reader": mailbox, "paper": "p1"})
