@@ -54,7 +54,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.ready: pyproject.toml constraints.txt hatch_build.py $(wildcard src/nextvec/search/native/*.[ch]) | $(VENV)/bin/python
 	@echo "Installing nextvec and its dependencies into $(VENV) (about a minute, under 2 GB) ..."
-	@$(PIP) -e ".[hf,papers]"
+	@$(PIP) -e ".[hf,papers,evaluate]"
 	@touch $@
 
 $(VENV)/.ready-test: $(VENV)/.ready requirements-teacher.txt

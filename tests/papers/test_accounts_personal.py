@@ -152,7 +152,9 @@ def test_on_postgresql(postgresql: str) -> None:
         interests.choose(db, ada.id, "author", "ada lovelace", "follow")
         token = signing_in.make_link(db, "ada@example.org", "/")
         assert signing_in.session_reader(db, signing_in.redeem(db, token or "")[1]) == ada
-        assert all(personal.export(db, ada)[name] for name in personal.HELD if name != "sign_ins" and "mail" not in name)
+        assert all(
+            personal.export(db, ada)[name] for name in personal.HELD if name != "sign_ins" and "mail" not in name
+        )
         personal.delete_account(db, ada)
         with db.read() as connection:
             assert connection.execute(sa.select(sa.func.count()).select_from(READERS)).scalar_one() == 0

@@ -329,7 +329,7 @@ def test_roles(home: Path, tmp_path: Path) -> None:
     assert "has signed in yet" in run("papers", "role", "eve@example.org", "moderator", home=copy, code=1).stderr
 
 
-@pytest.mark.parametrize("command", [["papers", "serve"], ["demo"]])
+@pytest.mark.parametrize("command", [["papers", "serve", "--local-reader"], ["demo"]])
 def test_a_local_reader_on_an_open_address_is_refused(home: Path, command: list[str]) -> None:
-    done = run(*command, "--local-reader", "--host", "0.0.0.0", home=home, code=1)
+    done = run(*command, "--host", "0.0.0.0", home=home, code=1)
     assert "can be reached by others: leave --host at 127.0.0.1" in done.stderr

@@ -181,7 +181,7 @@ class Accounts:
             raise HTTPException(429, f"Please try again in {verdict.wait} seconds.", verdict.headers())
 
 
-def check_loopback(host: str) -> None:
+def check_loopback(host: str, *, otherwise: str = "leave --host at 127.0.0.1") -> None:
     """InputError where others than this machine could reach ``host``: there a local reader would be anybody."""
     try:
         inside = host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -189,8 +189,7 @@ def check_loopback(host: str) -> None:
         inside = False
     if not inside:
         raise InputError(
-            f"--local-reader signs in whoever reaches the site, and {host!r} can be reached by others: "
-            "leave --host at 127.0.0.1"
+            f"a local reader is whoever reaches the site, and {host!r} can be reached by others: {otherwise}"
         )
 
 
