@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from nextvec.cli._papers_site import HomeOption, opened
 from nextvec.cli.console import JsonFlag, emit
 
 __all__ = ["LocalReaderOption", "role"]
@@ -23,15 +23,10 @@ LocalReaderOption = Annotated[
 def role(
     email: Annotated[str, typer.Argument(help="Address of somebody who has signed in before.")],
     name: Annotated[str, typer.Argument(metavar="ROLE", help="reader or moderator.")],
-    home: Annotated[
-        Path | None,
-        typer.Option("--home", help="Folder of the site. Default: papers/ under $NEXTVEC_HOME.", show_default=False),
-    ] = None,
+    home: HomeOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Make a reader a moderator, who can hide comments, or a reader again. A running site knows at once."""
-    from nextvec.cli._papers_site import opened
-
     with opened(home, "nextvec-mini", must_exist=True) as site:
         from nextvec.papers.accounts.readers import set_role
 

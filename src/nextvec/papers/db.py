@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
-from nextvec.files import storage_error
 from nextvec.papers import authors
 from nextvec.papers.accounts.standing import given_here
-from nextvec.papers.db_errors import DamagedDatabaseError, errors_told
+from nextvec.papers.connection import Connected, upsert_statement
+from nextvec.papers.db_errors import DamagedDatabaseError
 from nextvec.papers.insight.tables import INSIGHTS
-from nextvec.papers.migrations import migrate
 from nextvec.papers.records import Paper
 from nextvec.papers.sources import kept
 from nextvec.papers.tables import AUTHORS, FACTS, MOMENT, PAPERS, REVISIONS, SITE, Filters, Selection
@@ -77,48 +72,8 @@ class Pending:
     text_changed: bool
 
 
-class Database:
+class Database(Connected):
     """Open with ``Database(url_or_path)``; close with ``close`` or use it as a context manager."""
-
-    def __init__(self, location: str | Path, *, read_only: bool = False) -> None:
-        """Open and migrate. Raises StorageError (unusable file), DamagedDatabaseError.
-
-        ``read_only`` opens a SQLite file as it is, without migrating; a folder that cannot be written (a
-        read-only disk) is read as an unchanging snapshot.
-        """
-        self.location = str(location)
-        self.read_only = read_only
-        self._engine = _engine(self.location, read_only=read_only)
-        if not read_only:
-            if isinstance(location, Path):
-                try:
-                    location.parent.mkdir(parents=True, exist_ok=True)
-                except OSError as error:
-                    raise storage_error(error, location.parent) from error
-            with self.write() as connection:
-                migrate(connection)
-
-    def __enter__(self) -> Database:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._engine.dispose()
-
-    @contextmanager
-    def read(self) -> Iterator[sa.Connection]:
-        """A snapshot; database errors come out as StorageError."""
-        with errors_told(self.location), self._engine.begin() as connection:
-            yield connection
-
-    @contextmanager
-    def write(self) -> Iterator[sa.Connection]:
-        """One transaction: all of it or nothing."""
-        engine = self._engine.execution_options(nextvec_write=True)
-        with errors_told(self.location), engine.begin() as connection:
-            yield connection
 
     # -- papers ----------------------------------------------------------------------------------------------
     def upsert(self, papers: Sequence[Paper]) -> int:
@@ -145,7 +100,7 @@ class Database:
             row["num_comments"] += row["site_comments"]
         changed = [row for row in rows if row["id"] not in before or not _same(row, before[row["id"]])]
         if changed:
-            connection.execute(_upsert_statement(connection, PAPERS, "id", [*_CONTENT[1:], *SITE]), changed)
+            connection.execute(upsert_statement(connection, PAPERS, "id", [*_CONTENT[1:], *SITE]), changed)
             self._follow(connection, changed, before)
             self._renew(connection)
         return len(changed)
@@ -160,13 +115,13 @@ class Database:
         kept.forget(connection, identifiers)
         self._renew(connection)
         now = datetime.now(UTC).replace(tzinfo=None)
-        statement = _upsert_statement(connection, FACTS, "name", ["value"])
+        statement = upsert_statement(connection, FACTS, "name", ["value"])
         connection.execute(statement, {"name": "changed", "value": now.isoformat()})
 
     def _renew(self, connection: sa.Connection) -> None:
         # A random word, not a counter: a database made anew must not repeat the stamps of an old index.
         connection.execute(
-            _upsert_statement(connection, FACTS, "name", ["value"]),
+            upsert_statement(connection, FACTS, "name", ["value"]),
             {"name": "generation", "value": secrets.token_hex(8)},
         )
 
@@ -178,9 +133,9 @@ class Database:
         texts = {identifier: row.text_hash for identifier, row in before.items()}
         revised = [row["id"] for row in changed if texts.get(row["id"], row["text_hash"]) != row["text_hash"]]
         if revised:
-            statement = _upsert_statement(connection, REVISIONS, "paper", ["at"])
+            statement = upsert_statement(connection, REVISIONS, "paper", ["at"])
             connection.execute(statement, [{"paper": identifier, "at": now} for identifier in revised])
-        statement = _upsert_statement(connection, FACTS, "name", ["value"])
+        statement = upsert_statement(connection, FACTS, "name", ["value"])
         connection.execute(statement, {"name": "changed", "value": now.isoformat()})
 
     def get(self, identifier: str) -> Stored | None:
@@ -396,66 +351,6 @@ class Database:
             for row in connection.execute(query):
                 yield row.id, row.title, row.summary, row.authors, row.organization
 
-    # -- facts -------------------------------------------------------------------------------------------------
-    def fact(self, name: str) -> str | None:
-        """A fact about the site (encoder, generation, source), or None."""
-        with self.read() as connection:
-            return connection.execute(sa.select(FACTS.c.value).where(FACTS.c.name == name)).scalar()
-
-    def facts(self, *names: str) -> dict[str, str]:
-        """Those of these facts that there are."""
-        with self.read() as connection:
-            rows = connection.execute(sa.select(FACTS.c.name, FACTS.c.value).where(FACTS.c.name.in_(names)))
-            return {row.name: row.value for row in rows}
-
-    def set_facts(self, **facts: str) -> None:
-        """Store facts, in one transaction."""
-        with self.write() as connection:
-            statement = _upsert_statement(connection, FACTS, "name", ["value"])
-            connection.execute(statement, [{"name": name, "value": value} for name, value in facts.items()])
-
-
-def _engine(location: str, *, read_only: bool) -> sa.Engine:
-    if "://" in location:
-        return sa.create_engine(location)
-    path = Path(location).resolve()
-    address = f"file:{_quoted(path)}"
-    if read_only:
-        # WAL needs to create files beside the database; where that is impossible nobody writes either.
-        address += "?mode=ro" if os.access(path.parent, os.W_OK) else "?mode=ro&immutable=1"
-    engine = sa.create_engine("sqlite://", creator=lambda: _connect(address), poolclass=sa.pool.QueuePool)
-
-    @sa.event.listens_for(engine, "begin")
-    def begin(connection: sa.Connection) -> None:
-        # The driver's own transactions would leave DDL outside; IMMEDIATE lets two writers wait, not fail.
-        writing = connection.get_execution_options().get("nextvec_write", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
-
-    return engine
-
-
-def _connect(address: str) -> Any:
-    import sqlite3
-
-    connection = sqlite3.connect(
-        address + ("&" if "?" in address else "?") + "cache=private",
-        uri=True,
-        isolation_level=None,
-        check_same_thread=False,
-        timeout=30.0,
-    )
-    if "mode=ro" not in address:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-    connection.execute("PRAGMA cache_size=-32000")
-    return connection
-
-
-def _quoted(path: Path) -> str:
-    from urllib.parse import quote
-
-    return quote(str(path))
-
 
 def _order(order: Order) -> list[sa.ColumnElement[Any]]:
     newest = [sa.func.coalesce(_P.listed_at, _P.published_at).desc(), _P.id.desc()]
@@ -489,11 +384,3 @@ def stored_paper(row: sa.Row[Any]) -> Paper:
 
 def _same(row: Mapping[str, Any], known: sa.Row[Any]) -> bool:
     return all(row[name] == getattr(known, name) for name in (*_CONTENT, *SITE))
-
-
-def _upsert_statement(connection: sa.Connection, table: sa.Table, key: str, columns: Sequence[str]) -> Any:
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(table)
-    return statement.on_conflict_do_update(
-        index_elements=[table.c[key]], set_={name: statement.excluded[name] for name in columns}
-    )

@@ -1,0 +1,133 @@
+"""The connection to the database of papers: opened and migrated, read from snapshots, written in transactions; and the
+facts that it keeps about itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from nextvec.files import storage_error
+from nextvec.papers.db_errors import errors_told
+from nextvec.papers.migrations import migrate
+from nextvec.papers.tables import FACTS
+
+__all__ = ["Connected", "upsert_statement"]
+
+
+class Connected:
+    """What ``Database`` stands on."""
+
+    def __init__(self, location: str | Path, *, read_only: bool = False) -> None:
+        """Open and migrate. Raises StorageError (unusable file), DamagedDatabaseError.
+
+        ``read_only`` opens a SQLite file as it is, without migrating; a folder that cannot be written (a
+        read-only disk) is read as an unchanging snapshot.
+        """
+        self.location = str(location)
+        self.read_only = read_only
+        self._engine = _engine(self.location, read_only=read_only)
+        if not read_only:
+            if isinstance(location, Path):
+                try:
+                    location.parent.mkdir(parents=True, exist_ok=True)
+                except OSError as error:
+                    raise storage_error(error, location.parent) from error
+            with self.write() as connection:
+                migrate(connection)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A snapshot; database errors come out as StorageError."""
+        with errors_told(self.location), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """One transaction: all of it or nothing."""
+        engine = self._engine.execution_options(nextvec_write=True)
+        with errors_told(self.location), engine.begin() as connection:
+            yield connection
+
+    # -- facts -------------------------------------------------------------------------------------------------
+    def fact(self, name: str) -> str | None:
+        """A fact about the site (encoder, generation, source), or None."""
+        with self.read() as connection:
+            return connection.execute(sa.select(FACTS.c.value).where(FACTS.c.name == name)).scalar()
+
+    def facts(self, *names: str) -> dict[str, str]:
+        """Those of these facts that there are."""
+        with self.read() as connection:
+            rows = connection.execute(sa.select(FACTS.c.name, FACTS.c.value).where(FACTS.c.name.in_(names)))
+            return {row.name: row.value for row in rows}
+
+    def set_facts(self, **facts: str) -> None:
+        """Store facts, in one transaction."""
+        with self.write() as connection:
+            statement = upsert_statement(connection, FACTS, "name", ["value"])
+            connection.execute(statement, [{"name": name, "value": value} for name, value in facts.items()])
+
+
+def _engine(location: str, *, read_only: bool) -> sa.Engine:
+    if "://" in location:
+        return sa.create_engine(location)
+    path = Path(location).resolve()
+    address = f"file:{_quoted(path)}"
+    if read_only:
+        # WAL needs to create files beside the database; where that is impossible nobody writes either.
+        address += "?mode=ro" if os.access(path.parent, os.W_OK) else "?mode=ro&immutable=1"
+    engine = sa.create_engine("sqlite://", creator=lambda: _connect(address), poolclass=sa.pool.QueuePool)
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        # The driver's own transactions would leave DDL outside; IMMEDIATE lets two writers wait, not fail.
+        writing = connection.get_execution_options().get("nextvec_write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    return engine
+
+
+def _connect(address: str) -> Any:
+    import sqlite3
+
+    connection = sqlite3.connect(
+        address + ("&" if "?" in address else "?") + "cache=private",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=30.0,
+    )
+    if "mode=ro" not in address:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("PRAGMA cache_size=-32000")
+    return connection
+
+
+def _quoted(path: Path) -> str:
+    from urllib.parse import quote
+
+    return quote(str(path))
+
+
+def upsert_statement(connection: sa.Connection, table: sa.Table, key: str, columns: Sequence[str]) -> Any:
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(table)
+    return statement.on_conflict_do_update(
+        index_elements=[table.c[key]], set_={name: statement.excluded[name] for name in columns}
+    )
