@@ -57,7 +57,7 @@ def test_a_paper_that_changes_hands_is_found_by_its_new_authors(db: Database) ->
 
 
 def test_an_interrupted_write_leaves_authors_as_they_were(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nextvec.papers import db as module
+    from nextvec.papers import connection as module
 
     def explode(*_: object) -> None:
         raise RuntimeError("killed here")
@@ -108,7 +108,7 @@ def test_an_old_database_learns_its_authors_and_its_name(tmp_path: Path) -> None
 
 
 def test_an_old_database_on_a_read_only_disk_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nextvec.papers import db as module
+    from nextvec.papers import connection as module
 
     path = tmp_path / "papers.sqlite"
     old_database(path)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from nextvec.papers import db as module
+from nextvec.papers import connection as module
+from nextvec.papers import db as db_module
 from nextvec.papers.db import Database, Filters
 from nextvec.papers.migrations import MIGRATIONS, Migration, migrate
 from nextvec.papers.records import Paper
@@ -80,7 +81,7 @@ def test_a_failed_write_leaves_nothing(db: Database, monkeypatch: pytest.MonkeyP
     def explode(*_: object) -> None:
         raise RuntimeError("killed here")
 
-    monkeypatch.setattr(module, "_upsert_statement", explode)
+    monkeypatch.setattr(db_module, "upsert_statement", explode)
     with pytest.raises(RuntimeError):
         db.upsert([replace(A, upvotes=100)])
     monkeypatch.undo()

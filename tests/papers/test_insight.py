@@ -253,7 +253,7 @@ def test_the_table_is_common_ground_with_postgresql(tmp_path: Path, few: list[Pa
 def test_an_older_site_on_a_read_only_disk_is_served_as_before(
     tmp_path: Path, few: list[Paper], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nextvec.papers import db as module
+    from nextvec.papers import connection as module
 
     site = Site(tmp_path, encoder=HashEncoder())
     ingest(site, few[:20])
