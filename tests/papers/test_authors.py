@@ -57,7 +57,7 @@ def test_a_paper_that_changes_hands_is_found_by_its_new_authors(db: Database) ->
 
 
 def test_an_interrupted_write_leaves_authors_as_they_were(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nextvec.papers import connection as module
+    from nextvec.papers import db as module
 
     def explode(*_: object) -> None:
         raise RuntimeError("killed here")
