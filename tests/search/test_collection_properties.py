@@ -33,6 +33,9 @@ class CollectionMachine(RuleBasedStateMachine):
         self.model: dict[str, tuple[np.ndarray, dict[str, Any]]] = {}
 
     def teardown(self) -> None:
+        if hasattr(self, "collection"):
+            self.collection.close()  # pieces may still be merged in the background
+            self.reader.close()
         self.folder.cleanup()
 
     @initialize(metric=st.sampled_from(["cosine", "dot"]))

@@ -45,6 +45,9 @@ class HybridMachine(RuleBasedStateMachine):
         self.vectors: dict[str, np.ndarray] = {}
 
     def teardown(self) -> None:
+        if hasattr(self, "collection"):
+            self.collection.close()  # pieces may still be merged in the background
+            self.reader.close()
         self.folder.cleanup()
 
     @initialize(batch=BATCH)

@@ -24,7 +24,7 @@ def read_address(text: str, *, what: str = "the e-mail address") -> str:
     refused.
     """
     check_text(text, what)
-    value = clean(text)
+    value = text.strip(" \t")  # and nothing else: what hides a control character is no address
     local, at, domain = value.rpartition("@")
     if at and not domain.isascii():
         try:
