@@ -18,7 +18,7 @@ pytest.importorskip("sqlalchemy")
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fakes import HashEncoder
+from fakes import EVIL, HashEncoder
 from fastapi.testclient import TestClient
 
 from nextvec.papers.db import Database
@@ -26,15 +26,6 @@ from nextvec.papers.ingest import ingest, prepare, read_source
 from nextvec.papers.records import Paper
 from nextvec.papers.site import Site
 from nextvec.papers.web import create_app
-
-EVIL = Paper(
-    id="evil/one",
-    title='<script>alert("title")</script> & {{ 7*7 }} $\\alpha$',
-    summary="<img src=x onerror=alert(1)> [a](javascript:alert(2)) </p></main> {% raw %} 10% <b>bold</b>",
-    authors=("<i>Mallory</i>", "Robert'); DROP TABLE papers;--"),
-    organization="O'Brien & <Sons>",
-    upvotes=3,
-)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nextvec.papers.records import Paper
 from nextvec.search.words import tokenize
 
 
@@ -42,3 +43,13 @@ class HashEncoder:
             seed = int.from_bytes(hashlib.sha256(f"{self.state}{token}".encode()).digest()[:8], "big")
             self._rows[token] = np.random.default_rng(seed).standard_normal(self.dim).astype(np.float32)
         return self._rows[token]
+
+
+EVIL = Paper(
+    id="evil/one",
+    title='<script>alert("title")</script> & {{ 7*7 }} $\\alpha$',
+    summary="<img src=x onerror=alert(1)> [a](javascript:alert(2)) </p></main> {% raw %} 10% <b>bold</b>",
+    authors=("<i>Mallory</i>", "Robert'); DROP TABLE papers;--"),
+    organization="O'Brien & <Sons>",
+    upvotes=3,
+)

@@ -12,9 +12,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from fakes import EVIL
 from mail_fakes import BASE, MONDAY, MORNING, made_post, made_site, paper, parsed, subscribe, text_of, week
 
-from conftest import EVIL
 from nextvec.papers import trending
 from nextvec.papers.ingest import ingest
 from nextvec.papers.mail.choose import Candidate, Chooser
