@@ -32,7 +32,7 @@ from nextvec.search.calibration import FEWEST, MOST
 from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.approximate import Approximate
 from nextvec.search.indexes.cells import look, search_cells
-from nextvec.search.indexes.exact import DIRECT, GATHER_SHARE, ExactIndex, Found, spread, workers
+from nextvec.search.indexes.exact import DIRECT, GATHER_SHARE, ExactIndex, Found, parts_of, spread, workers
 from nextvec.search.indexes.graph import search_graph
 
 Int64 = NDArray[np.int64]
@@ -201,7 +201,7 @@ class Planner:
                 results = search_graph(near.graph, self.exact, part, k, allowed, width=amounts.astype(np.int64))
             elif order is not None:
                 own = order if every else order[numbers]
-                keep = plans[numbers[0]][0].keep
+                keep = max(plans[i][0].keep for i in numbers)
                 results = search_cells(near.cells, self.exact, part, k, allowed, own, rows=amounts, keep=keep)
             for i, one in zip(numbers, results, strict=True):
                 found[i] = one
@@ -238,7 +238,8 @@ class Planner:
         cost, threads = near.calibration, 1 if alone else workers()
         total = len(self.exact.rows)
         rows = min(cost.rows_needed(target, k, share) * further["cells"] / share, total)
-        keep = math.ceil(cost.keep(target, k) * max(further["cells"], 1.0))
+        # No more than there are to choose from: k and the correction have no such bound, and the kernel makes room.
+        keep = math.ceil(min(cost.keep(target, k) * max(further["cells"], 1.0), rows))
         ways = [
             Way("exact", matches, cost.exact(matches, total, alone)),
             Way("cells", rows, cost.at_share("cells", share, rows) / threads, keep),
@@ -285,10 +286,9 @@ def _in_parts(
     answer: Callable[[Float32], tuple[list[list[Way]], list[Found | None]]], queries: Float32
 ) -> tuple[list[list[Way]], list[Found | None]]:
     """``answer`` of all queries, by as many threads as there are."""
-    parts = min(workers(), len(queries))
-    edges = [len(queries) * part // parts for part in range(parts + 1)]
-    done = dict(spread(lambda part: (part, answer(queries[edges[part] : edges[part + 1]])), range(parts)))
-    plans, found = zip(*(done[part] for part in range(parts)), strict=True)
+    parts = parts_of(len(queries))
+    done = dict(spread(lambda i: (i, answer(queries[parts[i]])), range(len(parts))))
+    plans, found = zip(*(done[i] for i in range(len(parts))), strict=True)
     return [own for part in plans for own in part], [own for part in found for own in part]
 
 

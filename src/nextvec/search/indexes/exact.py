@@ -186,9 +186,7 @@ class ExactIndex:
         if len(queries) == 1 or len(queries) * count < _SHARED:
             whole = run(slice(None))
         else:
-            parts = min(workers(), len(queries))
-            edges = [len(queries) * part // parts for part in range(parts + 1)]
-            whole = all(spread(run, [slice(*edge) for edge in itertools.pairwise(edges)]))
+            whole = all(spread(run, parts_of(len(queries))))
         if not whole:
             raise Damaged("rows differ from what was written")
         found, scores, counts = out
@@ -367,6 +365,13 @@ def workers() -> int:
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(workers() - 1, 1), thread_name_prefix="nextvec-scan")
+
+
+def parts_of(count: int) -> list[slice]:
+    """``count`` things as one part for each thread, of equal size up to one."""
+    parts = min(workers(), count)
+    edges = [count * part // parts for part in range(parts + 1)]
+    return [slice(*edge) for edge in itertools.pairwise(edges)]
 
 
 def spread(task: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
