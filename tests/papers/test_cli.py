@@ -11,10 +11,12 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -333,3 +335,52 @@ def test_roles(home: Path, tmp_path: Path) -> None:
 def test_a_local_reader_on_an_open_address_is_refused(home: Path, command: list[str]) -> None:
     done = run(*command, "--host", "0.0.0.0", home=home, code=1)
     assert "can be reached by others: leave --host at 127.0.0.1" in done.stderr
+
+
+def unread(home: Path, copy: Path) -> Path:
+    """A copy of a home of whose papers nothing was worked out."""
+    import sqlalchemy as sa
+
+    from nextvec.papers.db import Database
+
+    shutil.copytree(home, copy)
+    with Database(copy / "papers.sqlite") as db, db.write() as connection:
+        connection.execute(sa.text("DELETE FROM insights"))
+    return copy
+
+
+def test_the_demo_has_insights_worked_out_beside(home: Path, tmp_path: Path) -> None:
+    from nextvec.cli import demo
+    from nextvec.papers.insight.build import missing_insights
+    from nextvec.papers.site import Site
+
+    site = Site(unread(home, tmp_path / "site"), encoder="nextvec-mini", must_exist=True)
+    try:
+        assert missing_insights(site) == 6
+        with demo._understanding(site, "nextvec-mini"):
+            end = time.monotonic() + 60
+            while missing_insights(site) and time.monotonic() < end:
+                time.sleep(0.1)
+        assert missing_insights(site) == 0
+    finally:
+        site.close()
+
+
+def test_leaving_the_demo_ends_what_runs_beside(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nextvec.cli import demo
+    from nextvec.papers.site import Site
+
+    started, popen = [], subprocess.Popen
+
+    def remembered(*args: Any, **options: Any) -> Any:
+        started.append(popen(*args, **options))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", remembered)
+    site = Site(unread(home, tmp_path / "site"), encoder="nextvec-mini", must_exist=True)
+    try:
+        with pytest.raises(KeyboardInterrupt), demo._understanding(site, "nextvec-mini"):
+            raise KeyboardInterrupt
+    finally:
+        site.close()
+    assert len(started) == 1 and started[0].poll() is not None

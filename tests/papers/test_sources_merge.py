@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from fakes import HashEncoder
+from people import join, of
 
+from nextvec.papers.accounts import comments, lists, votes
+from nextvec.papers.accounts.tables import LIST_PAPERS, VOTES
 from nextvec.papers.db import Database, Filters
 from nextvec.papers.ingest import Totals, finish, ingest, is_ready, settle, take
 from nextvec.papers.migrations import MIGRATIONS, migrate
@@ -323,3 +326,43 @@ def test_a_file_of_ones_own_replaces_by_id(site: Site) -> None:
     ingest(site, [mine])
     ingest(site, [replace(mine, upvotes=0, github_repo=None)])
     assert get(site, "mine").upvotes == 0 and get(site, "mine").github_repo is None
+
+
+# -- what readers gave ---------------------------------------------------------------------------------------------
+def given(site: Site, paper: str) -> tuple[int, int]:
+    """(votes, comments) as everybody sees them."""
+    shown = of(site.db, paper)
+    return shown.upvotes, shown.num_comments
+
+
+def test_what_readers_gave_moves_with_a_merge_and_stays_through_hiding(site: Site) -> None:
+    put(site, "daily_papers", replace(DAILY, num_comments=2))
+    put(site, "arxiv", OTHER)
+    ada, bob = (join(site.db, f"{name}@example.org").id for name in ("ada", "bob"))
+    votes.give(site.db, ada, DAILY.id)
+    votes.give(site.db, ada, OTHER.id)
+    votes.give(site.db, bob, OTHER.id)
+    comments.write(site.db, bob, OTHER.id, "On the other one.")
+    gone = comments.write(site.db, bob, OTHER.id, "A mistake.")
+    comments.delete(site.db, bob, gone)
+    held = lists.add(site.db, ada, None, OTHER.id, name="To read", note="soon")
+    lists.add(site.db, ada, held, DAILY.id, note="first")
+    assert given(site, DAILY.id) == (8, 2) and given(site, OTHER.id) == (2, 1)
+
+    moderation.merge(site.db, DAILY.id, OTHER.id, actor="m")
+    assert given(site, DAILY.id) == (9, 3), "Ada's two votes are one"
+    assert [comment.text for comment in comments.thread(site.db, DAILY.id) if comment.state == "shown"] == [
+        "On the other one."
+    ]
+    with site.db.read() as connection:
+        listed = connection.execute(sa.select(LIST_PAPERS.c.paper, LIST_PAPERS.c.note)).all()
+        assert [tuple(row) for row in listed] == [(DAILY.id, "first")]
+        assert set(connection.execute(sa.select(VOTES.c.paper)).scalars()) == {DAILY.id}
+
+    moderation.hide(site.db, DAILY.id, reason="a test", actor="m")
+    moderation.unhide(site.db, DAILY.id, actor="m")
+    assert given(site, DAILY.id) == (9, 3)
+    moderation.split(site.db, DAILY.id, actor="m")
+    assert given(site, DAILY.id) == (9, 3) and given(site, OTHER.id) == (0, 0), "it stays where it went"
+    votes.take_back(site.db, bob, DAILY.id)
+    assert given(site, DAILY.id) == (8, 3)
