@@ -1,0 +1,107 @@
+"""Every page of the site under axe-core: at a phone's width and a desk's, in light and in dark, without one finding."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from everything import Served, everything
+from test_browser import browser, find, visit
+
+from nextvec.papers.records import Paper
+
+__all__ = ["browser"]  # a fixture
+
+pytestmark = pytest.mark.browser
+pytest.importorskip("sklearn")
+AXE = Path(__file__).parents[1] / "vendor" / "axe-core" / "axe.min.js"
+# Contrast needs no more than the colours, so that the other theme at the same width is looked at for that alone. What
+# stands in a frame is a page of its own here (/digest/preview/mail).
+RUN = """
+const [only, off, done] = arguments;
+const options = {iframes: false, resultTypes: ["violations"], rules: {"target-size": {enabled: true}}};
+if (only) Object.assign(options, {runOnly: {type: "rule", values: only}, rules: {}});
+for (const rule of off) options.rules[rule] = {enabled: false};
+axe.run(document, options).then((found) => done(found.violations.map((one) => [one.impact, one.id, one.help,
+  one.nodes.slice(0, 4).map((node) => node.html.slice(0, 160) + " :: " +
+    node.failureSummary.split("\\n").slice(1).join(" "))])),
+  (error) => done(String(error)));
+"""
+STRANGER = [
+    "/", "/?sort=newest", "/papers/date/1999-01-01", "/papers/trending", "/papers/rising",
+    "/papers/discussed?days=all", "/papers/new?topic=language+model&votes=1&author=Nobody+Known", "{paper}",
+    "/search", "/search?q=language+model",
+    "/search?q=zzzz&mode=keyword", "/search?q=model&org=Nobody&votes=900", "/map", "/topics", "/topics/{topic}",
+    "/about", "/api", "/nowhere", "/papers/new?from=soon", "/submit", "/submit/2405.13729",
+    "/sign-in", "/sign-in/sent", "{link}",
+    "{shared}", "/subscribe", "/subscribe?kind=search&q=planning&every=week", "/digest/preview",
+    "/digest/preview?kind=topic", "{confirm}", "{manage}", "{unsubscribe}",
+]  # fmt: skip
+READER = ["/", "{paper}", "/search?q=language+model", "/account", "/account?saved=name", "/lists", "{list}",
+          "/following", "/for-you", "{reply}", "{edit}"]  # fmt: skip
+BARE = ["{paper}", "/sign-in", "/subscribe"]
+EMPTY = ["/", "/search", "/map", "/papers/trending"]
+
+
+@pytest.fixture(scope="module")
+def served(few: list[Paper], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with everything(few, tmp_path_factory.mktemp("everything")) as made:
+        yield made
+
+
+def still(browser: Any, width: int, *, dark: bool = False) -> None:
+    """Set width and theme, with nothing that moves: a colour that is still fading has no contrast of its own."""
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    features = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": "reduce"}
+    media = [{"name": name, "value": value} for name, value in features.items()]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+
+
+def findings(browser: Any, only: list[str] | None = None, off: Sequence[str] = ()) -> list[str]:
+    """What axe has against the page as it stands, one line each."""
+    if not browser.execute_script("return 'axe' in window"):
+        browser.execute_script(AXE.read_text(encoding="utf-8"))
+    found = browser.execute_async_script(RUN, only, list(off))
+    assert isinstance(found, list), found
+    return [f"{impact}: {rule}: {said}\n    " + "\n    ".join(nodes) for impact, rule, said, nodes in found]
+
+
+def check(browser: Any, name: str, *, off: Sequence[str] = ()) -> None:
+    """The page that is open, opened up, in four ways: all rules twice, contrast alone where only colours are other."""
+    browser.execute_script(OPEN)
+    for width, dark, only in ((1280, False, None), (1280, True, ["color-contrast"]), (360, True, None),
+                              (360, False, ["color-contrast"])):  # fmt: skip
+        still(browser, width, dark=dark)
+        found = findings(browser, only, off)
+        assert not found, f"{name} at {width} px{', dark' if dark else ''}:\n" + "\n".join(found)
+
+
+OPEN = "for (const one of document.querySelectorAll('details')) one.open = true;"
+
+
+@pytest.mark.parametrize(
+    ("who", "path"),
+    [
+        (who, path)
+        for who, paths in [("stranger", STRANGER), ("reader", READER), ("bare", BARE), ("empty", EMPTY)]
+        for path in paths
+    ],
+)
+def test_no_page_has_a_fault(browser: Any, served: Served, who: str, path: str) -> None:
+    still(browser, 1280)
+    visit(browser, getattr(served, who) + path.format(**vars(served)))
+    assert find(browser, "main"), "and it came"
+    check(browser, f"{who} {path}")
+
+
+def test_no_mail_has_a_fault(browser: Any, served: Served) -> None:
+    """The mail's own document allows no script, not even axe: its text is looked at outside of its sandbox."""
+    html = httpx.get(served.stranger + "/digest/preview/mail").content
+    still(browser, 1280)
+    visit(browser, "data:text/html;base64," + base64.b64encode(html).decode())
+    check(browser, "the mail", off=("landmark-one-main", "region"))  # a mail is a part of its reader's page
