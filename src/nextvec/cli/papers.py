@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nextvec.cli import _papers_beside, _papers_mail, _papers_sources
+from nextvec.cli import _papers_backup, _papers_beside, _papers_mail, _papers_sources
 from nextvec.cli._papers_accounts import LocalReaderOption, role
 from nextvec.cli._papers_insight import insight
 from nextvec.cli._papers_mail import MailFromOption, MailOption
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="The paper-discovery site: ingest, search, serve.")
 _papers_mail.add(app)
+_papers_backup.add(app)
 app.command()(role)
 app.command()(search)
 app.command()(insight)
