@@ -84,7 +84,9 @@ def note_failure(request: Request, error: Exception, *, crash: bool) -> str:
         return identifier
     state["error_noted"] = True
     _log.error(
-        "request failed: %s",
+        "request failed (error %s, %s): %s",
+        identifier,
+        route,
         type(error).__name__ if crash else error,
         exc_info=error if crash else None,
         extra={"fields": {"error": identifier, "route": route}},
