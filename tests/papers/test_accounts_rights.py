@@ -34,7 +34,7 @@ _PAGES = [
     "/", "/papers", "/papers/daily", "/papers/date/{key}", "/papers/week/{key}", "/papers/month/{key}",
     "/papers/trending", "/papers/discussed", "/papers/new", "/papers/rising", "/papers/{identifier:path}", "/search",
     "/search.atom", "/search.rss", "/search.json", "/search/suggest", "/map", "/topics", "/about", "/api",
-    "/healthz", "/robots.txt", "/favicon.ico", "/sign-in", "/sign-in/sent", "/shared/{address}",
+    "/healthz", "/readyz", "/robots.txt", "/favicon.ico", "/sign-in", "/sign-in/sent", "/shared/{address}",
 ]  # fmt: skip
 _API = [
     "/api/openapi.json", "/api/daily_papers", "/api/papers", "/api/papers/search", "/api/papers/search/facets",
@@ -43,6 +43,7 @@ _API = [
 ]  # fmt: skip
 EXPECTED: dict[tuple[str, str], tuple[str, str, str, str]] = {
     **{("GET", path): ALL for path in (*_FEEDS, *_PAGES, *_API)},
+    ("GET", "/metrics"): ("404", "404", "404", "404"),  # not on a site that others reach, unless told to
     ("POST", "/theme"): ALL,  # changes a cookie of the browser that sends it, nothing else
     ("GET", "/subscribe"): ALL,
     ("POST", "/subscribe"): ALL,  # sends the one mail that asks

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nextvec.cli._papers_sources import told
+from nextvec.cli._papers_watch import say
 from nextvec.cli.console import note
 from nextvec.types import InputError
 
@@ -59,7 +60,7 @@ def beside(
     commands.append(["papers", "queue", "run", *shared])
     times = [last_finished(site.db, name) for name in names]
     oldest = None if None in times else min(time for time in times if time)
-    scheduler = Scheduler(commands, seconds, last=lambda: oldest, say=note)
+    scheduler = Scheduler(commands, seconds, last=lambda: oldest, say=say)
     scheduler.start()
     try:
         yield

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nextvec.cli import _papers_beside, _papers_mail, _papers_sources
+from nextvec.cli import _papers_backup, _papers_beside, _papers_mail, _papers_sources
 from nextvec.cli._papers_accounts import LocalReaderOption, role
 from nextvec.cli._papers_insight import insight
 from nextvec.cli._papers_mail import MailFromOption, MailOption
 from nextvec.cli._papers_search import search
 from nextvec.cli._papers_site import EncoderOption, HomeOption, opened
-from nextvec.cli.console import JsonFlag, emit, note
+from nextvec.cli._papers_watch import LogOption, MetricsOption, ends_in_order, gives_metrics, logs_lines, say, write_log
+from nextvec.cli.console import JsonFlag, emit
 from nextvec.papers.rate import DEFAULT_RATE
 from nextvec.types import InputError, NotFoundError
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="The paper-discovery site: ingest, search, serve.")
 _papers_mail.add(app)
+_papers_backup.add(app)
 app.command()(role)
 app.command()(search)
 app.command()(insight)
@@ -61,9 +63,12 @@ def serve(
     every: Annotated[str | None, typer.Option(help="How often --source is asked for new papers, such as 6h.")] = None,
     source: Annotated[list[str] | None, typer.Option(help="With --every: where from; may be given again.")] = None,
     contact: _papers_sources.ContactOption = None,
+    metrics: MetricsOption = None,
+    log: LogOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Serve the site until Ctrl-C. With --mail it takes subscriptions and sends digests, too."""
+    write_log(log)
     mailer = _papers_mail.serving_mailer(mail, mail_from, url or f"http://{host}/", given=url is not None)
     if corpus is not None:
         _papers_beside.ensure_corpus(corpus, home, encoder, limit=limit, quiet=as_json)
@@ -71,7 +76,17 @@ def serve(
         opened(home, encoder, must_exist=True) as site,
         _papers_beside.beside(site, every, source or [], home, encoder, contact),
     ):
-        run_server(site, host, port, url=url, rate=rate, mailer=mailer, local_reader=local_reader, as_json=as_json)
+        run_server(
+            site,
+            host,
+            port,
+            url=url,
+            rate=rate,
+            mailer=mailer,
+            local_reader=local_reader,
+            metrics=gives_metrics(metrics, host, url),
+            as_json=as_json,
+        )
 
 
 @app.command()
@@ -99,6 +114,7 @@ def run_server(
     rate: int = DEFAULT_RATE,
     mailer: TracedMailer | None = None,
     local_reader: bool = False,
+    metrics: bool = False,
     as_json: bool = False,
 ) -> None:
     """Serve ``site`` on the first free port from ``port`` on, in this process, until Ctrl-C or SIGTERM.
@@ -106,7 +122,7 @@ def run_server(
     ``url``: where readers reach it; ``rate``: requests to /api per minute and client address; 0 for any number.
     ``mailer``: what sends digests, from a thread of this process, and the links that readers sign in with;
     ``local_reader``: one reader without mail, only where nothing but this machine can reach the site (InputError
-    elsewhere).
+    elsewhere). ``metrics``: figures at /metrics.
     """
     from nextvec.extras import require
 
@@ -119,21 +135,22 @@ def run_server(
         check_loopback(host)
     check_index(site)
     if not is_ready(site):
-        note("some papers are newer than the search index: run the ingest again to index them")
+        say("some papers are newer than the search index: run the ingest again to index them")
     warm(site)
     with listen(host, port) as socket:
         taken = socket.getsockname()[1]
         if taken != port:
-            note(f"port {port} is taken, using {taken}")
+            say(f"port {port} is taken, using {taken}")
         shown_host = f"[{host}]" if ":" in host else host
         address = f"http://{shown_host}:{taken}/"
         # Links in mails need an address; without one that was given, where the site listens.
         base = url or (address.rstrip("/") if mailer is not None else None)
-        application = create_app(site, base=base, rate=rate, mailer=mailer, local_reader=local_reader)
+        application = create_app(site, base=base, rate=rate, mailer=mailer, local_reader=local_reader, metrics=metrics)
         emit({"address": address, "papers": site.db.count()}, as_json=as_json, text=f"{address}  (Ctrl-C to stop)")
         sys.stdout.flush()
         config = uvicorn.Config(
             application,
+            **({"log_config": None} if logs_lines() else {}),  # then its lines go where ours do
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -141,9 +158,9 @@ def run_server(
             timeout_graceful_shutdown=3,
         )
         server = uvicorn.Server(config)
-        with _papers_mail.mailing(site, mailer, url or address):
+        with _papers_mail.mailing(site, mailer, url or address), ends_in_order():
             server.run(sockets=[socket])
-    note("stopped")
+    say("stopped")
 
 
 def check_index(site: Site) -> None:

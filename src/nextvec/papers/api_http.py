@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import re
 from collections.abc import Callable, Mapping
 
@@ -15,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nextvec import __version__
+from nextvec.papers.operations.logs import note_failure
 from nextvec.papers.rate import RateLimit, network
 from nextvec.types import GoneError, InputError, NextvecError, NotFoundError
 
@@ -30,7 +30,6 @@ _PREFLIGHT = {
     "Access-Control-Allow-Headers": "Accept, Accept-Language, Authorization, Content-Type, If-None-Match",
     "Access-Control-Max-Age": "86400",
 }
-_log = logging.getLogger("nextvec.papers")
 
 Built = tuple[bytes, Mapping[str, str]]
 
@@ -92,7 +91,7 @@ async def on_error(request: Request, error: Exception) -> Response:
         return problem(400, _complaint(error))
     status = status_of(error)
     if status == 503:
-        _log.error("%s: %s", request.url.path, error)
+        return problem(status, str(error), {"X-Error-Id": note_failure(request, error, crash=False)})
     return problem(status, str(error))
 
 
@@ -103,8 +102,9 @@ def status_of(error: Exception) -> int:
 
 
 async def _on_crash(request: Request, error: Exception) -> Response:
-    _log.exception("%s failed", request.url.path, exc_info=error)
-    return problem(500, "something went wrong on our side; the same request may work again in a moment")
+    identifier = note_failure(request, error, crash=True)
+    message = "something went wrong on our side; the same request may work again in a moment"
+    return problem(500, message, {"X-Error-Id": identifier})
 
 
 def _complaint(error: RequestValidationError) -> str:

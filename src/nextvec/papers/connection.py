@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -85,13 +86,15 @@ class Connected:
 
 def _engine(location: str, *, read_only: bool) -> sa.Engine:
     if "://" in location:
-        return sa.create_engine(location)
+        return sa.create_engine(location, hide_parameters=True)
     path = Path(location).resolve()
     address = f"file:{_quoted(path)}"
     if read_only:
         # WAL needs to create files beside the database; where that is impossible nobody writes either.
         address += "?mode=ro" if os.access(path.parent, os.W_OK) else "?mode=ro&immutable=1"
-    engine = sa.create_engine("sqlite://", creator=lambda: _connect(address), poolclass=sa.pool.QueuePool)
+    # Parameters are titles, addresses, comments: an error in the log must not repeat them.
+    creator = partial(_connect, address)
+    engine = sa.create_engine("sqlite://", creator=creator, poolclass=sa.pool.QueuePool, hide_parameters=True)
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:

@@ -33,7 +33,7 @@ from nextvec.types import ConflictError, NextvecError, NotFoundError, StorageErr
 if TYPE_CHECKING:
     from nextvec.search.collection import Collection
 
-__all__ = ["DEFAULT_ENCODER", "Site", "TextEncoder"]
+__all__ = ["DEFAULT_ENCODER", "Site", "TextEncoder", "encode_documents", "remove_folder", "writing"]
 
 DEFAULT_ENCODER = "nextvec-mini"
 
@@ -240,24 +240,29 @@ class Site:
         return ids
 
     # -- writing -----------------------------------------------------------------------------------------------
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
+    def writing(self) -> contextlib.AbstractContextManager[None]:
         """Only one process writes a home at a time; ConflictError for the second."""
-        from filelock import FileLock, Timeout
+        return writing(self.home)
 
-        lock = FileLock(self.home / "ingest.lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise ConflictError(
-                f"another process is writing to {str(self.home)!r}: wait for it to end, then run this again"
-            ) from error
-        except OSError as error:
-            raise storage_error(error, self.home) from error
-        try:
-            yield
-        finally:
-            lock.release()
+
+@contextlib.contextmanager
+def writing(home: Path) -> Iterator[None]:
+    """``Site.writing`` for whoever has no open site."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(home / "ingest.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ConflictError(
+            f"another process is writing to {str(home)!r}: wait for it to end, then run this again"
+        ) from error
+    except OSError as error:
+        raise storage_error(error, home) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def remove_folder(folder: Path) -> None:

@@ -7,12 +7,11 @@ them and fills templates. The views of the collection and their feeds are in ``w
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
+from fastapi.responses import PlainTextResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
@@ -29,6 +28,8 @@ from nextvec.papers.insight.about import about as about_paper
 from nextvec.papers.mail import routes as mail_routes
 from nextvec.papers.mail.transport import Mailer
 from nextvec.papers.markdown import markdown
+from nextvec.papers.operations import web as operations
+from nextvec.papers.operations.logs import note_failure
 from nextvec.papers.pages import STATIC, environment
 from nextvec.papers.records import ID_PATTERN
 from nextvec.papers.responses import check_base, local_path
@@ -51,7 +52,6 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 _GET = ["GET", "HEAD"]
-_log = logging.getLogger("nextvec.papers")
 router = APIRouter()
 
 
@@ -63,6 +63,7 @@ def create_app(
     mailer: Mailer | None = None,
     secret: bytes | None = None,
     local_reader: bool = False,
+    metrics: bool = False,
 ) -> FastAPI:
     """The application over an open ``site``.
 
@@ -71,7 +72,7 @@ def create_app(
     /api per minute and client, 0 for any number. ``mailer``: what sends digests and the links that readers sign in
     with; without it nobody can subscribe, and there are no accounts. ``secret``: what cookies, forms and links are
     signed with; by itself what ``load_secret`` gives. ``local_reader``: whoever asks at this machine's own address is
-    signed in as its one reader, without mail.
+    signed in as its one reader, without mail. ``metrics``: give figures at /metrics, to whoever can reach it.
     """
     app = FastAPI(title="nextvec papers", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.site = site
@@ -92,6 +93,7 @@ def create_app(
     app.include_router(web_search.router)
     app.include_router(web_insight.router)
     app.include_router(router)
+    operations.join(app, metrics=metrics)
     app.add_exception_handler(NextvecError, _on_error)
     app.add_exception_handler(HTTPException, _on_error)
     app.add_exception_handler(Exception, _on_crash)
@@ -182,12 +184,6 @@ def theme(request: Request) -> Response:
     return response
 
 
-@router.api_route("/healthz", methods=_GET)
-def healthz(request: Request) -> Response:
-    """For monitors: 200 when the papers can be read."""
-    return JSONResponse({"status": "ok", "papers": _site(request).db.count()})
-
-
 @router.api_route("/robots.txt", methods=_GET)
 def robots() -> Response:
     return PlainTextResponse("User-agent: *\nDisallow: /search\nAllow: /\n")
@@ -220,21 +216,22 @@ async def _on_error(request: Request, error: Exception) -> Response:
     else:
         status = api_http.status_of(error)
         message = str(error)
-        if status == 503:
-            _log.error("%s: %s", request.url.path, error)
-    response = _error_page(request, status, message)
+    identifier = note_failure(request, error, crash=False) if status == 503 else None
+    response = _error_page(request, status, message, identifier)
     response.headers.update(getattr(error, "headers", None) or {})  # Allow, for one
     return response
 
 
 async def _on_crash(request: Request, error: Exception) -> Response:
-    _log.exception("%s failed", request.url.path, exc_info=error)
-    response = _error_page(request, 500, "Something went wrong on our side. The page may work again in a moment.")
+    identifier = note_failure(request, error, crash=True)
+    message = "Something went wrong on our side. The page may work again in a moment."
+    response = _error_page(request, 500, message, identifier)
     _add_headers(response)
     return response
 
 
-def _error_page(request: Request, status: int, message: str) -> Response:
+def _error_page(request: Request, status: int, message: str, identifier: str | None = None) -> Response:
     message = message[:1].upper() + message[1:]
     context = {"status": status, "title": _TITLES.get(status, "That did not work"), "message": message}
+    context["error_id"] = identifier
     return _page(request, "error.html", context, status=status)

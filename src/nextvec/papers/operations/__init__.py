@@ -1,0 +1,1 @@
+"""What the people who run a site need: backups, figures for monitors, logs."""
