@@ -394,6 +394,29 @@ def test_a_reader_votes_saves_and_comments(browser: Any, local: str) -> None:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
+def test_what_is_printed_has_a_title_and_dark_ink(browser: Any, address: str) -> None:
+    show(browser, 768, 1000, dark=True)
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia",
+        {"media": "print", "features": [{"name": "prefers-color-scheme", "value": "dark"}]},
+    )
+    try:
+        for path in ("/search?q=latent+reasoning", "/trending", "/papers/2412.06769"):
+            visit(browser, address + path)
+            title = find(browser, "h1")
+            assert title.is_displayed() and title.size["height"] > 15, path
+            colour = title.value_of_css_property("color")
+            red, green, blue = (int(part) for part in colour[colour.index("(") + 1 : -1].split(",")[:3])
+            assert max(red, green, blue) < 110, f"{path}: {colour} on white paper"
+            for hidden in (".top", ".search-line", ".tools"):
+                assert not any(one.is_displayed() for one in browser.find_elements("css selector", hidden)), (
+                    path,
+                    hidden,
+                )
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_the_pages_of_a_reader_fit_every_screen(browser: Any, local: str, dark: bool) -> None:
     for width in (360, 768, 1440):

@@ -161,6 +161,9 @@ def test_a_form_that_cannot_be_comes_back_filled_in(desk: Desk, change: dict[str
     answer = desk.client.post("/subscribe", data=FORM | change)
     assert answer.status_code == 400 and said in answer.text.replace("&#39;", "'")
     assert 'role="alert"' in answer.text and (change.get("topic") == "" or 'value="agents"' in answer.text)
+    assert '<form method="post" action="/subscribe" class="by-mail" aria-describedby="problem">' in answer.text
+    assert 'id="problem"' in answer.text
+    assert ('aria-invalid="true"' in answer.text) == ("address" in change), "the field that is wrong says so"
     assert desk.rows() == [] and desk.mails() == []
 
 

@@ -99,13 +99,21 @@ def subscribe_page(request: Request) -> Response:
 
 
 def _form_page(
-    request: Request, values: Mapping[str, str], days: list[str], *, problem: str = "", status: int = 200
+    request: Request,
+    values: Mapping[str, str],
+    days: list[str],
+    *,
+    problem: str = "",
+    wrong: str = "",
+    status: int = 200,
 ) -> Response:
+    """``wrong``: the field that ``problem`` is about, where that is known."""
     site = site_of(request)
     unavailable = "read-only" if site.db.read_only else "no mailer" if request.app.state.mailer is None else ""
     context = {
         "days": days,
         "problem": problem[:1].upper() + problem[1:],
+        "wrong": wrong,
         "unavailable": unavailable,
         "organizations_known": [name for name, _ in site.db.organizations(limit=300)],
         **chosen(values),
@@ -132,11 +140,13 @@ def _subscribe(request: Request, values: dict[str, str], days: list[str]) -> Res
         )
         response.headers["Retry-After"] = str(wait)
         return response
+    wrong = ""
     try:
         wanted, unknown = read_wanted(values, days, site.db)
+        wrong = "address"
         address = read_address(values.get("address", ""))
     except InputError as error:
-        return _form_page(request, values, days, problem=str(error), status=400)
+        return _form_page(request, values, days, problem=str(error), wrong=wrong, status=400)
     if _limits(request).address(address):
         _store(request).ask(address, wanted, _now())
     names = {"org": "organisation", "author": "author", "source": "source"}
