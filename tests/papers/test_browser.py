@@ -401,7 +401,7 @@ def test_what_is_printed_has_a_title_and_dark_ink(browser: Any, address: str) ->
         {"media": "print", "features": [{"name": "prefers-color-scheme", "value": "dark"}]},
     )
     try:
-        for path in ("/search?q=latent+reasoning", "/trending", "/papers/2412.06769"):
+        for path in ("/search?q=latent+reasoning", "/papers/trending", "/papers/2412.06769"):
             visit(browser, address + path)
             title = find(browser, "h1")
             assert title.is_displayed() and title.size["height"] > 15, path
