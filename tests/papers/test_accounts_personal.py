@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from people import join, of, papers
 
-from nextvec.papers.accounts import comments, interests, lists, personal, readers, signing_in, votes
+from nextvec.papers.accounts import comments, interests, lists, personal, readers, signing_in, tokens, votes
 from nextvec.papers.accounts.tables import READERS, now
 from nextvec.papers.db import Database
 from nextvec.papers.mail import tables as mail
@@ -51,6 +51,8 @@ def busy(site: Site, email: str) -> readers.Reader:
     token = signing_in.make_link(site.db, email, "/")
     signing_in.redeem(site.db, token or "")
     signing_in.make_link(site.db, email, "/")
+    token, word = tokens.make(site.db, reader.id, f"Token of {email}", ["read"], now().date())
+    assert tokens.check(site.db, word)[0].id == token.id
     about = About(kind="topic", narrowing=Narrowing(topic="agents"))
     store = MailStore(site.db)
     assert store.ask(email, Subscription(id="", reader="", about=about, schedule=Schedule()), now())
@@ -68,7 +70,15 @@ def test_the_export_holds_every_table(site: Site) -> None:
     document = personal.export(site.db, ada)
     assert all(document[name] for name in personal.HELD), {name: len(rows) for name, rows in document.items()}
     text = str(document)
-    for part in ("A thought of ada", "Another of ada", "List of ada", "Note of ada", "latent", "ada@example.org"):
+    for part in (
+        "A thought of ada",
+        "Another of ada",
+        "List of ada",
+        "Note of ada",
+        "Token of ada",
+        "latent",
+        "ada@example.org",
+    ):
         assert part in text
     assert "bob" not in text and "token_hash" not in text and "selector" not in text
 
@@ -150,6 +160,10 @@ def test_on_postgresql(postgresql: str) -> None:
         assert [comment.state for comment in comments.thread(db, "p1")] == ["deleted", "shown"]
         lists.add(db, ada.id, None, "p2", name="To read", note="n")
         interests.choose(db, ada.id, "author", "ada lovelace", "follow")
+        _, word = tokens.make(db, ada.id, "A program", ["vote", "read"], now().date())
+        token_of, owner = tokens.check(db, word)
+        assert (token_of.scopes, owner) == (("read", "vote"), ada)
+        assert [one.used_on for one in tokens.of_reader(db, ada.id)] == [now().date()]
         token = signing_in.make_link(db, "ada@example.org", "/")
         assert signing_in.session_reader(db, signing_in.redeem(db, token or "")[1]) == ada
         assert all(

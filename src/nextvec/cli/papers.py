@@ -15,7 +15,7 @@ from nextvec.cli._papers_search import search
 from nextvec.cli._papers_site import EncoderOption, HomeOption, opened
 from nextvec.cli._papers_watch import LogOption, MetricsOption, ends_in_order, gives_metrics, logs_lines, say, write_log
 from nextvec.cli.console import JsonFlag, emit
-from nextvec.papers.rate import DEFAULT_RATE
+from nextvec.papers.rate import DEFAULT_RATE, DEFAULT_TOKEN_RATE
 from nextvec.types import InputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -53,6 +53,9 @@ def serve(
     rate: Annotated[
         int, typer.Option(min=0, max=1_000_000, help="Requests to /api per minute and client address; 0: any number.")
     ] = DEFAULT_RATE,
+    token_rate: Annotated[
+        int, typer.Option(min=0, max=1_000_000, help="Requests to /api per minute and token that may read; 0: any.")
+    ] = DEFAULT_TOKEN_RATE,
     mail: MailOption = None,
     mail_from: MailFromOption = None,
     local_reader: LocalReaderOption = False,
@@ -82,6 +85,7 @@ def serve(
             port,
             url=url,
             rate=rate,
+            token_rate=token_rate,
             mailer=mailer,
             local_reader=local_reader,
             metrics=gives_metrics(metrics, host, url),
@@ -112,6 +116,7 @@ def run_server(
     *,
     url: str | None = None,
     rate: int = DEFAULT_RATE,
+    token_rate: int = DEFAULT_TOKEN_RATE,
     mailer: TracedMailer | None = None,
     local_reader: bool = False,
     metrics: bool = False,
@@ -119,10 +124,10 @@ def run_server(
 ) -> None:
     """Serve ``site`` on the first free port from ``port`` on, in this process, until Ctrl-C or SIGTERM.
 
-    ``url``: where readers reach it; ``rate``: requests to /api per minute and client address; 0 for any number.
-    ``mailer``: what sends digests, from a thread of this process, and the links that readers sign in with;
-    ``local_reader``: one reader without mail, only where nothing but this machine can reach the site (InputError
-    elsewhere). ``metrics``: figures at /metrics.
+    ``url``: where readers reach it; ``rate``, ``token_rate``: requests to /api per minute and client address, and per
+    minute and token that may read; 0 for any number. ``mailer``: what sends digests, from a thread of this process, and
+    the links that readers sign in with; ``local_reader``: one reader without mail, only where nothing but this machine
+    can reach the site (InputError elsewhere). ``metrics``: figures at /metrics.
     """
     from nextvec.extras import require
 
@@ -145,7 +150,15 @@ def run_server(
         address = f"http://{shown_host}:{taken}/"
         # Links in mails need an address; without one that was given, where the site listens.
         base = url or (address.rstrip("/") if mailer is not None else None)
-        application = create_app(site, base=base, rate=rate, mailer=mailer, local_reader=local_reader, metrics=metrics)
+        application = create_app(
+            site,
+            base=base,
+            rate=rate,
+            token_rate=token_rate,
+            mailer=mailer,
+            local_reader=local_reader,
+            metrics=metrics,
+        )
         emit({"address": address, "papers": site.db.count()}, as_json=as_json, text=f"{address}  (Ctrl-C to stop)")
         sys.stdout.flush()
         config = uvicorn.Config(

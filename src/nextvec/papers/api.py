@@ -1,6 +1,7 @@
 """The interface for programs, under ``/api``: the read-only part of the Hugging Face Hub's paper API, over a ``Site``.
 
-``huggingface_hub.HfApi(endpoint=...)`` works with it unchanged. Shapes are in ``api_models``, HTTP in ``api_http``.
+``huggingface_hub.HfApi(endpoint=...)`` works with it unchanged. Shapes are in ``api_models``, HTTP in ``api_http``,
+what readers' programs change in ``api_reader``.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 from fastapi.openapi.utils import get_openapi
 
 from nextvec import __version__
-from nextvec.papers import api_models, feed, trending
+from nextvec.papers import api_models, api_reader, feed, trending
+from nextvec.papers.accounts.guard import Accounts
 from nextvec.papers.api_http import Built, Gate, answer, handle_errors, next_link
-from nextvec.papers.api_queries import Cursor, Sort, all_papers, daily_papers
+from nextvec.papers.api_queries import Cursor, Sort, all_papers, daily_papers, find_paper
+from nextvec.papers.api_tokens import SCHEME, Checker
 from nextvec.papers.db import Stored
 from nextvec.papers.examples import MAX_EXAMPLES, read_examples
 from nextvec.papers.facets import facets
@@ -27,35 +30,31 @@ from nextvec.papers.ranking import Request as SearchRequest
 from nextvec.papers.ranking import Sort as SearchSort
 from nextvec.papers.ranking import rank
 from nextvec.papers.rate import RateLimit
-from nextvec.papers.records import ID_PATTERN, check_text, clean
-from nextvec.papers.search import MAX_QUERY, Mode, check_query, paper_id
+from nextvec.papers.records import check_text, clean
+from nextvec.papers.search import MAX_QUERY, Mode, check_query
 from nextvec.papers.search import answer as answer_search
 from nextvec.papers.site import Site
-from nextvec.papers.sources import web as sources
-from nextvec.types import InputError, NotFoundError
+from nextvec.types import InputError
 
 __all__ = ["create_api", "router", "specification"]
 
 router = APIRouter()
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    304: {"description": "Unchanged since the ETag that If-None-Match names"},
-    400: {"model": api_models.Problem, "description": "A parameter cannot be used"},
-    404: {"model": api_models.Problem, "description": "There is no such paper"},
-    410: {"model": api_models.Problem, "description": "The paper was taken away"},
-    405: {"model": api_models.Problem, "description": "Another method than GET and HEAD"},
-    429: {"model": api_models.Problem, "description": "Too many requests; Retry-After says when to come back"},
-    503: {"model": api_models.Problem, "description": "The papers cannot be read at the moment"},
-    "default": {"model": api_models.Problem, "description": "Any other error"},
-}
 
 
-def create_api(site: Site, *, rate: int = 0) -> FastAPI:
-    """The interface as an application to be mounted at ``/api``. ``rate``: requests per minute and client, 0 for any
-    number."""
+def create_api(site: Site, accounts: Accounts, *, rate: int = 0, token_rate: int = 0) -> FastAPI:
+    """The interface as an application to be mounted at ``/api``.
+
+    ``rate``: requests per minute and client, ``token_rate``: per minute and token that may read; 0 for any number. A
+    token is no disadvantage: it may ask at least as often as a client without one.
+    """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.state.site = site
+    app.state.accounts = accounts
     app.include_router(router)
-    app.add_middleware(Gate, limit=RateLimit(rate) if rate else None)
+    app.include_router(api_reader.router)
+    limit = RateLimit(rate) if rate else None
+    token_limit = RateLimit(max(rate, token_rate)) if rate and token_rate else None
+    app.add_middleware(Gate, check=Checker(accounts), limit=limit, token_limit=token_limit)
     handle_errors(app)
     return app
 
@@ -64,7 +63,7 @@ def _read(path: str, model: Any, summary: str) -> Callable[[Callable[..., Respon
     """Register a GET with its place in the specification, and the HEAD that belongs to it."""
 
     def add(function: Callable[..., Response]) -> Callable[..., Response]:
-        router.add_api_route(path, function, response_model=model, summary=summary, responses=_ERRORS)
+        router.add_api_route(path, function, response_model=model, summary=summary, responses=api_models.ERRORS)
         router.add_api_route(path, function, methods=["HEAD"], include_in_schema=False)
         return function
 
@@ -226,7 +225,7 @@ def neighbours(
     site = _site(request)
 
     def build() -> Built:
-        found = site.similar(_paper(site, identifier).paper.id, limit)
+        found = site.similar(find_paper(site, identifier).paper.id, limit)
         return api_models.as_json([api_models.similar(stored.paper, cosine) for stored, cosine in found]), {}
 
     return answer(request, site.index_stamp, build)
@@ -238,35 +237,30 @@ def one(request: Request, identifier: Identifier) -> Response:
     site = _site(request)
 
     def build() -> Built:
-        return api_models.as_json(api_models.details(_paper(site, identifier).paper)), {}
+        return api_models.as_json(api_models.details(find_paper(site, identifier).paper)), {}
 
     return answer(request, site.state, build)
-
-
-def _paper(site: Site, identifier: str) -> Stored:
-    if ID_PATTERN.fullmatch(identifier):
-        stored = site.db.get(identifier) or site.db.get(paper_id(identifier) or identifier)
-        if stored is not None:
-            return stored
-        elsewhere = sources.find(site, identifier)
-        if elsewhere is not None and (stored := site.db.get(elsewhere)) is not None:
-            return stored
-    raise NotFoundError(f"there is no paper {identifier[:80]!r} in this collection")
 
 
 # -- the specification ---------------------------------------------------------------------------------------------
 @cache
 def specification() -> dict[str, Any]:
     """The interface as an OpenAPI document."""
-    return get_openapi(
+    document = get_openapi(
         title="nextvec papers",
         version=__version__,
         summary="Machine-learning papers by day, searched by meaning and by word.",
-        description="Read-only. The endpoints, parameters and fields are those of the Hugging Face Hub's paper API; "
-        "`similar`, `facets` and what narrows and steers the search are additions.",
-        routes=router.routes,
+        description="The endpoints that read papers, their parameters and fields are those of the Hugging Face Hub's "
+        "paper API; `similar`, `facets` and what narrows and steers the search are additions. Votes and reading lists "
+        "are a reader's own and need a token.",
+        routes=[*router.routes, *api_reader.router.routes],
         servers=[{"url": "/api"}],
     )
+    document["components"]["securitySchemes"] = {"token": SCHEME}
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation.setdefault("security", [{}, {"token": ["read"]}])  # without one as well, at a lower rate
+    return document
 
 
 @router.api_route("/openapi.json", methods=["GET", "HEAD"], include_in_schema=False)

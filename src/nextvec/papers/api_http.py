@@ -9,13 +9,16 @@ from collections.abc import Callable, Mapping
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nextvec import __version__
+from nextvec.papers.api_tokens import Checker, bearer, challenge
 from nextvec.papers.operations.logs import note_failure
-from nextvec.papers.rate import RateLimit, network
+from nextvec.papers.rate import RateLimit, Verdict, network
 from nextvec.types import GoneError, InputError, NextvecError, NotFoundError
 
 __all__ = ["Gate", "answer", "handle_errors", "next_link", "on_error", "problem", "status_of"]
@@ -84,7 +87,9 @@ async def on_error(request: Request, error: Exception) -> Response:
     """The answer to an error that is no bug."""
     if isinstance(error, HTTPException):
         if error.status_code == 405:
-            return problem(405, f"{request.method} is not possible here; use GET or HEAD", {"Allow": "GET, HEAD"})
+            allowed = _allowed(request)
+            message = f"{request.method} is not possible here; use {' or '.join(allowed)}"
+            return problem(405, message, {"Allow": ", ".join(allowed)})
         message = "there is nothing at this address; /api lists what there is"
         return problem(error.status_code, message if error.status_code == 404 else str(error.detail), error.headers)
     if isinstance(error, RequestValidationError):
@@ -93,6 +98,14 @@ async def on_error(request: Request, error: Exception) -> Response:
     if status == 503:
         return problem(status, str(error), {"X-Error-Id": note_failure(request, error, crash=False)})
     return problem(status, str(error))
+
+
+def _allowed(request: Request) -> list[str]:
+    """What can be done at this address: several routes may lead there, each for a method."""
+    asked = [(method, {**request.scope, "method": method}) for method in ("GET", "HEAD", "POST", "DELETE")]
+    routes = request.app.routes
+    found = [method for method, scope in asked if any(route.matches(scope)[0] is Match.FULL for route in routes)]
+    return found or ["GET", "HEAD"]
 
 
 def status_of(error: Exception) -> int:
@@ -115,35 +128,68 @@ def _complaint(error: RequestValidationError) -> str:
 
 
 class Gate:
-    """In front of the interface: other origins may read it, and each client only so often.
+    """In front of the interface: other origins may read it, tokens are looked up, and each client comes only so often.
 
-    ``limit`` None: as often as it likes.
+    ``limit``, ``token_limit``: for a client without a token that may read, and for such a token; None: as often as it
+    likes.
     """
 
-    def __init__(self, app: ASGIApp, limit: RateLimit | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, check: Checker, limit: RateLimit | None = None, token_limit: RateLimit | None = None
+    ) -> None:
         self.app = app
+        self.check = check
         self.limit = limit
+        self.token_limit = token_limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        headers = Headers(scope=scope)
         further = dict(_OPEN)
-        if scope["method"] == "OPTIONS" and "access-control-request-method" in Headers(scope=scope):
+        if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
             await Response(status_code=204, headers=further | _PREFLIGHT)(scope, receive, send)
             return
-        if self.limit is not None:
-            verdict = self.limit.take(network((scope.get("client") or [None])[0]))
+        token, refused = await self._token(scope, bearer(headers.get("authorization")))
+        verdict = self._take(scope, token)
+        if verdict is not None:
             further |= verdict.headers()
             if not verdict.allowed:
                 message = f"more than {verdict.limit} requests in a minute; try again in {verdict.wait} s"
                 await problem(429, message, further)(scope, receive, send)
                 return
+        if refused is not None:
+            told = problem(status_of(refused), str(refused), further)
+            if isinstance(refused, InputError):
+                told = problem(401, str(refused), further | challenge("invalid_token", str(refused)))
+            await told(scope, receive, send)
+            return
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(further)
+                told = MutableHeaders(scope=message)
+                for name, value in further.items():  # an endpoint with a limit of its own has told of that one
+                    told.setdefault(name, value)
             await send(message)
 
         await self.app(scope, receive, with_headers)
+
+    async def _token(self, scope: Scope, word: str | None) -> tuple[str | None, NextvecError | None]:
+        """The id of the token that may read and came with a request, if one did, and why one that came is refused.
+
+        Who asks is noted for the endpoints."""
+        if word is None:
+            return None, None
+        try:
+            asking = await run_in_threadpool(self.check, word)
+        except NextvecError as error:
+            return None, error
+        scope.setdefault("state", {})["asking"] = asking
+        return asking.token.id if "read" in asking.token.scopes else None, None
+
+    def _take(self, scope: Scope, token: str | None) -> Verdict | None:
+        client = token or network((scope.get("client") or [None])[0])
+        limit = self.limit if token is None else self.token_limit
+        return None if limit is None else limit.take(client)

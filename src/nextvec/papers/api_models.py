@@ -19,10 +19,13 @@ from nextvec.papers import records
 from nextvec.papers.facets import Count
 
 __all__ = [
+    "ERRORS",
     "Author",
     "FacetCounts",
     "FlatPaper",
     "ListedPaper",
+    "Model",
+    "Moment",
     "Organization",
     "Paper",
     "PaperDetails",
@@ -50,30 +53,32 @@ Moment = Annotated[
 ]
 
 
-class _Model(BaseModel):
+class Model(BaseModel):
+    """What all shapes have in common: names as the original writes them."""
+
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
 
 
-class User(_Model):
+class User(Model):
     """Who listed a paper. Both fields hold the name of the account: no more is known."""
 
     user: str
     name: str
 
 
-class Author(_Model):
+class Author(Model):
     """An author by name."""
 
     name: str
 
 
-class Organization(_Model):
+class Organization(Model):
     """The organisation that a paper was listed under."""
 
     fullname: str
 
 
-class Paper(_Model):
+class Paper(Model):
     """A paper. ``publishedAt`` is its arXiv date."""
 
     id: str
@@ -92,7 +97,7 @@ class Paper(_Model):
     organization: Organization | None = None
 
 
-class ListedPaper(_Model):
+class ListedPaper(Model):
     """A paper in the feed or among results. ``publishedAt`` is the moment of its listing, ``paper.publishedAt`` its
     arXiv date."""
 
@@ -127,20 +132,34 @@ class PaperDetails(FlatPaper):
     linked_spaces: list[dict[str, Any]]
 
 
-class Problem(_Model):
+class Problem(Model):
     """What went wrong, in one line."""
 
     error: str
 
 
-class FacetValue(_Model):
+ERRORS: dict[int | str, dict[str, Any]] = {
+    304: {"description": "Unchanged since the ETag that If-None-Match names"},
+    400: {"model": Problem, "description": "A parameter cannot be used"},
+    401: {"model": Problem, "description": "The token does not work (any more), or none came where one is needed"},
+    404: {"model": Problem, "description": "There is no such thing"},
+    410: {"model": Problem, "description": "The paper was taken away"},
+    405: {"model": Problem, "description": "A method that is not possible here"},
+    429: {"model": Problem, "description": "Too many requests; Retry-After says when to come back"},
+    503: {"model": Problem, "description": "The papers cannot be read at the moment"},
+    "default": {"model": Problem, "description": "Any other error"},
+}
+"""What may come instead of an answer, for the specification."""
+
+
+class FacetValue(Model):
     """``value`` goes into the parameter that the facet is named after."""
 
     value: str
     papers: int
 
 
-class FacetCounts(_Model):
+class FacetCounts(Model):
     """How many results have which value, the most first (years: the latest first)."""
 
     facet: str = Field(examples=["org"])

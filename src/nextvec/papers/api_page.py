@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,15 @@ _EXAMPLES = {
     "/papers/search/facets": ("/api/papers/search/facets?q=robots&year=2026", None),
     "/papers/{id}": ("/api/papers/2412.06769", "paper_info('2412.06769')"),
     "/papers/{id}/similar": ("/api/papers/2412.06769/similar?limit=5", None),
+    "/papers/{id}/vote": ("/api/papers/2412.06769/vote", None),
+    "/lists": ("/api/lists", None),
+    "/lists/{list}": ("/api/lists/LIST", None),
+    "/lists/{list}/papers": ("/api/lists/LIST/papers", None),
+    "/lists/{list}/papers/{id}": ("/api/lists/LIST/papers/2412.06769", None),
 }
 """By path: an address to ask, and the call of the Hub's client for the same thing, where it has one."""
+_BODIES = {"/lists": {"name": "To read"}, "/lists/{list}/papers": {"id": "2412.06769", "note": "See figure 3"}}
+"""By path: what a POST there sends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,28 +40,35 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An address of the interface as the page shows it. ``call``: a method of ``HfApi``, or None."""
+    """An address of the interface as the page shows it. ``call``: a method of ``HfApi``, or None; ``scope``: of the
+    token that it needs, or None; ``body``: an example of what it takes, or None."""
 
+    method: str
     path: str
     title: str
     about: str
     parameters: list[Parameter]
     example: str
     call: str | None
+    scope: str | None
+    body: str | None
 
 
 def endpoints() -> list[Endpoint]:
     """What the interface offers, in the order of its specification."""
     return [
         Endpoint(
+            method.upper(),
             f"/api{path}",
             operation["summary"],
             operation["description"],
             [_parameter(parameter) for parameter in operation.get("parameters", [])],
             *_EXAMPLES[path],
+            None if {} in operation["security"] else operation["security"][0]["token"][0],
+            json.dumps(_BODIES[path]) if "requestBody" in operation else None,
         )
         for path, operations in specification()["paths"].items()
-        for operation in operations.values()
+        for method, operation in operations.items()
     ]
 
 

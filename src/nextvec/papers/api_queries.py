@@ -12,10 +12,13 @@ from nextvec.papers import cursors, trending
 from nextvec.papers.db import Database, Stored
 from nextvec.papers.feed import Period
 from nextvec.papers.records import ID_PATTERN
+from nextvec.papers.search import paper_id
+from nextvec.papers.site import Site
+from nextvec.papers.sources import web as sources
 from nextvec.papers.tables import PAPERS
-from nextvec.types import InputError
+from nextvec.types import InputError, NotFoundError
 
-__all__ = ["Cursor", "Sort", "all_papers", "daily_papers"]
+__all__ = ["Cursor", "Sort", "all_papers", "daily_papers", "find_paper"]
 
 Sort = Literal["publishedAt", "trending"]
 _P = PAPERS.c
@@ -45,6 +48,18 @@ class Cursor:
             raise InputError(
                 f"cursor {word[:40]!r} is not one of this site; take it from the Link header of the page before, whole"
             ) from error
+
+
+def find_paper(site: Site, identifier: str) -> Stored:
+    """The paper with this id, with or without a version, or the one that it became. NotFoundError, GoneError."""
+    if ID_PATTERN.fullmatch(identifier):
+        stored = site.db.get(identifier) or site.db.get(paper_id(identifier) or identifier)
+        if stored is not None:
+            return stored
+        elsewhere = sources.find(site, identifier)
+        if elsewhere is not None and (stored := site.db.get(elsewhere)) is not None:
+            return stored
+    raise NotFoundError(f"there is no paper {identifier[:80]!r} in this collection")
 
 
 def all_papers(db: Database, after: Cursor | None, limit: int) -> tuple[list[Stored], Cursor | None]:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, text
 
-from nextvec.papers.accounts.schema import ACCOUNTS
+from nextvec.papers.accounts.schema import ACCOUNTS, TOKENS
 from nextvec.papers.authors import note
 from nextvec.papers.mail.tables import STATEMENTS as MAIL
 from nextvec.papers.sources import schema as sources
@@ -130,6 +130,7 @@ MIGRATIONS: tuple[Migration, ...] = (
             """,
         ),
     ),
+    Migration(8, "tokens with which the programs of readers ask in their name", TOKENS),
 )
 
 

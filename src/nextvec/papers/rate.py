@@ -15,10 +15,12 @@ from dataclasses import dataclass
 
 from nextvec.types import InputError
 
-__all__ = ["DEFAULT_RATE", "RateLimit", "Verdict", "network"]
+__all__ = ["DEFAULT_RATE", "DEFAULT_TOKEN_RATE", "RateLimit", "Verdict", "network"]
 
 DEFAULT_RATE = 600
 """Requests per minute and client address."""
+DEFAULT_TOKEN_RATE = 3_000
+"""Requests per minute and token that may read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ def create_app(
     *,
     base: str | None = None,
     rate: int = 0,
+    token_rate: int = 0,
     mailer: Mailer | None = None,
     secret: bytes | None = None,
     local_reader: bool = False,
@@ -69,10 +70,11 @@ def create_app(
 
     ``base``: where readers reach it, such as https://papers.example.org, for the whole addresses that feeds need;
     without it they follow the host that a request names. InputError for what is no such address. ``rate``: requests to
-    /api per minute and client, 0 for any number. ``mailer``: what sends digests and the links that readers sign in
-    with; without it nobody can subscribe, and there are no accounts. ``secret``: what cookies, forms and links are
-    signed with; by itself what ``load_secret`` gives. ``local_reader``: whoever asks at this machine's own address is
-    signed in as its one reader, without mail. ``metrics``: give figures at /metrics, to whoever can reach it.
+    /api per minute and client, ``token_rate``: per minute and token that may read; 0 for any number. ``mailer``: what
+    sends digests and the links that readers sign in with; without it nobody can subscribe, and there are no accounts.
+    ``secret``: what cookies, forms and links are signed with; by itself what ``load_secret`` gives. ``local_reader``:
+    whoever asks at this machine's own address is signed in as its one reader, without mail. ``metrics``: give figures
+    at /metrics, to whoever can reach it.
     """
     app = FastAPI(title="nextvec papers", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.site = site
@@ -84,7 +86,7 @@ def create_app(
     app.add_middleware(GZipMiddleware, minimum_size=600)
     app.middleware("http")(_with_headers)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    app.mount("/api", create_api(site, rate=rate))
+    app.mount("/api", create_api(site, app.state.accounts, rate=rate, token_rate=token_rate))
     app.include_router(web_feeds.router)
     app.include_router(mail_routes.router)
     for accounts_router in accounts_routers:

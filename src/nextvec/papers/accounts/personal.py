@@ -6,7 +6,7 @@ that is not.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,6 +21,7 @@ from nextvec.papers.accounts.tables import (
     READERS,
     SESSIONS,
     SIGN_INS,
+    TOKENS,
     VOTES,
     as_reader,
     count,
@@ -35,6 +36,7 @@ HELD: dict[str, tuple[sa.Table, str]] = {
     "account": (READERS, "id"),
     "sign_ins": (SIGN_INS, "email"),
     "sessions": (SESSIONS, "reader"),
+    "tokens": (TOKENS, "reader"),
     "votes": (VOTES, "reader"),
     "comments": (COMMENTS, "reader"),
     "lists": (LISTS, "reader"),
@@ -93,4 +95,6 @@ def _mine(table: sa.Table, column: str, reader: Reader) -> sa.ColumnElement[bool
 
 
 def _told(value: Any) -> Any:
-    return value.isoformat() + "Z" if isinstance(value, datetime) else value
+    if isinstance(value, datetime):
+        return value.isoformat() + "Z"
+    return value.isoformat() if isinstance(value, date) else value

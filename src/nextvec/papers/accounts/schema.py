@@ -1,8 +1,8 @@
-"""Step 4 of the database: the common ground of SQLite and PostgreSQL, released and never edited."""
+"""Steps 4 and 8 of the database: the common ground of SQLite and PostgreSQL, released and never edited."""
 
 from __future__ import annotations
 
-__all__ = ["ACCOUNTS"]
+__all__ = ["ACCOUNTS", "TOKENS"]
 
 ACCOUNTS = (
     """
@@ -94,4 +94,19 @@ ACCOUNTS = (
     "ALTER TABLE papers ADD COLUMN site_votes INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE papers ADD COLUMN site_comments INTEGER NOT NULL DEFAULT 0",
     "INSERT INTO facts (name, value) VALUES ('activity', '')",
+)
+TOKENS = (
+    """
+    CREATE TABLE tokens (
+        id VARCHAR(32) PRIMARY KEY,
+        token_hash VARCHAR(64) NOT NULL,
+        reader VARCHAR(32) NOT NULL,
+        name VARCHAR(60) NOT NULL,
+        scopes VARCHAR(60) NOT NULL,
+        created_at TIMESTAMP NOT NULL,
+        ends_on DATE,
+        used_on DATE,
+        UNIQUE (reader, name)
+    )
+    """,
 )

@@ -27,6 +27,7 @@ __all__ = [
     "READERS",
     "SESSIONS",
     "SIGN_INS",
+    "TOKENS",
     "VOTES",
     "as_reader",
     "count",
@@ -110,6 +111,18 @@ INTERESTS = sa.Table(
     sa.Column("said", sa.Text),
     sa.Column("stance", sa.String(8)),
     sa.Column("created_at", sa.DateTime),
+)
+TOKENS = sa.Table(
+    "tokens",
+    METADATA,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("token_hash", sa.String(64)),
+    sa.Column("reader", sa.String(32)),
+    sa.Column("name", sa.String(60)),
+    sa.Column("scopes", sa.String(60)),
+    sa.Column("created_at", sa.DateTime),
+    sa.Column("ends_on", sa.Date),
+    sa.Column("used_on", sa.Date),
 )
 
 

@@ -7,12 +7,14 @@ import json
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from nextvec.papers.accounts import interests, lists, personal, readers
+from nextvec.papers.accounts import interests, lists, personal, readers, tokens
 from nextvec.papers.accounts.guard import Wrote, accounts_of, need_reader
+from nextvec.papers.accounts.readers import Reader
+from nextvec.papers.accounts.tables import now
 from nextvec.papers.responses import page
 from nextvec.types import InputError
 
-__all__ = ["router"]
+__all__ = ["account_page", "router"]
 
 _GET = ["GET", "HEAD"]
 router = APIRouter()
@@ -20,7 +22,11 @@ router = APIRouter()
 
 @router.api_route("/account", methods=_GET)
 def account(request: Request) -> Response:
-    reader = need_reader(request)
+    return account_page(request, need_reader(request))
+
+
+def account_page(request: Request, reader: Reader, **more: object) -> Response:
+    """The page of ``reader``, with ``more`` to be told on it."""
     db = accounts_of(request).site.db
     held = personal.export(db, reader)
     context = {
@@ -29,10 +35,16 @@ def account(request: Request) -> Response:
         "counts": {name: len(rows) for name, rows in held.items()},
         "most": readers.MAX_NAME,
         "saved": request.query_params.get("saved") == "name",
+        "dropped": request.query_params.get("saved") == "token",
         "lists": lists.of_reader(db, reader.id),
         "muted": [one for one in interests.of_reader(db, reader.id) if one.stance == "mute"],
+        "tokens": tokens.of_reader(db, reader.id),
+        "scopes": tokens.SCOPES,
+        "most_token": tokens.MAX_NAME,
+        "today": now().date(),
+        "made": None,
     }
-    return page(request, "accounts/account.html", context)
+    return page(request, "accounts/account.html", context | more)
 
 
 @router.post("/account/name")
