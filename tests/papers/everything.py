@@ -15,7 +15,7 @@ from fakes import HashEncoder
 from fastapi import FastAPI
 from mail_fakes import SENDER, subscribe
 
-from nextvec.papers.accounts import comments, interests, lists, signing_in, votes
+from nextvec.papers.accounts import comments, interests, lists, signing_in, tokens, votes
 from nextvec.papers.accounts.readers import LOCAL, find
 from nextvec.papers.ingest import ingest
 from nextvec.papers.insight.build import update
@@ -125,6 +125,7 @@ def _filled(site: Site, few: list[Paper]) -> dict[str, str]:
     interests.choose(db, local.id, "topic", "language model", "follow")
     interests.choose(db, local.id, "author", few[0].authors[0], "follow")
     interests.choose(db, local.id, "org", "NVIDIA", "mute")
+    tokens.make(db, local.id, LONG[:60], list(tokens.SCOPES), datetime.now(UTC).date())
     queue.submit(db, "2405.13729")
     subscription = subscribe(site, "ada@example.org", topic="agents")
     MailStore(db).pause(subscription.id, datetime.now(UTC).replace(tzinfo=None), paused=True)

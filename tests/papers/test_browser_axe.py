@@ -99,6 +99,16 @@ def test_no_page_has_a_fault(browser: Any, served: Served, who: str, path: str) 
     check(browser, f"{who} {path}")
 
 
+def test_a_token_just_made_has_no_fault(browser: Any, served: Served) -> None:
+    still(browser, 1280)
+    visit(browser, served.reader + "/account")
+    form = find(browser, 'form[action="/account/tokens#tokens"]')
+    form.find_element("css selector", '[name="name"]').send_keys("A program")
+    form.find_element("css selector", "button").click()
+    assert find(browser, ".token code").text.startswith("nvp_")
+    check(browser, "a token just made")
+
+
 def test_no_mail_has_a_fault(browser: Any, served: Served) -> None:
     """The mail's own document allows no script, not even axe: its text is looked at outside of its sandbox."""
     html = httpx.get(served.stranger + "/digest/preview/mail").content
