@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
+from everything import serving
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from people import make_app, of
@@ -13,6 +19,8 @@ from test_tokens import ada, made, program
 
 from nextvec.papers.accounts import lists, tokens, votes
 from nextvec.papers.api import specification
+from nextvec.papers.ingest import ingest
+from nextvec.papers.records import Paper
 from nextvec.papers.site import Site
 from nextvec.papers.sources import moderation
 
@@ -178,3 +186,38 @@ def test_answers_are_those_of_the_specification(site: Site, ada: str, path: str,
 
     ask()
     assert statuses & {200, 201, 204}, "what it generated was not only refused"
+
+
+# -- the documentation ---------------------------------------------------------------------------------------------
+DOCS = Path(__file__).parents[2] / "docs" / "papers-api.md"
+
+
+def test_the_example_of_the_documentation(site: Site, ada: str, tmp_path: Path) -> None:
+    """What the page says to type, typed: against a served site, with a token in a file."""
+    if shutil.which("curl") is None or shutil.which("bash") is None:
+        pytest.skip("bash and curl are needed: apt-get install curl")
+    section = DOCS.read_text(encoding="utf-8").partition("## Tokens\n")[2].partition("\n## ")[0]
+    (script,) = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
+    (shown,) = re.findall(r"```\n(\{.*?\})\n```", section, re.DOTALL)
+    ingest(
+        site, [Paper(id="2412.06769", title="Latent thoughts", summary="In a space.", authors=("Ada L",), upvotes=96)]
+    )
+    (tmp_path / ".papers-token").write_text(made(site, ada, "vote", "lists") + "\n")
+    with serving(make_app(site)) as address:
+        script = script.replace("https://papers.example.org", address)
+        environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "NO_PROXY": "127.0.0.1"}
+        command = ["bash", "-eu", "-o", "pipefail", "-c", script]
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr + done.stdout
+    assert json.loads(done.stdout) == json.loads(shown)
+    (held,) = lists.of_reader(site.db, ada)
+    (entry,) = lists.entries(site.db, held.id)
+    assert (held.name, entry.stored.paper.id, entry.note) == ("To read", "2412.06769", "See figure 3")
+    assert (tmp_path / "refs.bib").read_text() == lists.as_bibtex([entry])
+
+
+def test_the_documentation_names_every_address() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    for path, operations in specification()["paths"].items():
+        rows = [line for line in text.splitlines() if f" /api{path}`" in line and line.startswith("| `")]
+        assert all(any(f"`{method.upper()}" in row for row in rows) for method in operations), path
