@@ -21,6 +21,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "nh3",
         "defusedxml",
         "bibtexparser",
+        "httpx",
     ),
     "mcp": ("mcp",),
     "mail": ("aiosmtpd",),

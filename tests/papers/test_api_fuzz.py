@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from nextvec.papers.api import specification
@@ -115,6 +115,7 @@ def test_no_bytes_ever_break_it(
     client: TestClient, which: tuple[str, str], value: str | bytes, tail: str | bytes | None
 ) -> None:
     path, name = which
+    assume(tail is None or quote(tail, safe="") not in (".", ".."))  # a client makes another address of these
     address = path.replace("{id}", "evil/one") if tail is None else f"/papers/{quote(tail, safe='')}"
     response = client.get(f"/api{address}?{name}={quote(value)}")
     assert response.status_code in (200, 400, 404), response.text

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nextvec.cli._papers_read import SiteOption, TokenFileOption, facts, search_there
 from nextvec.cli._papers_site import EncoderOption, HomeOption, opened
 from nextvec.cli.console import JsonFlag, emit, note
 from nextvec.types import InputError
@@ -49,6 +50,8 @@ def search(
     with_facets: Annotated[bool, typer.Option("--facets", help="Count organisations, authors, years ... too.")] = False,
     home: HomeOption = None,
     encoder: EncoderOption = "nextvec-mini",
+    site: SiteOption = None,
+    token_file: TokenFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Search the papers by meaning, by word and by example, under filters. "Quoted words" must be there as they are."""
@@ -70,16 +73,25 @@ def search(
         "from": start, "to": end, "org": org, "author": author, "source": source, "topic": topic,
         "year": str(year) if year else None, "votes": str(votes) if votes else None, "code": str(int(code)),
     }  # fmt: skip
-    with opened(home, encoder, must_exist=True) as site:
-        request, unknown = _filtered(site, request, values)
+    if site is not None:
+        if where or text or home:
+            raise InputError(
+                "--where, --text and --home are for the papers of this machine: leave them out with --site"
+            )
+        params = values | {"q": request.query, "mode": request.mode, "sort": request.sort, "limit": k}
+        params |= {"like": request.like, "unlike": request.unlike}
+        search_there(site, token_file, params, counted=with_facets, as_json=as_json)
+        return
+    with opened(home, encoder, must_exist=True) as here:
+        request, unknown = _filtered(here, request, values)
         identifier = paper_id(query)
-        if identifier and site.db.get(identifier) is None:
+        if identifier and here.db.get(identifier) is None:
             note(f"there is no paper {identifier} here: searching its digits as words")
         began = time.perf_counter()
-        results = answer(site, request, size=k)
+        results = answer(here, request, size=k)
         seconds = time.perf_counter() - began
-        counted = facets(site, request, results.ranking) if with_facets else []
-        _hint(site, request.query)
+        counted = facets(here, request, results.ranking) if with_facets else []
+        _hint(here, request.query)
     document = {
         "query": query,
         "mode": request.mode,
@@ -168,8 +180,4 @@ def shown(match: Match, place: int) -> str:
     from nextvec.papers.markup import plain
 
     paper = match.stored.paper
-    day = paper.daily_date or (paper.published_at.date() if paper.published_at else None)
-    facts = [paper.id, str(day) if day else "", f"{paper.upvotes} vote{'' if paper.upvotes == 1 else 's'}"]
-    facts += [paper.organization or "", "code" if paper.has_code else ""]
-    line = " · ".join(fact for fact in facts if fact)
-    return f"{place:>2}. {plain(paper.title)}\n    {line}\n    score {match.score:.4f}: {match.why()}"
+    return f"{place:>2}. {plain(paper.title)}\n    {facts(paper)}\n    score {match.score:.4f}: {match.why()}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nextvec.cli import _papers_backup, _papers_beside, _papers_mail, _papers_sources
+from nextvec.cli import _papers_backup, _papers_beside, _papers_mail, _papers_read, _papers_sources
 from nextvec.cli._papers_accounts import LocalReaderOption, role
 from nextvec.cli._papers_insight import insight
 from nextvec.cli._papers_mail import MailFromOption, MailOption
@@ -27,6 +27,7 @@ _papers_mail.add(app)
 _papers_backup.add(app)
 app.command()(role)
 app.command()(search)
+_papers_read.add(app)
 app.command()(insight)
 
 HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
@@ -94,7 +95,12 @@ def serve(
 
 
 @app.command()
-def mcp(home: HomeOption = None, encoder: EncoderOption = "nextvec-mini") -> None:
+def mcp(
+    home: HomeOption = None,
+    encoder: EncoderOption = "nextvec-mini",
+    site: _papers_read.SiteOption = None,
+    token_file: _papers_read.TokenFileOption = None,
+) -> None:
     """Offer the papers to a language model as tools (MCP), over standard input and output.
 
     Programs that speak the Model Context Protocol start this command themselves.
@@ -102,11 +108,13 @@ def mcp(home: HomeOption = None, encoder: EncoderOption = "nextvec-mini") -> Non
     from nextvec.extras import require
 
     require("mcp", why="offering the papers as tools")
-    with opened(home, encoder, must_exist=True) as site:
+    with _papers_read.reading(home, encoder, site, token_file) as papers:
         from nextvec.papers.mcp_server import create_server
+        from nextvec.papers.reading import Here
 
-        check_index(site)
-        create_server(site).run("stdio")
+        if isinstance(papers, Here):
+            check_index(papers.site)
+        create_server(papers).run("stdio")
 
 
 def run_server(

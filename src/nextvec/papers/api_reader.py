@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -18,7 +18,7 @@ from nextvec.papers.api_queries import find_paper
 from nextvec.papers.api_tokens import Asking, ForLists, ForVotes
 from nextvec.types import InputError, NotFoundError
 
-__all__ = ["router"]
+__all__ = ["as_lines", "router"]
 
 router = APIRouter()
 _FRESH = {"Cache-Control": "private, no-store", "Vary": "Authorization"}
@@ -196,11 +196,9 @@ def papers(
     found = lists.entries(asking.site.db, _own(asking, chosen).id)
     if form == "bibtex":
         return Response(lists.as_bibtex(found), media_type="application/x-bibtex; charset=utf-8", headers=_FRESH)
-    told = [_entry(entry) for entry in found]
     if form == "jsonl":
-        lines = b"".join(api_models.as_json(entry) + b"\n" for entry in told)
-        return Response(lines, media_type="application/jsonl", headers=_FRESH)
-    return _answer(told)
+        return Response(as_lines(found), media_type="application/jsonl", headers=_FRESH)
+    return _answer([_entry(entry) for entry in found])
 
 
 @_offer("POST", "/lists/{list}/papers", ListedEntry, "Put a paper into a list", "lists", body=NewEntry)
@@ -222,6 +220,11 @@ def remove(asking: ForLists, chosen: ListId, identifier: PaperId) -> Response:
         paper = identifier
     lists.remove(asking.site.db, asking.reader.id, chosen, paper)
     return Response(status_code=204, headers=_FRESH)
+
+
+def as_lines(found: Sequence[Entry]) -> bytes:
+    """The papers of a list, a JSON object on each line."""
+    return b"".join(api_models.as_json(_entry(entry)) + b"\n" for entry in found)
 
 
 def _own(asking: Asking, identifier: str) -> ReadingList:

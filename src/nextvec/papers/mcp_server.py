@@ -1,4 +1,4 @@
-"""The papers as tools of a language model: a server of the Model Context Protocol over a ``Site``.
+"""The papers as tools of a language model: a server of the Model Context Protocol over a ``Site``, or one elsewhere.
 
 The ``mcp`` package speaks the protocol; its import is left to ``create_server``.
 """
@@ -14,14 +14,10 @@ from pydantic import BaseModel, Field
 from nextvec import __version__
 from nextvec.extras import require
 from nextvec.papers import feed, markup
-from nextvec.papers.db import Filters, Order, Stored
-from nextvec.papers.markdown import markdown
-from nextvec.papers.params import read_filters
-from nextvec.papers.records import ID_PATTERN
-from nextvec.papers.search import Mode, check_query, paper_id
-from nextvec.papers.search import search as search_site
+from nextvec.papers.reading import Found, Here, Reading
+from nextvec.papers.search import Mode, check_query
 from nextvec.papers.site import Site
-from nextvec.types import InputError, NextvecError, NotFoundError
+from nextvec.types import InputError, NextvecError
 
 __all__ = ["Entry", "PaperTools", "create_server"]
 
@@ -46,10 +42,10 @@ class Entry(BaseModel):
 
 
 class PaperTools:
-    """The tools, one method each; what a user can act on comes out as NextvecError."""
+    """The tools, one method each; what a user can act on comes out as NextvecError. ``papers``: here or elsewhere."""
 
-    def __init__(self, site: Site) -> None:
-        self.site = site
+    def __init__(self, papers: Site | Reading) -> None:
+        self.papers: Reading = Here(papers) if isinstance(papers, Site) else papers
 
     def search(
         self,
@@ -66,21 +62,16 @@ class PaperTools:
         if not check_query(query):
             raise InputError("the query is empty: say what to look for")
         values = {"from": start, "to": end, "org": organization, "votes": str(votes), "code": str(int(code))}
-        filters, suggestion = read_filters(values, self.site.db)
-        if suggestion:
-            raise NotFoundError(f"no paper is of the organisation {organization!r}; did you mean {suggestion!r}?")
-        results = search_site(self.site, query, filters, mode=mode, size=limit)
-        return [_entry(match.stored, match.why()) for match in results.matches]
+        given = {name: value for name, value in values.items() if value}
+        return [_entry(one) for one in self.papers.search(query, given, mode=mode, limit=limit)]
 
     def similar(self, id: Identifier, limit: Count = 10) -> list[Entry]:
         """Find the papers that are nearest in meaning to one paper, the nearest first."""
-        found = self.site.similar(self._paper(id).paper.id, limit)
-        return [_entry(stored, f"cosine {cosine:.2f}") for stored, cosine in found]
+        return [_entry(one) for one in self.papers.similar(id, limit)]
 
     def read(self, id: Identifier) -> str:
         """Read one paper as Markdown: authors, dates, votes, links, the whole abstract, similar papers and BibTeX."""
-        stored = self._paper(id)
-        return markdown(stored.paper, self.site.similar(stored.paper.id, 5))
+        return self.papers.markdown(id)
 
     def daily(
         self,
@@ -91,30 +82,17 @@ class PaperTools:
         sort: Literal["votes", "newest"] = "votes",
     ) -> list[Entry]:
         """List the papers of the daily feed, of a day, a week or a month."""
+        chosen = None
         if period:
             kind: feed.Kind = "week" if "W" in period else "month" if len(period) == 7 else "day"
             chosen = feed.parse_period(kind, period)
-        else:
-            days = self.site.db.day_counts()
-            if not days:
-                return []
-            chosen = feed.day(max(days))
-        order: Order = sort
-        found = self.site.db.select(Filters(start=chosen.start, end=chosen.end), order=order, limit=limit)
-        return [_entry(stored) for stored in found]
-
-    def _paper(self, identifier: str) -> Stored:
-        known = paper_id(identifier) or identifier
-        stored = self.site.db.get(known) if ID_PATTERN.fullmatch(known) else None
-        if stored is None:
-            raise NotFoundError(f"there is no paper {identifier[:80]!r} in this collection; search for it by its title")
-        return stored
+        return [_entry(one) for one in self.papers.daily(chosen, sort=sort, limit=limit)]
 
 
-def create_server(site: Site) -> Any:
-    """An ``MCPServer`` with the tools over ``site``. MissingExtraError without the ``mcp`` extra."""
+def create_server(papers: Site | Reading) -> Any:
+    """An ``MCPServer`` with the tools over ``papers``. MissingExtraError without the ``mcp`` extra."""
     server_module = require("mcp.server", why="offering the papers as tools")
-    tools = PaperTools(site)
+    tools = PaperTools(papers)
     server = server_module.MCPServer(
         "nextvec papers",
         version=__version__,
@@ -141,8 +119,8 @@ def _told(tool: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _entry(stored: Stored, why: str | None = None) -> Entry:
-    paper = stored.paper
+def _entry(found: Found) -> Entry:
+    paper = found.paper
     return Entry(
         id=paper.id,
         title=markup.plain(paper.title),
@@ -152,5 +130,5 @@ def _entry(stored: Stored, why: str | None = None) -> Entry:
         organization=paper.organization,
         code=paper.github_repo,
         summary=markup.teaser(paper.summary, _TEASER),
-        why=why,
+        why=found.why,
     )
