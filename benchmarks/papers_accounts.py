@@ -103,7 +103,8 @@ def main() -> None:
         site.close()
     text = json.dumps(report, indent=1)
     if arguments.out:
-        atomic_write(arguments.out, text.encode())
+        with atomic_write(arguments.out, "w") as stream:
+            stream.write(text + "\n")
     print(text)
 
 
