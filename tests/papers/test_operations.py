@@ -138,6 +138,16 @@ def test_labels_are_escaped() -> None:
     ) in samples
 
 
+def test_methods_are_told_apart_as_far_as_the_site_has_them() -> None:
+    metrics = Metrics()
+    for method in ("GET", "HEAD", "POST", "DELETE", "OPTIONS", "BREW", "X" * 99):
+        metrics.observe(method, "/", 200, 0.1)
+    samples, _ = read("\n".join(metrics.families()) + "\n")
+    name = "nextvec_http_requests_total"
+    assert value(samples, name, method="DELETE", route="/", status="200") == 1
+    assert value(samples, name, method="other", route="/", status="200") == 2
+
+
 def test_figures_without_a_database(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = Metrics()
     metrics.observe("GET", "/", 200, 0.1)

@@ -34,8 +34,8 @@ __all__ = ["BUCKETS", "CONTENT_TYPE", "Metrics", "page"]
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the histogram of answers, in seconds."""
-_METHODS = {"GET", "HEAD", "POST", "OPTIONS"}
-_SEARCHES = {"/search": "page", "/search.{ending}": "feed", "/api/papers/search": "api"}
+_METHODS = {"GET", "HEAD", "POST", "DELETE", "OPTIONS"}
+_SEARCHES = {"/search": "page", "/api/papers/search": "api"}
 _MAIL_STATES = (*WAITING, "sent", "failed", "doubtful", "cancelled")
 
 Sample = tuple[str, Mapping[str, str], float]
