@@ -366,6 +366,7 @@ def test_a_token_that_others_can_read_is_told(served: Served, file: str) -> None
         (["lists", "--site", "nowhere"], "the address of the site is 'nowhere'"),
         (["lists", "--site", "https://a", "--token-file", "/nowhere"], "cannot be read: No such file"),
         (["lists", "--token-file", "x"], "--token-file needs --site"),
+        (["search", "x", "--token-file", "x"], "--token-file needs --site"),
         (["lists", "--site", "https://a", "--home", "x"], "leave --home and --reader out"),
         (["lists", "--site", "https://a", "--reader", "x"], "leave --home and --reader out"),
         (["lists", "--format", "bibtex"], "name one"),

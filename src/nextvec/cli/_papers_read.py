@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from nextvec.papers.records import Paper
     from nextvec.papers.remote import Remote
 
-__all__ = ["SiteOption", "TokenFileOption", "add", "reading", "remote", "search_there"]
+__all__ = ["TOKENLESS", "SiteOption", "TokenFileOption", "add", "facts", "reading", "record", "remote", "search_there"]
 
 TOKEN = "NEXTVEC_PAPERS_TOKEN"
+TOKENLESS = "--token-file needs --site: the papers of this machine are read without a token"
 SiteOption = Annotated[
     str | None,
     typer.Option("--site", help="Ask the site at this address, e.g. https://papers.example.org.", show_default=False),
@@ -63,7 +64,7 @@ def reading(
             yield there
         return
     if token_file is not None:
-        raise InputError("--token-file needs --site: the papers of this machine are read without a token")
+        raise InputError(TOKENLESS)
     with opened(home, encoder, must_exist=True) as here:
         from nextvec.papers.reading import Here
 
@@ -198,7 +199,7 @@ def search_there(site: str, token_file: Path | None, params: dict[str, Any], *, 
         found = there.find(wanted)
         narrowing = {name: value for name, value in wanted.items() if name not in ("limit", "sort")}
         facets = there.facets(narrowing) if counted else {}
-    document = {"query": params.get("q", ""), "mode": params["mode"], "results": [_record(one.paper) for one in found]}
+    document = {"query": params.get("q", ""), "mode": params["mode"], "results": [record(one.paper) for one in found]}
     if counted:
         document["facets"] = facets
     lines = [_text(found, "nothing found")]
@@ -208,7 +209,8 @@ def search_there(site: str, token_file: Path | None, params: dict[str, Any], *, 
 
 
 # -- papers as text and as records -----------------------------------------------------------------------------------
-def _record(paper: Paper) -> dict[str, Any]:
+def record(paper: Paper) -> dict[str, Any]:
+    """A paper as JSON holds it."""
     return {
         "id": paper.id,
         "title": paper.title,
@@ -220,7 +222,7 @@ def _record(paper: Paper) -> dict[str, Any]:
 
 
 def _records(found: list[Found], *, why: str = "why") -> list[dict[str, Any]]:
-    return [_record(one.paper) | {why: one.why} for one in found]
+    return [record(one.paper) | {why: one.why} for one in found]
 
 
 def _text(found: list[Found], nothing: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nextvec.cli._papers_read import SiteOption, TokenFileOption, facts, search_there
+from nextvec.cli._papers_read import TOKENLESS, SiteOption, TokenFileOption, facts, record, search_there
 from nextvec.cli._papers_site import EncoderOption, HomeOption, opened
 from nextvec.cli.console import JsonFlag, emit, note
 from nextvec.types import InputError
@@ -16,7 +16,7 @@ from nextvec.types import InputError
 if TYPE_CHECKING:
     from nextvec.papers.facets import Facet
     from nextvec.papers.params import Unknown
-    from nextvec.papers.search import Match, Results
+    from nextvec.papers.search import Match, Request, Results
     from nextvec.papers.site import Site
 
 Names = Annotated[
@@ -55,8 +55,7 @@ def search(
     as_json: JsonFlag = False,
 ) -> None:
     """Search the papers by meaning, by word and by example, under filters. "Quoted words" must be there as they are."""
-    from nextvec.papers.facets import facets
-    from nextvec.papers.search import Request, answer, check_mode, check_query, check_sort, paper_id
+    from nextvec.papers.search import Request, check_mode, check_query, check_sort
 
     request = Request(
         query=check_query(query),
@@ -82,6 +81,26 @@ def search(
         params |= {"like": request.like, "unlike": request.unlike}
         search_there(site, token_file, params, counted=with_facets, as_json=as_json)
         return
+    if token_file is not None:
+        raise InputError(TOKENLESS)
+    _search_here(home, encoder, query, request, values, k, counted=with_facets, as_json=as_json)
+
+
+def _search_here(
+    home: Path | None,
+    encoder: str,
+    query: str,
+    request: Request,
+    values: dict[str, str | None],
+    k: int,
+    *,
+    counted: bool,
+    as_json: bool,
+) -> None:
+    """Search the papers of ``home``. ``query``: as it was typed; ``values``: filters; ``counted``: facets, too."""
+    from nextvec.papers.facets import facets
+    from nextvec.papers.search import answer, paper_id
+
     with opened(home, encoder, must_exist=True) as here:
         request, unknown = _filtered(here, request, values)
         identifier = paper_id(query)
@@ -90,7 +109,7 @@ def search(
         began = time.perf_counter()
         results = answer(here, request, size=k)
         seconds = time.perf_counter() - began
-        counted = facets(here, request, results.ranking) if with_facets else []
+        found = facets(here, request, results.ranking) if counted else []
         _hint(here, request.query)
     document = {
         "query": query,
@@ -100,12 +119,12 @@ def search(
         "seconds": round(seconds, 4),
         "results": [as_record(match) for match in results.matches],
     }
-    if with_facets:
-        document["facets"] = {one.name: {count.value: count.papers for count in one.counts} for one in counted}
-    emit(document, as_json=as_json, text=_text(results, unknown, counted))
+    if counted:
+        document["facets"] = {one.name: {count.value: count.papers for count in one.counts} for one in found}
+    emit(document, as_json=as_json, text=_text(results, unknown, found))
 
 
-def _filtered(site: Site, request: Any, values: dict[str, str | None]) -> tuple[Any, Unknown]:
+def _filtered(site: Site, request: Request, values: dict[str, str | None]) -> tuple[Request, Unknown]:
     """``request`` under its filters, once the examples are known to be there."""
     from dataclasses import replace
 
@@ -157,14 +176,7 @@ def _text(results: Results, unknown: Unknown, counted: list[Facet]) -> str:
 
 def as_record(match: Match) -> dict[str, Any]:
     """A result as JSON holds it."""
-    paper = match.stored.paper
-    return {
-        "id": paper.id,
-        "title": paper.title,
-        "organization": paper.organization,
-        "daily_date": paper.daily_date,
-        "votes": paper.upvotes,
-        "code": paper.github_repo,
+    return record(match.stored.paper) | {
         "score": round(match.score, 6),
         "word_rank": match.word_rank,
         "meaning_rank": match.meaning_rank,
