@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from nextvec.types import InputError, StorageError
+from nextvec.types import ConflictError, InputError, StorageError
 
 _REASONS = {
     errno.ENOSPC: "the disk is full: free some space and run the command again",
@@ -84,6 +84,34 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:  # type: ignore[
         if isinstance(error, OSError) and not isinstance(error, StorageError):
             raise storage_error(error, path) from error
         raise
+
+
+@contextlib.contextmanager
+def alone(lock: Path, *, busy: str) -> Iterator[None]:
+    """Hold the lock file ``lock``. ConflictError (``busy`` is its message) while another process does, StorageError
+    where the disk refuses; nobody waits."""
+    from filelock import FileLock, Timeout
+
+    held = FileLock(lock, timeout=0)
+    try:
+        held.acquire()
+    except Timeout as error:
+        raise ConflictError(busy) from error
+    except OSError as error:
+        raise storage_error(error, lock.parent) from error
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the device."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def sha256(path: Path, *, block: int = 1 << 20) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import shutil
 import warnings
@@ -33,7 +32,7 @@ from torch.distributed.tensor import DTensor
 
 from nextvec import __version__
 from nextvec.engine import dist
-from nextvec.files import atomic_write, sha256, storage_error
+from nextvec.files import atomic_write, sha256, storage_error, sync
 from nextvec.types import InputError, NotFoundError, StorageError, did_you_mean
 
 __all__ = ["FORMAT", "latest", "load", "read", "read_info", "rng_tensors", "save", "scan", "set_rng"]
@@ -139,7 +138,7 @@ def _publish(part: Path, target: Path, text: str, keep: int) -> Path:
         info = {**json.loads(text), "files": files}
         with atomic_write(part / _INFO, "w") as stream:
             json.dump({**info, "digest": _digest(info)}, stream, ensure_ascii=False, indent=1)
-        _sync(part)
+        sync(part)
         old = target.with_name(f".{target.name}.old.part")
         if target.exists():
             target.rename(old)
@@ -149,18 +148,10 @@ def _publish(part: Path, target: Path, text: str, keep: int) -> Path:
             if old.exists():
                 old.rename(target)
             raise
-        _sync(target.parent)
+        sync(target.parent)
     shutil.rmtree(old, ignore_errors=True)
     _prune(target.parent, keep)
     return target
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _prune(folder: Path, keep: int) -> None:

@@ -171,6 +171,15 @@ def check_text(text: str, name: str) -> None:
         raise InputError(f"{name} holds bytes that are not UTF-8: send it as UTF-8 text")
 
 
+def read_name(text: str, name: str, *, most: int) -> str:
+    """``text`` as a name of 1 to ``most`` characters that a person gives to something. InputError for none."""
+    check_text(text, name)
+    given = clean(text)
+    if not 1 <= len(given) <= most:
+        raise InputError(f"{name} has {len(given)} characters; expected 1 to {most}")
+    return given
+
+
 def clean(text: str) -> str:
     """``text`` with runs of whitespace and control characters (they have no meaning here) as one space."""
     if text.isascii() and text.isprintable() and "  " not in text:

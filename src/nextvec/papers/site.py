@@ -13,7 +13,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.files import storage_error
+from nextvec.files import alone, storage_error
 from nextvec.papers.db import Database, Filters, Order, Selection, Stored
 from nextvec.papers.kept import Kept
 from nextvec.papers.lexical import LexicalIndex
 from nextvec.papers.records import FACETS
 from nextvec.papers.sources import moderation
-from nextvec.types import ConflictError, NextvecError, NotFoundError, StorageError
+from nextvec.types import NextvecError, NotFoundError, StorageError
 
 if TYPE_CHECKING:
     from nextvec.search.collection import Collection
@@ -245,24 +245,10 @@ class Site:
         return writing(self.home)
 
 
-@contextlib.contextmanager
-def writing(home: Path) -> Iterator[None]:
+def writing(home: Path) -> contextlib.AbstractContextManager[None]:
     """``Site.writing`` for whoever has no open site."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(home / "ingest.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise ConflictError(
-            f"another process is writing to {str(home)!r}: wait for it to end, then run this again"
-        ) from error
-    except OSError as error:
-        raise storage_error(error, home) from error
-    try:
-        yield
-    finally:
-        lock.release()
+    busy = f"another process is writing to {str(home)!r}: wait for it to end, then run this again"
+    return alone(home / "ingest.lock", busy=busy)
 
 
 def remove_folder(folder: Path) -> None:

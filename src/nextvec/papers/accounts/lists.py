@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from nextvec.papers.accounts.tables import LIST_PAPERS, LISTS, READERS, as_reader, insert_once, new_id, now
 from nextvec.papers.bibtex import bibtex
 from nextvec.papers.db import Database, Stored
-from nextvec.papers.records import check_text, clean
+from nextvec.papers.records import check_text, clean, read_name
 from nextvec.papers.tables import PAPERS
 from nextvec.types import InputError, NotFoundError
 
@@ -65,7 +65,7 @@ class Entry:
 
 def create(db: Database, reader: str, name: str) -> str:
     """The id of a new, private list. InputError above 100 lists."""
-    kept = _name(name)
+    kept = read_name(name, "the name of the list", most=MAX_NAME)
     with as_reader(db, reader) as connection:
         return _create(connection, reader, kept)
 
@@ -82,7 +82,7 @@ def _create(connection: sa.Connection, reader: str, name: str) -> str:
 
 def rename(db: Database, reader: str, identifier: str, name: str) -> None:
     """NotFoundError where it is not a list of ``reader``, as in all that follow."""
-    kept = _name(name)
+    kept = read_name(name, "the name of the list", most=MAX_NAME)
     with as_reader(db, reader) as connection:
         _own(connection, reader, identifier)
         connection.execute(LISTS.update().where(_L.id == identifier).values(name=kept))
@@ -108,7 +108,7 @@ def delete(db: Database, reader: str, identifier: str) -> None:
 
 def add(db: Database, reader: str, identifier: str | None, paper: str, *, name: str = "", note: str = "") -> str:
     """Put ``paper`` into a list (None: a new one called ``name``), or change its note; the list's id."""
-    kept_name = _name(name) if identifier is None else ""
+    kept_name = read_name(name, "the name of the list", most=MAX_NAME) if identifier is None else ""
     kept = _note(note)
     with as_reader(db, reader) as connection:
         if connection.execute(sa.select(PAPERS.c.id).where(PAPERS.c.id == paper)).first() is None:
@@ -221,14 +221,6 @@ def _own(connection: sa.Connection, reader: str, identifier: str) -> sa.Row[Any]
     if row is None:
         raise NotFoundError("there is no such list of yours")
     return row
-
-
-def _name(text: str) -> str:
-    check_text(text, "the name of the list")
-    name = clean(text)
-    if not 1 <= len(name) <= MAX_NAME:
-        raise InputError(f"the name of the list has {len(name)} characters; expected 1 to {MAX_NAME}")
-    return name
 
 
 def _note(text: str) -> str:

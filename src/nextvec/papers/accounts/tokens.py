@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from nextvec.papers.accounts.readers import Reader, read
 from nextvec.papers.accounts.tables import READERS, TOKENS, as_reader, new_id, now
 from nextvec.papers.db import Database
-from nextvec.papers.records import check_text, clean
+from nextvec.papers.records import read_name
 from nextvec.types import InputError, NextvecError, NotFoundError
 
 __all__ = ["MAX_NAME", "MAX_TOKENS", "SCOPES", "SIGN", "Scope", "Token", "check", "make", "of_reader", "revoke"]
@@ -63,7 +63,7 @@ def make(
 ) -> tuple[Token, str]:
     """A new token and its word, which nobody can be shown again. InputError for a name that is taken, no or unknown
     scopes, a last day that is over, and above 20 tokens."""
-    kept = _name(name)
+    kept = read_name(name, "the name of the token", most=MAX_NAME)
     chosen = _scopes(scopes)
     moment = now()
     if ends_on is not None and ends_on < moment.date():
@@ -138,14 +138,6 @@ def _scopes(given: Iterable[str]) -> tuple[Scope, ...]:
     if not asked:
         raise InputError(f"the token would be for nothing: tick at least one of {', '.join(SCOPES)}")
     return tuple(scope for scope in SCOPES if scope in asked)
-
-
-def _name(text: str) -> str:
-    check_text(text, "the name of the token")
-    name = clean(text)
-    if not 1 <= len(name) <= MAX_NAME:
-        raise InputError(f"the name of the token has {len(name)} characters; expected 1 to {MAX_NAME}")
-    return name
 
 
 def _hash(word: str) -> str:

@@ -22,7 +22,7 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
-from nextvec.files import storage_error
+from nextvec.files import alone
 from nextvec.papers.mail.compose import Composer
 from nextvec.papers.mail.outbox import CONFIRM, Outbox, Outgoing, Planned
 from nextvec.papers.mail.planning import plan
@@ -62,22 +62,10 @@ class Sent:
         return asdict(self)
 
 
-@contextlib.contextmanager
-def sending(home: Path) -> Iterator[None]:
+def sending(home: Path) -> contextlib.AbstractContextManager[None]:
     """Only one process at a time sends for a home; ConflictError for the second."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(home / "mail.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise ConflictError(f"another process is sending the mail of {str(home)!r}: nothing to do here") from error
-    except OSError as error:
-        raise storage_error(error, home) from error
-    try:
-        yield
-    finally:
-        lock.release()
+    busy = f"another process is sending the mail of {str(home)!r}: nothing to do here"
+    return alone(home / "mail.lock", busy=busy)
 
 
 class Post:

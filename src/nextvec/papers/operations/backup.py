@@ -30,7 +30,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from nextvec import __version__
-from nextvec.files import refuse_special, storage_error
+from nextvec.files import alone, refuse_special, storage_error, sync
 from nextvec.papers.db import Database
 from nextvec.papers.db_errors import errors_told
 from nextvec.papers.mail.outbox import WAITING
@@ -125,9 +125,9 @@ def backup(home: Path, file: Path, *, with_secret: bool = False, force: bool = F
         os.close(os.open(packed, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600))
         pack(packed, manifest, work)
         _checked(packed, work / "checked", manifest)
-        _sync(packed)
+        sync(packed)
         packed.replace(file)
-        _sync(file.parent)
+        sync(file.parent)
     size = manifest.files[DATABASE][0]
     return BackedUp(str(file), file.stat().st_size, size, schema, tables, with_secret)
 
@@ -144,32 +144,26 @@ def _checked(packed: Path, folder: Path, manifest: Manifest) -> None:
 def _aside(parent: Path, name: str, meant: Path) -> Iterator[Path]:
     """An empty folder that only its owner can look into, gone at the end. What a killed process left in it is removed;
     ConflictError while another one is using it."""
-    from filelock import FileLock, Timeout
-
     work = parent / name
     try:
         parent.mkdir(parents=True, exist_ok=True)
         work.mkdir(mode=0o700, exist_ok=True)
-        lock = FileLock(work / "lock", timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise ConflictError(f"another process is writing {str(meant)!r}: wait for it to end") from error
     except OSError as error:
         raise storage_error(error, parent) from error
-    try:
-        for old in work.iterdir():
-            if old.is_dir():
-                shutil.rmtree(old)
-            elif old.name != "lock":
-                old.unlink()
-        yield work
-    except OSError as error:
-        if isinstance(error, StorageError | NotFoundError | InputError | ConflictError):
-            raise
-        raise storage_error(error, meant) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        lock.release()
+    with alone(work / "lock", busy=f"another process is writing {str(meant)!r}: wait for it to end"):
+        try:
+            for old in work.iterdir():
+                if old.is_dir():
+                    shutil.rmtree(old)
+                elif old.name != "lock":
+                    old.unlink()
+            yield work
+        except OSError as error:
+            if isinstance(error, StorageError | NotFoundError | InputError | ConflictError):
+                raise
+            raise storage_error(error, meant) from error
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 # -- restore -------------------------------------------------------------------------------------------------------
@@ -234,7 +228,7 @@ def _adapted(staged: Path) -> int:
 
 def _place_secret(staged: Path, target: Path) -> None:
     staged.chmod(0o600)
-    _sync(staged)
+    sync(staged)
     staged.replace(target)
 
 
@@ -256,9 +250,9 @@ def _replace(staged: Path, target: Path) -> str | None:
             beside.replace(aside.with_name(aside.name + ending)) if aside else beside.unlink()
     if aside:
         target.replace(aside)
-    _sync(staged)
+    sync(staged)
     staged.replace(target)
-    _sync(target.parent)
+    sync(target.parent)
     return str(aside) if aside else None
 
 
@@ -277,11 +271,3 @@ def _overwrite(staged: Path, target: Path) -> None:
                 new.execute(f"PRAGMA page_size = {int(size)}")
                 new.execute("VACUUM")
             new.backup(old, pages=_STEP, progress=waited, sleep=0.1)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
