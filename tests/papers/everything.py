@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fakes import HashEncoder
-from fastapi import FastAPI
 from mail_fakes import SENDER, subscribe
+from server import serving
 
 from nextvec.papers.accounts import comments, interests, lists, signing_in, tokens, votes
 from nextvec.papers.accounts.readers import LOCAL, find
@@ -56,24 +54,6 @@ class Served:
     manage: str
     unsubscribe: str
     topic: str
-
-
-@contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """The address of ``app``, served by a thread of this process."""
-    import uvicorn
-
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen()  # so that who comes before the server has started waits for it
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = server.force_exit = True  # browsers keep connections open
-        thread.join(timeout=20)
 
 
 @contextmanager

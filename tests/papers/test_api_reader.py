@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from everything import serving
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from people import make_app, of
+from server import serving
 from test_tokens import ada, made, program
 
 from nextvec.papers.accounts import lists, tokens, votes

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from server import serving
 
 from nextvec.papers.site import Site
 from nextvec.papers.web import create_app
@@ -38,16 +37,8 @@ new PerformanceObserver((list) => {
 @pytest.fixture(scope="module")
 def address(whole: Site) -> Iterator[str]:
     """The site over all bundled papers, served by a thread of this process."""
-    import uvicorn
-
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(whole), log_level="warning", ws="none"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(timeout=20)
+    with serving(create_app(whole)) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -344,20 +335,12 @@ def _until(condition: Any, *, seconds: float = 10) -> None:
 @pytest.fixture
 def local(browser: Any, whole_home: Path, tmp_path: Path) -> Iterator[str]:
     """The same papers in a copy that its local reader may write to; what the browser noted before is forgotten."""
-    import uvicorn
-
     browser.get_log("browser"), browser.get_log("performance")
 
     shutil.copytree(whole_home, tmp_path / "site")
     site = Site(tmp_path / "site", must_exist=True)
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(site, local_reader=True), log_level="warning", ws="none"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(timeout=20)
+    with serving(create_app(site, local_reader=True)) as url:
+        yield url
     site.close()
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from fakes import HashEncoder
+from server import serving
 from test_browser import _until, browser, check_quiet, find, overflow, show, visit
 
 from nextvec.papers.ingest import ingest
@@ -29,20 +28,12 @@ ACTIVE = "return document.activeElement.getAttribute('aria-activedescendant')"
 @pytest.fixture(scope="module")
 def address(few: list[Paper], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A site of about 300 papers whose topics are made, served by a thread of this process."""
-    import uvicorn
-
     site = Site(tmp_path_factory.mktemp("topics"), encoder=HashEncoder())
     ingest(site, few)
     build_topics(site, count=12)
     build_people(site)
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(site), log_level="warning", ws="none"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(timeout=20)
+    with serving(create_app(site)) as url:
+        yield url
     site.close()
 
 

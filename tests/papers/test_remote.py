@@ -14,8 +14,9 @@ from typing import Any
 
 import httpx
 import pytest
-from everything import SECRET, serving
+from everything import SECRET
 from fakes import HashEncoder
+from server import serving
 from test_cli import NEXTVEC, run
 
 from nextvec.papers.accounts import lists, tokens
