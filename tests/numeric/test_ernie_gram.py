@@ -154,8 +154,8 @@ def test_replacement_by_hand() -> None:
 
 
 def test_collocations_depend_on_the_topic() -> None:
-    texts, labels = collocated(np.random.default_rng(0), 40, tokens=30, collocations=12, topics=3, units=10)
-    again, _ = collocated(np.random.default_rng(1), 40, tokens=30, collocations=12, topics=3, units=10)
+    texts, labels = collocated(np.random.default_rng(0), 40, tokens=30, collocations=12, topics=3, units=10, terms=2)
+    again, _ = collocated(np.random.default_rng(1), 40, tokens=30, collocations=12, topics=3, units=10, terms=2)
     assert set(labels.tolist()) == {0, 1, 2}
     assert texts != again
     pairs = pairings(tokens=30, collocations=12, topics=3)
@@ -164,17 +164,17 @@ def test_collocations_depend_on_the_topic() -> None:
     for text, label in zip(texts, labels.tolist(), strict=True):
         there = set(itertools.pairwise(text))
         assert len(there & set(pairs[label])) >= max(len(there & set(one)) for one in pairs)
-    many, _ = collocated(np.random.default_rng(2), 400, tokens=30, collocations=12, topics=3, units=10)
+    many, _ = collocated(np.random.default_rng(2), 400, tokens=30, collocations=12, topics=3, units=10, terms=2)
     assert set(Lexicon.mine(many, 30, pairs=12, triples=0).grams) == {pair for one in pairs for pair in one}
 
 
 def test_the_topic_is_in_the_pairs_and_not_in_the_tokens() -> None:
     """At the claim's numbers: from how often each token occurs next to nothing is told of the topic, from how often
     each pair does nearly all."""
-    made: dict[str, Any] = {"tokens": 500, "collocations": 300, "topics": 10}
-    texts, labels = collocated(np.random.default_rng(5), 2000, units=24, **made)
+    made: dict[str, Any] = {"tokens": 41, "collocations": 30, "topics": 5}
+    texts, labels = collocated(np.random.default_rng(5), 2000, units=16, terms=2, **made)
     known = {pair: i for i, pair in enumerate(pair for one in pairings(**made) for pair in one)}
-    bags, found = np.zeros((2000, 500)), np.zeros((2000, 300))
+    bags, found = np.zeros((2000, 41)), np.zeros((2000, 30))
     for row, text in enumerate(texts):
         np.add.at(bags[row], text, 1)
         np.add.at(found[row], [known[pair] for pair in itertools.pairwise(text) if pair in known], 1)
@@ -199,7 +199,7 @@ def test_where_hidden_units_are_by_hand() -> None:
 def test_attention_outside_is_relative_to_uniform_attention() -> None:
     """Where nothing was learned the two kinds look outside alike, however many places an n-gram has; a look at one's
     own places alone is 0."""
-    language: dict[str, Any] = {"tokens": 40, "collocations": 12, "topics": 3, "units": 8}
+    language: dict[str, Any] = {"tokens": 40, "collocations": 12, "topics": 3, "units": 8, "terms": 2}
     texts, _ = collocated(np.random.default_rng(0), 300, **language)
     shares = {}
     for kind in ("contiguous", "explicit"):
@@ -226,24 +226,27 @@ def test_attention_outside_is_relative_to_uniform_attention() -> None:
 
 def test_the_claim_on_abstracts(tmp_path: Path) -> None:
     """What the probe is fitted to and measured on is not learned from, and all that the checks read is measured."""
-    texts = [f"title {i}\n{' '.join(text.split())}" for i, text in enumerate(abstracts(60))]
-    parts = [LabelledTexts(texts[i : i + 20], np.arange(20) % 2, ("one", "other")) for i in (0, 20)]
-    write_abstracts(tmp_path, count=60, vocab=400, pairs=40, triples=20, categories=LabelledSplit(*parts))
+    texts = [f"title {i}\n{' '.join(text.split())}" for i, text in enumerate(abstracts(180))]
+    parts = [LabelledTexts(texts[i : i + 60], np.arange(60) % 2, ("one", "other")) for i in (0, 60)]
+    write_abstracts(tmp_path, count=180, vocab=400, pairs=40, triples=20, categories=LabelledSplit(*parts))
     made = json.loads((tmp_path / "abstracts.json").read_text())
-    assert len(made["learned"]) == 20 and not {*made["learned"]} & {*made["fit"], *made["held"]}
-    assert made["held"][0] == texts[20].partition("\n")[2]
+    assert len(made["learned"]) == 60 and not {*made["learned"]} & {*made["fit"], *made["held"]}
+    assert made["held"][0] == texts[60].partition("\n")[2]
     read = Abstracts(tmp_path, 16)
     assert max(map(len, [*read.learned, *read.fit, *read.held])) == 16
     assert {len(gram) for gram in read.grams} == {2, 3}
-    scale = replace(_ernie_gram_claim.SCALES["smoke"], abstracts=60)
+    scale = replace(_ernie_gram_claim.SCALES["smoke"], abstracts=180)
     run = Run(seed=0, shared=tmp_path, folder=tmp_path / "run", progress=lambda done, total: None)
     measured = {arm: _ernie_gram_claim._abstracts(run, arm, scale) for arm in ("contiguous", "relation", "untrained")}
     checks = ErnieGram.claim("cpu").checks
-    assert {check.better.split(".")[1] for check in checks} == {"topic", "outside", "category", "text_outside"}
+    assert {check.better.split(".")[1] for check in checks} == {
+        *("topic", "outside", "whole"),
+        *("category", "text_outside", "text_whole"),
+    }
     for one in measured.values():
         assert set(one) == {"category", "text_whole", "text_outside"}
         assert np.isfinite(list(one.values())).all()
-    assert {check.better.split(".")[1] for check in ErnieGram.claim("smoke").checks} == {"topic", "outside"}
+    assert {check.better.split(".")[1] for check in ErnieGram.claim("smoke").checks} == {"topic", "outside", "whole"}
 
 
 def test_training_from_texts_and_back(tmp_path: Path) -> None:

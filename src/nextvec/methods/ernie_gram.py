@@ -39,7 +39,7 @@ from nextvec.engine.method import Method
 from nextvec.language_method import texts_of
 from nextvec.methods._ernie_gram_parts import Lexicon, Masker, rows_of
 from nextvec.nn.backbones.transformer import Transformer, TransformerConfig
-from nextvec.nn.linear import Linear, linear
+from nextvec.nn.linear import linear
 from nextvec.objectives.base import Columns, Objective, Outputs, Scope
 from nextvec.objectives.masked_tokens import MaskedTokens
 from nextvec.types import Batch, Card, Claim, Column, InputError, Ragged, Term
@@ -97,7 +97,8 @@ class ErnieGram(Method):
         differs=(
             "A unit keeps the place of its first token, and what follows its own; queries see each other: they hold no"
             " token.",
-            "Learned places in place of relative positions; the head over n-grams is the table that reads them.",
+            "Learned places in place of relative positions; the heads over n-grams and over tokens are the table that"
+            " reads them.",
             "The lexicon has as many pairs and triples as are asked for, of at least five occurrences (the paper's is"
             " larger). The weights of the four losses are not known to us: 1 each.",
             "The generator is half as deep.",
@@ -155,7 +156,7 @@ class ErnieGram(Method):
         self.lexicon = Lexicon(config.vocab, tuple(tuple(gram) for gram in config.grams))
         shape = config.model()
         self.reader = _Reader(self.lexicon.size, shape, config.length)
-        self.fine_head = Linear(shape.dim, config.vocab)
+        self.fine_bias = nn.Parameter(torch.zeros(config.vocab))
         self.coarse_bias = nn.Parameter(torch.zeros(self.lexicon.size))
         self.generator = self.replaced_head = None
         if config.kind == "relation":
@@ -192,7 +193,8 @@ class ErnieGram(Method):
         if self.config.kind != "contiguous":
             out["coarse_logits"] = linear(hidden[hide], self.reader.table.weight, self.coarse_bias)
         if self.config.kind != "explicit":
-            out["fine_logits"] = self.fine_head(hidden[rows_of(batch.ragged("fine"))])
+            shown = hidden[rows_of(batch.ragged("fine"))]
+            out["fine_logits"] = linear(shown, self.reader.table.weight[: self.config.vocab], self.fine_bias)
         if self.replaced_head is not None:
             text = (query.values == 0).nonzero().squeeze(1)
             out["replaced"] = self.replaced_head(hidden[text]).squeeze(1)

@@ -2,7 +2,8 @@
 between them.
 
 All topics draw on one pool of tokens, which each of them pairs in its own way: every topic has every token as often as
-any other, so that what a text is about is in which tokens stand together, and not in which there are.
+any other, so that what a text is about is in which tokens stand together, and not in which there are. A text draws on
+a few of its topic's pairs and repeats them, as texts repeat their terms: a hidden one can be told from the rest.
 
 Legend: n texts.
 """
@@ -43,17 +44,21 @@ def pairings(*, tokens: int, collocations: int, topics: int) -> list[list[Pair]]
 
 
 def collocated(
-    rng: np.random.Generator, count: int, *, tokens: int, collocations: int, topics: int, units: int
+    rng: np.random.Generator, count: int, *, tokens: int, collocations: int, topics: int, units: int, terms: int
 ) -> tuple[list[list[int]], NDArray[np.int64]]:
-    """``count`` texts of ``units`` units and their topics int64 [n]: a unit is one of the topic's pairs (as often as
-    not), or a free token, of 1 to ``tokens`` - 1. The pairs are those of ``pairings``, whatever ``rng`` is."""
+    """``count`` texts of ``units`` units and their topics int64 [n]: a unit is one of the text's ``terms``, which are
+    pairs of its topic (as often as not), or a free token, of 1 to ``tokens`` - 1. The pairs are those of ``pairings``,
+    whatever ``rng`` is. InputError as there, and where a topic has fewer pairs than ``terms``."""
     pairs = pairings(tokens=tokens, collocations=collocations, topics=topics)
+    if not 1 <= terms <= len(pairs[0]):
+        raise InputError(f"terms is {terms}; expected 1 to the {len(pairs[0])} pairs of a topic")
     texts, labels = [], rng.integers(0, topics, size=count)
     for topic in labels.tolist():
         text: list[int] = []
+        own = rng.choice(pairs[topic], size=terms, replace=False).tolist()
         for _ in range(units):
             if rng.random() < 0.5:
-                text += pairs[topic][int(rng.integers(len(pairs[topic])))]
+                text += own[int(rng.integers(terms))]
             else:
                 text.append(int(rng.integers(1, tokens)))
         texts.append(text)
