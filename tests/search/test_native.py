@@ -315,14 +315,17 @@ def test_the_short_way_the_long_way_and_numpy_agree(
         short = [collection.search(query, 10, where=where, columns=["year"]) for query in queries]
         long = [collection.search(query.tolist(), 10, where=where, columns=["year"]) for query in queries]
         together = collection.search(queries, 10, where=where, columns=["year"])
+        listed = collection.search(queries.tolist(), 10, where=where, columns=["year"])
         near: list[Any] = [collection.search(query, 10, where=where, recall=0.95) for query in queries]
         matching = set(collection.ids(where))
     monkeypatch.setattr(exact, "native", None)
     with Collection.open(stored) as collection:
         plain = [collection.search(query.tolist(), 10, where=where, columns=["year"]) for query in queries]
+    assert [one.ids for one in together] == [one.ids for one in listed]
+    assert [one.cursor for one in together] == [one.cursor for one in listed] == [one.cursor for one in short]
     want = min(10, len(matching))
     for a, b, c, d, e in zip(short, long, together, plain, near, strict=True):
-        assert a.ids == b.ids == c.ids == d.ids and a.attributes == b.attributes == d.attributes
+        assert a.ids == b.ids == c.ids == d.ids and a.attributes == b.attributes == c.attributes == d.attributes
         np.testing.assert_allclose(a.scores, d.scores, rtol=1e-6)
         assert a.scores.tolist() == b.scores.tolist() == c.scores.tolist()
         assert len(a.ids) == len(e.ids) == want and set(e.ids) <= matching
@@ -331,6 +334,23 @@ def test_the_short_way_the_long_way_and_numpy_agree(
         np.mean([len(set(a.ids) & set(e.ids)) / max(want, 1) for a, e in zip(short, near, strict=True)]) if want else 1
     )
     assert reached >= 0.85  # 60 hits: a small sample of 0.95
+
+
+def test_strings_are_those_of_the_rows_and_no_bytes_but_the_text() -> None:
+    words = ["", "a", "Größe", "語", "long " * 20]
+    text = "".join(words).encode()
+    begins = np.cumsum([0, *(len(word.encode()) for word in words)]).astype(np.int32)
+    rows = np.array([4, 2, 2, 0, 3])
+    assert kernels.strings(begins, text, rows) == [words[row] for row in rows]
+    assert kernels.strings(begins, text, rows[:0]) == []
+    for row in (-1, 5):
+        with pytest.raises(IndexError, match="not there"):
+            kernels.strings(begins, text, np.array([0, row]))
+    for wrong in (begins + 1000, -begins - 1, begins[::-1].copy()):
+        with pytest.raises(IndexError, match="not there"):
+            kernels.strings(wrong.astype(np.int32), text, np.array([1]))
+    with pytest.raises(UnicodeDecodeError):
+        kernels.strings(np.array([0, 1], np.int32), b"\xff", np.array([0]))
 
 
 def test_pages_after_a_short_first_one(stored: Path) -> None:

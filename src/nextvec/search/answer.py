@@ -7,7 +7,6 @@ Shapes: Q queries, N rows, M rows that satisfy the filter.
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -70,7 +69,7 @@ def respond(request: Request, source: Source, remembered: Remembered, began: flo
     found = _answers(request, source, remembered)
     searched = time.perf_counter()
     snapshot = source.snapshot
-    parts = _ids(snapshot, [one.ranked[0] for one in found])
+    parts = snapshot.ids_of_each([one.ranked[0] for one in found])
     results = [_hits(one, own, request, snapshot) for one, own in zip(found, parts, strict=True)]
     if request.explain:
         times = {"filter_ms": filtered - began, "search_ms": searched - filtered}
@@ -140,15 +139,6 @@ def _first_page(request: Request, ranking: Ranking) -> _Answer:
     """Approximate rankings have no further pages: what comes later may belong before."""
     assert request.k is not None
     return _Answer(ranking.first(request.k), ranking.plan, ranking.reranked, None, ranking.told)
-
-
-def _ids(snapshot: Snapshot, rows: list[NDArray[np.int64]]) -> list[list[str]]:
-    """The ids of the rows of each query, by one look into the table, which costs what one for each of them would."""
-    if not rows:
-        return []
-    ids = snapshot.ids(np.concatenate(rows))
-    ends = np.cumsum([len(own) for own in rows]).tolist()
-    return [ids[start:stop] for start, stop in itertools.pairwise([0, *ends])]
 
 
 def _hits(found: _Answer, ids: list[str], request: Request, snapshot: Snapshot) -> Hits:

@@ -28,7 +28,7 @@ from nextvec.search.inputs import (
     calibration_queries,
     check_ids,
     check_rows,
-    plain_query,
+    plain_queries,
     refuse_existing,
 )
 from nextvec.search.memory import held
@@ -267,9 +267,10 @@ class Collection(Searching):
         """
         plain = text is None and text_columns is None and cursor is None and group_by is None and diversity is None
         if plain and min_score is None and alpha is None and group_size is None and fusion == "rrf" and not explain:
-            query = plain_query(vector, self._schema)
-            if query is not None and k is not None:
-                return self._plain(query, k, where, columns, recall)
+            queries = plain_queries(vector, self._schema)
+            if queries is not None and k is not None:
+                hits = self._plain(queries, k, where, columns, recall)
+                return hits[0] if vector.ndim == 1 else hits
         began = time.perf_counter()
         request = check_request(
             self._schema,

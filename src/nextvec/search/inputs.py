@@ -176,15 +176,17 @@ def _refuse_zero(row: int, what: str) -> None:
         )
 
 
-def plain_query(vector: Any, schema: Schema) -> NDArray[np.float32] | None:
-    """The query [1, D] that ``check_queries`` would make of one float32 vector, in a tenth of the time; None where it
-    is not as plain as that, and has to be looked at."""
-    if kernels is None or type(vector) is not np.ndarray or schema.metric != "cosine":
+def plain_queries(vectors: Any, schema: Schema) -> NDArray[np.float32] | None:
+    """The queries [Q, D] that ``check_queries`` would make of one float32 vector or several, in a tenth of the time;
+    None where they are not as plain as that, and have to be looked at."""
+    if kernels is None or type(vectors) is not np.ndarray or schema.metric != "cosine":
         return None
-    if vector.dtype != np.float32 or vector.shape != (schema.dim,) or not vector.flags.c_contiguous:
+    if vectors.dtype != np.float32 or vectors.shape[-1:] != (schema.dim,) or not vectors.flags.c_contiguous:
         return None
-    query = np.empty((1, schema.dim), np.float32)
-    return query if kernels.unit(vector, query, schema.dim) < 0 else None
+    if not 1 <= vectors.ndim <= 2 or not vectors.size:
+        return None
+    queries = np.empty((vectors.size // schema.dim, schema.dim), np.float32)
+    return queries if kernels.unit(vectors, queries, schema.dim) < 0 else None
 
 
 def normalise(vectors: NDArray[np.float32], what: str = "vector") -> NDArray[np.float32]:

@@ -38,8 +38,8 @@ class Searching(Handle):
         super().close()
         self._older = None
 
-    def _plain(self, query: NDArray[np.float32], k: int, where: str | None, columns: Any, recall: Any) -> Hits:
-        """The answer to what most searches are, one vector and perhaps a filter, without what the others need."""
+    def _plain(self, queries: NDArray[np.float32], k: int, where: str | None, columns: Any, recall: Any) -> list[Hits]:
+        """The answers to what most searches are, vectors and perhaps a filter, without what the others need."""
         names = check_columns(columns, self._schema) if columns is not None else []
         k, wanted = check_k(k), check_recall(recall)
         snapshot = self._current()
@@ -47,12 +47,17 @@ class Searching(Handle):
         matches = snapshot.rows if allowed is None else allowed.count
         if matches == snapshot.rows:
             allowed = None
-        (found,), placed = self._found(snapshot, query, min(k, max(matches, 1)), allowed, wanted, told=False)
-        rows = found.rows if placed is None else placed.to_snapshot(found.rows)
-        ids = snapshot.ids(rows)
+        found, placed = self._found(snapshot, queries, min(k, max(matches, 1)), allowed, wanted, told=False)
+        rows = [one.rows for one in found]
+        if placed is not None and placed.places is not None:
+            rows = [placed.to_snapshot(own) for own in rows]
         more = wanted is None and matches > k
-        next_page = partial(self._after, snapshot, query, k, where) if more else None
-        return Hits(ids, found.scores, snapshot.values(rows, names), None, next_page)
+        hits = []
+        for i, ids in enumerate(snapshot.ids_of_each(rows)):
+            next_page = partial(self._after, snapshot, queries[i : i + 1], k, where) if more else None
+            attributes = snapshot.values(rows[i], names) if names else []
+            hits.append(Hits(ids, found[i].scores, attributes, None, next_page))
+        return hits
 
     def _after(self, snapshot: Snapshot, query: NDArray[np.float32], k: int, where: str | None) -> str:
         """The cursor after the first page of a plain search."""

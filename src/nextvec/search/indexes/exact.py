@@ -43,7 +43,7 @@ RERANK = 4_096  # rows left after the codes; above it a float32 pass comes betwe
 _QUERIES = 64  # queries scanned together
 _CHUNK = 8_192  # rows turned into float64 in one piece
 _UNIT = 2.0**-24  # float32 rounding
-_CERTAIN = 64  # rows that a kernel scores in float64 at once
+_CERTAIN = 24  # rows that a kernel scores in float64 at once
 
 
 @dataclass(frozen=True, slots=True)

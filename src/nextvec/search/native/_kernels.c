@@ -584,6 +584,34 @@ VERSIONS static PyObject *call_bits(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* strings(begins int32 [N + 1], text, rows int64 [n]) -> list of n strings: of each row text[begins[row] : begins[row + 1]],
+ * UTF-8 */
+static PyObject *call_strings(PyObject *self, PyObject *args) {
+    (void)self;
+    PyObject *objects[3], *made = NULL;
+    Py_buffer buffers[3] = {{0}};
+    if (!PyArg_ParseTuple(args, "OOO", &objects[0], &objects[1], &objects[2])) return NULL;
+    int held = 0;
+    while (held < 3 && PyObject_GetBuffer(objects[held], &buffers[held], PyBUF_SIMPLE) == 0) held++;
+    if (held == 3) {
+        const int32_t *begins = buffers[0].buf;
+        const char *text = buffers[1].buf;
+        const int64_t *rows = buffers[2].buf, count = buffers[2].len / 8, total = buffers[0].len / 4 - 1;
+        made = PyList_New(count);
+        for (int64_t i = 0; made && i < count; i++) {
+            PyObject *one = NULL;
+            if (rows[i] < 0 || rows[i] >= total || begins[rows[i]] < 0 || begins[rows[i]] > begins[rows[i] + 1] ||
+                begins[rows[i] + 1] > buffers[1].len)
+                PyErr_SetString(PyExc_IndexError, "a listed row is not there");
+            else
+                one = PyUnicode_FromStringAndSize(text + begins[rows[i]], begins[rows[i] + 1] - begins[rows[i]]);
+            if (!one || PyList_SetItem(made, i, one) < 0) Py_CLEAR(made);
+        }
+    }
+    while (held) PyBuffer_Release(&buffers[--held]);
+    return made;
+}
+
 /* unit(vectors float32 [N, D], out, dim) -> the first row whose length is 0 or not finite, or -1; out: rows of length 1.
  * Rows that are of length 1 up to the rounding of float32 stay as they are. */
 VERSIONS static PyObject *call_unit(PyObject *self, PyObject *args) {
@@ -601,7 +629,7 @@ VERSIONS static PyObject *call_unit(PyObject *self, PyObject *args) {
     for (Py_ssize_t row = 0; fits && row < from.len / (4 * dim); row++) {
         const float *vector = (const float *)from.buf + row * dim;
         float *made = (float *)to.buf + row * dim;
-        double length = sqrt(dot64(vector, vector, dim));
+        double length = sqrt(dot64(vector, vector, dim, NULL));
         if (!(length > 0) || !isfinite(length)) {
             bad = row;
             break;
@@ -628,6 +656,7 @@ static PyMethodDef methods[] = {
     {"scan", call_scan, METH_VARARGS, "scan(rows, cells, filter, queries, order, enough, keep, k, most, out)"},
     {"near", call_near, METH_VARARGS, "near(cells, filter, queries, enough, order, counts)"},
     {"bits", call_bits, METH_VARARGS, "bits(filter, out)"},
+    {"strings", call_strings, METH_VARARGS, "strings(begins, text, rows)"},
     {"unit", call_unit, METH_VARARGS, "unit(vectors, out, dim)"},
     {NULL, NULL, 0, NULL},
 };

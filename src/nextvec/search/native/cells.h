@@ -36,15 +36,13 @@ INLINE void sort_keyed(Keyed *items, Keyed *room, int64_t count) {
  * and scores [C], items [2 C]. */
 INLINE int64_t rank(const Cells *cells, const Query *query, int32_t *products, float *scores, Keyed *items,
                     int64_t *order, const int bytes) {
-    float low = INFINITY, high = -INFINITY;
+    float low = 0, high = 0;
     (bytes ? dots_bytes : dots_any)(query, cells->means, NULL, cells->cells, cells->dim, products);
-    for (int64_t c = 0; c < cells->cells; c++) {
-        scores[c] = (float)products[c] * cells->means_scale[c];
-        low = fminf(low, scores[c]), high = fmaxf(high, scores[c]);
-    }
+    for (int64_t c = 0; c < cells->cells; c++) scores[c] = (float)products[c] * cells->means_scale[c];
+    if (cells->cells) extremes(scores, cells->cells, &low, &high);
     float step = high > low ? 65535 / (high - low) : 0;
     for (int64_t c = 0; c < cells->cells; c++)
-        items[c] = (Keyed){(uint16_t)fminf((high - scores[c]) * step, 65535), (int32_t)c};
+        items[c] = (Keyed){(uint16_t)LEAST((high - scores[c]) * step, 65535.0f), (int32_t)c};
     sort_keyed(items, items + cells->cells, cells->cells);
     for (int64_t c = 0; c < cells->cells; c++) order[c] = items[c].cell;
     return cells->cells;
@@ -100,14 +98,12 @@ INLINE void turn(const int8_t *flips, int64_t dim, float *values) {
 
 INLINE int64_t turn_query(const Cells *cells, const Query *query, Turned *out, const int bytes) {
     (void)bytes;
-    float *values = out->turned, low = INFINITY, high = -INFINITY;
+    float *values = out->turned, low, high;
     for (int64_t i = 0; i < cells->dim; i++) values[i] = query->vector[i] / query->unit;
     turn(cells->flips, cells->dim, values);
+    extremes(values, cells->dim, &low, &high);
     out->sum = 0;
-    for (int64_t i = 0; i < cells->dim; i++) {
-        low = fminf(low, values[i]), high = fmaxf(high, values[i]);
-        out->sum += values[i];
-    }
+    for (int64_t i = 0; i < cells->dim; i++) out->sum += values[i];
     out->low = low, out->step = (high - low) / LEVELS;
     float to_level = out->step > 0 ? 1 / out->step : 0;
     memset(out->planes, 0, (size_t)(PLANES * cells->words) * sizeof *out->planes);
@@ -196,7 +192,7 @@ INLINE float keep_best(Scored *items, int64_t count, int64_t keep) {
         else break;
     }
     float least = items[0].score;
-    for (int64_t i = 1; i < keep; i++) least = fminf(least, items[i].score);
+    for (int64_t i = 1; i < keep; i++) least = LEAST(least, items[i].score);
     return least;
 }
 

@@ -18,6 +18,9 @@
 #endif
 #define INLINE static inline __attribute__((always_inline))
 #define LANES 16
+/* Not fminf and fmaxf: what these say of NaN, which never comes here, makes them calls where these are instructions. */
+#define LEAST(a, b) ((a) < (b) ? (a) : (b))
+#define MOST(a, b) ((a) > (b) ? (a) : (b))
 
 typedef struct {
     float score;
@@ -137,25 +140,29 @@ BYTES static void dots_bytes(const Query *query, const int8_t *codes, const int6
 #define dots_bytes dots_any
 #endif
 
-/* In float64 and in one order whatever the row, so that equal rows get equal scores. */
-INLINE double dot64(const float *a, const float *b, int64_t dim) {
-    double lanes[LANES] = {0}, sum = 0;
+/* In float64 and in one order whatever the row, so that equal rows get equal scores. *words: the sum of the 32-bit words of
+ * a, where it is asked for: both by one look at the row. */
+INLINE double dot64(const float *a, const float *b, int64_t dim, uint64_t *words) {
+    double lanes[LANES] = {0};
+    uint64_t sums[LANES] = {0};
     int64_t i = 0;
     for (; i + LANES <= dim; i += LANES)
-        for (int j = 0; j < LANES; j++) lanes[j] += (double)a[i + j] * (double)b[i + j];
-    for (; i < dim; i++) sum += (double)a[i] * (double)b[i];
-    for (int j = 0; j < LANES; j++) sum += lanes[j];
-    return sum;
-}
-
-INLINE uint64_t word_sum(const float *vector, int64_t dim) {
-    uint64_t sum = 0;
-    for (int64_t i = 0; i < dim; i++) {
+        for (int j = 0; j < LANES; j++) {
+            uint32_t word;
+            memcpy(&word, a + i + j, sizeof word);
+            sums[j] += word;
+            lanes[j] += (double)a[i + j] * (double)b[i + j];
+        }
+    for (; i < dim; i++) {
         uint32_t word;
-        memcpy(&word, vector + i, 4);
-        sum += word;
+        memcpy(&word, a + i, sizeof word);
+        sums[i % LANES] += word;
+        lanes[i % LANES] += (double)a[i] * (double)b[i];
     }
-    return sum;
+    for (int half = LANES / 2; half; half /= 2)
+        for (int j = 0; j < half; j++) lanes[j] += lanes[j + half], sums[j] += sums[j + half];
+    if (words) *words = sums[0];
+    return lanes[0];
 }
 
 INLINE float near_score(const Rows *rows, const Query *query, int64_t row, const int bytes) {
@@ -204,25 +211,48 @@ INLINE void sort_heap(Scored *heap, int64_t size) {
     }
 }
 
+/* The least and the greatest of `count` values, at least one. */
+INLINE void extremes(const float *values, int64_t count, float *low, float *high) {
+    float least[LANES], most[LANES];
+    int64_t i = 0;
+    for (int j = 0; j < LANES; j++) least[j] = most[j] = values[0];
+    for (; i + LANES <= count; i += LANES)
+        for (int j = 0; j < LANES; j++)
+            least[j] = LEAST(least[j], values[i + j]), most[j] = MOST(most[j], values[i + j]);
+    for (; i < count; i++) least[0] = LEAST(least[0], values[i]), most[0] = MOST(most[0], values[i]);
+    for (int j = 1; j < LANES; j++) least[0] = LEAST(least[0], least[j]), most[0] = MOST(most[0], most[j]);
+    *low = least[0], *high = most[0];
+}
+
 VERSIONS static void quantise(const float *vector, int64_t dim, Query *query) {
-    float largest = 0;
-    for (int64_t i = 0; i < dim; i++) largest = fmaxf(largest, fabsf(vector[i]));
-    float scale = largest / 127.0f;
-    double residual = 0, norm = 0;
-    query->shift = 0;
-    for (int64_t i = 0; i < dim; i++) {
-        float code = scale > 0 ? nearbyintf(vector[i] / scale) : 0;
-        code = fminf(fmaxf(code, -127), 127);
-        query->code[i] = (int8_t)code;
-        query->shift += 128 * (int32_t)query->code[i];
-        double rest = (double)vector[i] - (double)code * (double)scale;
-        residual += rest * rest;
-        norm += (double)vector[i] * (double)vector[i];
+    float low, largest;
+    extremes(vector, dim, &low, &largest);
+    largest = MOST(largest, -low);
+    const float scale = largest / 127.0f;
+    double residual[LANES] = {0}, norm[LANES] = {0};
+    int32_t sum[LANES] = {0};
+    for (int64_t i = 0; i < dim; i += LANES) {
+        const int64_t some = LEAST(LANES, dim - i);
+        float part[LANES] = {0};
+        int8_t codes[LANES];
+        memcpy(part, vector + i, (size_t)some * sizeof *part);
+        for (int j = 0; j < LANES; j++) {
+            float code = scale > 0 ? nearbyintf(part[j] / scale) : 0;
+            code = LEAST(MOST(code, -127.0f), 127.0f);
+            codes[j] = (int8_t)code;
+            sum[j] += codes[j];
+            double rest = (double)part[j] - (double)code * (double)scale;
+            residual[j] += rest * rest;
+            norm[j] += (double)part[j] * (double)part[j];
+        }
+        memcpy(query->code + i, codes, (size_t)some);
     }
+    for (int j = 1; j < LANES; j++) residual[0] += residual[j], norm[0] += norm[j], sum[0] += sum[j];
+    query->shift = 128 * sum[0];
     /* Rounded up by more than what float32 loses; the same terms as indexes/exact.py has. */
     const double slack = 1 + 1e-5, unit = scale > FLT_MIN ? scale : FLT_MIN;
-    double error = (sqrt(residual) + largest * ldexp(sqrt((double)dim), -23)) * slack;
-    double reach = sqrt(norm) * slack + error;
+    double error = (sqrt(residual[0]) + largest * ldexp(sqrt((double)dim), -23)) * slack;
+    double reach = sqrt(norm[0]) * slack + error;
     query->unit = (float)unit;
     query->row_error = (float)(reach / unit * slack);
     query->row_norm = (float)((error + reach * ldexp(16, -24)) / unit * slack);
@@ -238,8 +268,10 @@ INLINE int64_t score(const Rows *rows, const float *vector, const Scored *found,
             const float *next = rows->vectors + (int64_t)found[i + 1].row * rows->dim;
             for (int64_t j = 0; j < rows->dim; j += 16) __builtin_prefetch(next + j);
         }
-        if (word_sum(row, rows->dim) != rows->check[found[i].row]) return -1;
-        offer(best, &size, k, (Scored){(float)dot64(row, vector, rows->dim), found[i].row});
+        uint64_t words;
+        const float own = (float)dot64(row, vector, rows->dim, &words);
+        if (words != rows->check[found[i].row]) return -1;
+        offer(best, &size, k, (Scored){own, found[i].row});
     }
     sort_heap(best, size);
     return size;
