@@ -127,6 +127,21 @@ VERSIONS static void levels_any(const uint64_t *planes, int64_t words, const uin
     }
 }
 
+/* The products of a query and `count` rows of a cell, as their bits tell them; and a bit per row, set where that is more
+ * than `least`. base: the product with the cell's mean. */
+VERSIONS static void guess_any(const Turned *turned, int64_t words, const uint64_t *signs, int64_t count, float base,
+                               float least, float *guess, uint8_t *above) {
+    int32_t sums[BLOCK];
+    levels_any(turned->planes, words, signs, count, sums);
+    memset(above, 0, (size_t)(count + 7) / 8);
+    for (int64_t i = 0; i < count; i++) {
+        float own[2];
+        memcpy(own, signs + i * (words + 1) + words, sizeof own);
+        guess[i] = base + own[0] * (2 * turned->step * (float)sums[i] - turned->sum) + own[1] * turned->low;
+        above[i / 8] |= (uint8_t)((guess[i] > least) << (i % 8));
+    }
+}
+
 #ifdef HAS_VECTORS
 /* Two planes beside each other in one register; eight rows at a time, so that adding up lanes costs little. */
 BYTES static inline __m512i levels_lanes(const uint64_t *planes, int64_t words, const uint64_t *bits) {
@@ -168,8 +183,28 @@ BYTES static void levels_bytes(const uint64_t *planes, int64_t words, const uint
     for (; i < count; i++)
         out[i] = (int32_t)_mm512_reduce_add_epi64(levels_lanes(planes, words, signs + i * (words + 1)));
 }
+
+/* See guess_any; eight rows at a time. */
+BYTES static void guess_bytes(const Turned *turned, int64_t words, const uint64_t *signs, int64_t count, float base,
+                              float least, float *guess, uint8_t *above) {
+    int32_t sums[BLOCK];
+    levels_bytes(turned->planes, words, signs, count, sums);
+    const __m256i at = _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32((int)words + 1));
+    for (int64_t i = 0; i < count; i += 8) {
+        const __mmask8 there = count - i < 8 ? (__mmask8)((1 << (count - i)) - 1) : 0xff;
+        const void *first = signs + i * (words + 1) + words;
+        const __m512i own = _mm512_mask_i32gather_epi64(_mm512_setzero_si512(), there, at, first, 8);
+        const __m256 one = _mm256_castsi256_ps(_mm512_cvtepi64_epi32(own));
+        const __m256 two = _mm256_castsi256_ps(_mm512_cvtepi64_epi32(_mm512_srli_epi64(own, 32)));
+        const __m256 sum = _mm256_cvtepi32_ps(_mm256_maskz_loadu_epi32(there, sums + i));
+        __m256 made = _mm256_fmsub_ps(_mm256_set1_ps(2 * turned->step), sum, _mm256_set1_ps(turned->sum));
+        made = _mm256_fmadd_ps(one, made, _mm256_fmadd_ps(two, _mm256_set1_ps(turned->low), _mm256_set1_ps(base)));
+        _mm256_mask_storeu_ps(guess + i, there, made);
+        above[i / 8] = (uint8_t)_mm256_mask_cmp_ps_mask(there, made, _mm256_set1_ps(least), _CMP_GT_OQ);
+    }
+}
 #else
-#define levels_bytes levels_any
+#define guess_bytes guess_any
 #endif
 
 /* Reorders so that the `keep` best are the first ones; the lowest score among them. 1 <= keep <= count */
@@ -207,7 +242,6 @@ INLINE int64_t scan(const Cells *cells, const Query *query, const Turned *turned
                     int64_t *saw, const int bytes) {
     int64_t size = 0, rows = 0, count = 0;
     float least = -INFINITY;
-    const float slope = keep ? 2 * turned->step : 0;
     for (int64_t c = 0; c < cells->cells && (double)rows < enough; c++) {
         const int64_t cell = nearest[c], first = cells->starts[cell], end = cells->starts[cell + 1];
         rows += end - first;
@@ -225,22 +259,20 @@ INLINE int64_t scan(const Cells *cells, const Query *query, const Turned *turned
         for (int64_t from = first; from < end; from += BLOCK) {
             int64_t some = end - from < BLOCK ? end - from : BLOCK;
             const uint64_t *signs = cells->signs + from * (cells->words + 1);
-            int32_t sums[BLOCK];
             float guess[BLOCK];
-            (bytes ? levels_bytes : levels_any)(turned->planes, cells->words, signs, some, sums);
-            for (int64_t i = 0; i < some; i++) {
-                float own[2];
-                memcpy(own, signs + i * (cells->words + 1) + cells->words, sizeof own);
-                guess[i] = base + own[0] * (slope * (float)sums[i] - turned->sum) + own[1] * turned->low;
-            }
-            for (int64_t i = 0; i < some; i++) {
-                if (!(guess[i] > least) || !matches(filter, cells->order[from + i])) continue;
-                items[count++] = (Scored){guess[i], (int32_t)(from + i)};
-                if (count == 2 * keep) {
-                    least = keep_best(items, count, keep);
-                    count = keep;
+            uint8_t above[BLOCK / 8];
+            (bytes ? guess_bytes : guess_any)(turned, cells->words, signs, some, base, least, guess, above);
+            for (int64_t eight = 0; eight < some; eight += 8)
+                for (unsigned left = above[eight / 8]; left; left &= left - 1) {
+                    const int64_t i = eight + __builtin_ctz(left);
+                    /* `least` may have risen since. */
+                    if (!(guess[i] > least) || !matches(filter, cells->order[from + i])) continue;
+                    items[count++] = (Scored){guess[i], (int32_t)(from + i)};
+                    if (count == 2 * keep) {
+                        least = keep_best(items, count, keep);
+                        count = keep;
+                    }
                 }
-            }
         }
     }
     if (count > keep) keep_best(items, count, keep), count = keep;
