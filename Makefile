@@ -1,5 +1,6 @@
 # make demo   set up .venv and open the paper-discovery site (ARGS=--once: answer one question and stop)
 # make test   set up .venv and run lint, types, import rule and tests
+# make test-postgres  run all tests of the papers on PostgreSQL (make test: the part marked "both")
 # make kernels  compile the search kernels anew, after a change of their C
 # make bench  run the benchmarks beside their peers (JSON into benchmarks/out)
 # make clean  remove everything these targets made
@@ -16,7 +17,7 @@ export NEXTVEC_HOME ?= $(CURDIR)/.nextvec
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = true
 
-.PHONY: demo test lint types imports unit browser kernels bench clean
+.PHONY: demo test test-postgres lint types imports unit browser kernels bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -28,6 +29,10 @@ test: $(VENV)/.ready-test browser
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests/papers -m both --papers-database=postgresql
+
+test-postgres: $(VENV)/.ready-test
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests/papers --papers-database=postgresql
 
 kernels: $(VENV)/.ready
 	@NEXTVEC_KERNELS=on $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .

@@ -52,7 +52,7 @@ PURPOSES = {
     "mteb": "run mteb's tasks and models",
     "log": "log training to TensorBoard or Weights & Biases",
     "qdrant": "collections on Qdrant",
-    "postgres": "collections on PostgreSQL with pgvector",
+    "postgres": "the papers site on PostgreSQL; collections there, with pgvector",
 }
 
 

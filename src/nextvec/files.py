@@ -54,8 +54,10 @@ def refuse_special(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:  # type: ignore[type-arg]
+def atomic_write(path: Path, mode: str = "wb", *, private: bool = False) -> Iterator[IO]:  # type: ignore[type-arg]
     """Open a temporary file beside ``path`` that replaces it only when the block ends without an error.
+
+    ``private``: only its owner can read it.
 
     The data are flushed to the device before the rename: after a crash the old file or the new one is there,
     never a torn one. Raises StorageError when the disk refuses.
@@ -73,9 +75,10 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:  # type: ignore[
             stream.flush()
             os.fsync(stream.fileno())
         # A temporary file is private (0600); what it becomes gets the permissions any new file would.
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
+        if not private:
+            mask = os.umask(0)
+            os.umask(mask)
+            Path(temporary).chmod(0o666 & ~mask)
         Path(temporary).replace(path)
     except BaseException as error:
         if temporary:

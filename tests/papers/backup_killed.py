@@ -1,4 +1,4 @@
-"""A backup or restore that dies, as by kill -9: ``python backup_killed.py backup|restore HOME FILE POINT``.
+"""A backup or restore that dies, as by kill -9: ``python backup_killed.py backup|restore HOME FILE POINT [DATABASE]``.
 
 Points of a backup: ``copied`` when the database was copied, ``packed`` when the file was written, ``checked`` before it
 takes its name. Of a restore: ``unpacked``, ``adapted`` before the home is touched, ``placed`` when the secret
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nextvec.papers.operations import backup as module
+from nextvec.papers.operations import transfer
 
 
 def die() -> None:
@@ -60,19 +61,21 @@ POINTS = {
     "unpacked": lambda: dies_after("unpack"),
     "adapted": lambda: dies_after("_adapted"),
     "placed": lambda: dies_after("_place_secret"),
-    "replaced": lambda: dies_after("_replace"),
+    "replaced": lambda: dies_after("_put"),
 }
 
 
 if __name__ == "__main__":
-    action, home, file, point = sys.argv[1:]
+    action, home, file, point, *database = sys.argv[1:]
     if point == "half":
-        raw = module.raw
+        raw, write = module.raw, transfer._write
         module.raw = lambda *given: Halfway(raw(*given))  # type: ignore[assignment, return-value]
+        tables = iter(range(5))
+        transfer._write = lambda *given: write(*given) if next(tables, None) is not None else die()
     else:
         POINTS[point]()
     if action == "backup":
         module.backup(Path(home), Path(file), force=True)
     else:
-        module.restore(Path(file), Path(home), force=True)
+        module.restore(Path(file), Path(home), force=True, database=next(iter(database), None))
     sys.exit("it was to die")

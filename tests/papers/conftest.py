@@ -18,14 +18,45 @@ pytest.importorskip("sqlalchemy")
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import databases
 from fakes import EVIL, HashEncoder
 from fastapi.testclient import TestClient
 
-from nextvec.papers.db import Database
 from nextvec.papers.ingest import ingest, prepare, read_source
 from nextvec.papers.records import Paper
 from nextvec.papers.site import Site
 from nextvec.papers.web import create_app
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is about SQLite's files is not run on another database."""
+    if config.getoption("--papers-database") == "sqlite":
+        return
+    skip = pytest.mark.skip(reason="about files of SQLite")
+    for item in items:
+        if item.get_closest_marker("sqlite"):
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def database_server(request: pytest.FixtureRequest) -> Iterator[databases.Server | None]:
+    """Where homes keep their rows: None for SQLite."""
+    if request.config.getoption("--papers-database") == "sqlite":
+        yield None
+        return
+    server = databases.Server(request.getfixturevalue("postgresql"))
+    with databases.on(server):
+        yield server
+    server.close()
+
+
+@pytest.fixture(autouse=True)
+def dropped(database_server: databases.Server | None, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Databases of a test's own homes go with it."""
+    folder = request.getfixturevalue("tmp_path") if database_server and "tmp_path" in request.fixturenames else None
+    yield
+    if database_server is not None and folder is not None:
+        database_server.drop(folder)
 
 
 @pytest.fixture(scope="session")
@@ -92,6 +123,7 @@ def whole_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if "nextvec-mini" not in bundled_models():
         pytest.skip("the bundled encoder nextvec-mini is not in this checkout")
     home = tmp_path_factory.mktemp("whole")
+    databases.prepare(home)
     command = [sys.executable, "-m", "nextvec.cli.main", "demo", "--once", "--home", str(home)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
@@ -99,7 +131,7 @@ def whole_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=60)
-    with Database(home / "papers.sqlite") as db:
+    with databases.open_database(home) as db:
         state = {"code": process.returncode, "out": out, "errors": errors, "papers": db.count()}
     (home / "interrupted.json").write_text(json.dumps(state))
     site = Site(home)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from datetime import date, timedelta
 from email.message import EmailMessage
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from databases import copy_home
 from fakes import HashEncoder
 from fastapi import FastAPI, Response
 from fastapi.testclient import TestClient
@@ -118,8 +118,7 @@ def papers(count: int = 8) -> list[Paper]:
 
 def copied(filled: Path, folder: Path) -> Site:
     """An open site over a copy of the home ``filled``."""
-    shutil.copytree(filled, folder)
-    return Site(folder, encoder=HashEncoder())
+    return Site(copy_home(filled, folder), encoder=HashEncoder())
 
 
 def state(site: Site) -> dict[str, Any]:

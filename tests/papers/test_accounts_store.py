@@ -14,6 +14,8 @@ from nextvec.papers.accounts.tables import COMMENTS, LIST_PAPERS, SIGN_INS
 from nextvec.papers.site import Site
 from nextvec.types import InputError, NotFoundError
 
+pytestmark = pytest.mark.both
+
 
 # -- comments ------------------------------------------------------------------------------------------------------
 def test_a_thread_and_what_it_counts(site: Site) -> None:

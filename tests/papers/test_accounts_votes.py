@@ -17,17 +17,20 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from databases import open_database
 from fakes import HashEncoder
 from people import DAY, join, of, papers
 
 from nextvec.papers import ranking, trending, views
 from nextvec.papers.accounts import comments, votes
 from nextvec.papers.accounts.tables import VOTES
-from nextvec.papers.db import Database, Filters
+from nextvec.papers.db import Filters
 from nextvec.papers.ingest import ingest, is_ready
 from nextvec.papers.search import search
 from nextvec.papers.site import Site
 from nextvec.types import NotFoundError
+
+pytestmark = pytest.mark.both
 
 
 # -- votes ---------------------------------------------------------------------------------------------------------
@@ -185,7 +188,7 @@ def test_killed_between_vote_and_answer(site: Site) -> None:
     with pytest.raises((ConnectionError, urllib.error.URLError, OSError)):
         ask(f"{address}/vote", vote, die="1")
     assert process.wait(timeout=30) == -signal.SIGKILL
-    with Database(site.home / "papers.sqlite") as db:
+    with open_database(site.home) as db:
         assert of(db, "p1").upvotes == 2, "what was written before the kill is there"
     process, address = start()
     try:
@@ -196,6 +199,6 @@ def test_killed_between_vote_and_answer(site: Site) -> None:
     finally:
         process.kill()
         process.wait()
-    with Database(site.home / "papers.sqlite") as db, db.read() as connection:
+    with open_database(site.home) as db, db.read() as connection:
         assert of(db, "p1").upvotes == 2
         assert connection.execute(sa.select(sa.func.count()).select_from(VOTES)).scalar_one() == 1

@@ -23,6 +23,8 @@ from nextvec.papers.site import Site
 from nextvec.papers.web import create_app
 from nextvec.types import InputError, StorageError
 
+pytestmark = pytest.mark.both
+
 
 def stamp(value: datetime | None) -> str | None:
     """The original's form of a time, written independently of the code."""

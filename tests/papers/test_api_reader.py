@@ -24,6 +24,8 @@ from nextvec.papers.records import Paper
 from nextvec.papers.site import Site
 from nextvec.papers.sources import moderation
 
+pytestmark = pytest.mark.both
+
 __all__ = ["ada"]  # a fixture
 
 

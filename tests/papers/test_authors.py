@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from databases import open_database, raw
 
 from nextvec.papers.authors import fold
 from nextvec.papers.db import Database, Selection
 from nextvec.papers.migrations import MIGRATIONS, migrate
 from nextvec.papers.records import Paper
 from nextvec.types import StorageError
+
+pytestmark = pytest.mark.both
 
 NAMES = ("Yoshua Bengio", "José  Álvarez", "Łukasz Kaiser", "Kaiming He", "李飞飞")
 
@@ -27,7 +30,7 @@ def by(db: Database, name: str) -> list[str]:
 
 @pytest.fixture
 def db(tmp_path: Path) -> Iterator[Database]:
-    with Database(tmp_path / "papers.sqlite") as database:
+    with open_database(tmp_path) as database:
         database.upsert([paper("a", *NAMES), paper("b", "Yoshua Bengio", "yoshua bengio"), paper("c", "YOSHUA BENGIO")])
         yield database
 
@@ -77,48 +80,46 @@ def test_a_changed_text_is_noted_and_a_changed_vote_is_not(db: Database) -> None
     assert (db.fact("changed") or "") > changed
 
 
-def old_database(path: Path) -> None:
+def old_database(home: Path) -> None:
     """A database as the version before authors had a table left it."""
-    engine = sa.create_engine(f"sqlite:///{path}")
     row = sa.text(
         "INSERT INTO papers (id, title, summary, authors, upvotes, num_comments, published_at, daily_date, text_hash) "
         "VALUES (:id, 't', 's', :authors, 1, 2, '2025-02-01 10:00:00.000000', '2025-02-03', 'x')"
     )
-    with engine.begin() as connection:
+    with raw(home) as connection:
         migrate(connection, MIGRATIONS[:2])
         for i in range(2_500):  # more than one batch
             connection.execute(row, {"id": f"p{i}", "authors": json.dumps([*NAMES, f"Author {i}"], ensure_ascii=False)})
-    engine.dispose()
 
 
 def test_an_old_database_learns_its_authors_and_its_name(tmp_path: Path) -> None:
-    path = tmp_path / "papers.sqlite"
-    old_database(path)
-    with Database(path) as db:
+    old_database(tmp_path)
+    with open_database(tmp_path) as db:
         assert by(db, "author 2499") == ["p2499"] and len(by(db, "Kaiming He")) == 2_500
         assert db.find_author("jose alvarez") == "José  Álvarez"
         site, changed = db.fact("site"), db.fact("changed")
         assert site and changed
         latest = db.ordered(Selection(dated=True), "moment")
         assert latest[:2] == ["p999", "p998"], "one moment: by id"
-    with Database(path) as db:
+    with open_database(tmp_path) as db:
         assert (db.fact("site"), db.fact("changed")) == (site, changed), "a second start changes nothing"
-    with Database(tmp_path / "other.sqlite") as other:
+    with open_database(tmp_path / "other") as other:
         assert other.fact("site") != site, "every site has its own name"
 
 
 def test_an_old_database_on_a_read_only_disk_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nextvec.papers import connection as module
 
-    path = tmp_path / "papers.sqlite"
-    old_database(path)
+    old_database(tmp_path)
     monkeypatch.setattr(module.os, "access", lambda *_: False)
-    with Database(path, read_only=True) as db:
+    with open_database(tmp_path, must_exist=True) as db:
+        assert db.read_only
         assert db.count() == 2_500, "all that it could do before still works"
         with pytest.raises(StorageError, match=r"older nextvec.*open it once"):
             db.find_author("Kaiming He")
 
 
+@pytest.mark.sqlite
 def test_the_sorted_index_serves_the_newest(db: Database) -> None:
     with db.read() as connection:
         text = "SELECT id FROM papers ORDER BY coalesce(listed_at, published_at, daily_date) DESC, id DESC LIMIT 5"

@@ -19,12 +19,12 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from databases import address_for, open_database, raw
 from fakes import HashEncoder
 from people import copied, join, papers, state
 from test_cli import run
 
 from nextvec.papers.accounts import comments, interests, lists, votes
-from nextvec.papers.db import Database
 from nextvec.papers.ingest import ingest, is_ready
 from nextvec.papers.mail.outbox import Outbox
 from nextvec.papers.mail.store import MailStore
@@ -32,11 +32,14 @@ from nextvec.papers.mail.subscriptions import read_wanted
 from nextvec.papers.mail.tables import OUTBOX, SUBSCRIPTIONS
 from nextvec.papers.migrations import MIGRATIONS, migrate
 from nextvec.papers.operations import archive
-from nextvec.papers.operations.backup import backup, restore
+from nextvec.papers.operations.backup import Restored, backup
+from nextvec.papers.operations.backup import restore as restore_into
 from nextvec.papers.search import search
 from nextvec.papers.signing import load_secret
 from nextvec.papers.site import Site
 from nextvec.types import ConflictError, InputError, NextvecError, NotFoundError, StorageError
+
+pytestmark = pytest.mark.both
 
 KILLED = Path(__file__).parent / "backup_killed.py"
 
@@ -62,6 +65,11 @@ def lived(site: Site) -> Site:
     return site
 
 
+def restore(file: Path, home: Path, *, force: bool = False) -> Restored:
+    """Restore, on PostgreSQL into a database of its own."""
+    return restore_into(file, home, force=force, database=address_for(home))
+
+
 CHANGED = ("facts", "mail_outbox", "mail_subscriptions", "papers")
 """Tables in which a restore changes rows on purpose."""
 
@@ -76,7 +84,7 @@ def test_everything_comes_back(lived: Site, tmp_path: Path) -> None:
     assert (told.migrated, told.secret, told.held) == (None, "restored", 1)
     assert load_secret(tmp_path / "new") == load_secret(lived.home)
     assert (tmp_path / "new" / "secret").stat().st_mode & 0o777 == 0o600
-    with Site(tmp_path / "new", encoder=HashEncoder()).db as db:
+    with open_database(tmp_path / "new") as db:
         assert [replace(one, mark=None) for one in db.get_many(["p1", "p2", "p3"])] == [
             replace(one, mark=None) for one in seen
         ]
@@ -95,7 +103,7 @@ def test_a_restored_site_sends_nothing_twice(lived: Site, tmp_path: Path) -> Non
     start = datetime.now(UTC).replace(tzinfo=None)
     backup(lived.home, tmp_path / "b.zip")
     restore(tmp_path / "b.zip", tmp_path / "new")
-    with Database(tmp_path / "new" / "papers.sqlite") as db, db.read() as connection:
+    with open_database(tmp_path / "new") as db, db.read() as connection:
         assert connection.execute(sa.select(OUTBOX.c.state)).scalars().all() == ["doubtful"]
         row = connection.execute(sa.select(SUBSCRIPTIONS)).one()
         assert row.state == "active" and row.since >= start and row.covered >= start
@@ -149,7 +157,8 @@ def test_what_was_deleted_is_not_in_the_file(lived: Site, tmp_path: Path) -> Non
 
 # -- kill -9 -------------------------------------------------------------------------------------------------------
 def killed(action: str, home: Path, file: Path, point: str) -> None:
-    command = [sys.executable, str(KILLED), action, str(home), str(file), point]
+    database = address_for(home) if action == "restore" else None
+    command = [sys.executable, str(KILLED), action, str(home), str(file), point, *([database] if database else [])]
     done = subprocess.run(command, capture_output=True, timeout=60, check=False)
     assert done.returncode == -9, done.stderr
 
@@ -176,7 +185,8 @@ def test_a_killed_restore_leaves_the_old_site_or_the_new_one(lived: Site, tmp_pa
     new = point == "replaced"
     assert again.db.count() == (8 if new else 300)
     with again.db.read() as connection:
-        assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
+        if connection.dialect.name == "sqlite":
+            assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
     assert (again.usable_collection() is None) == new, "vectors of other papers are not taken for these"
     again.close()
     restore(tmp_path / "b.zip", tmp_path / "other", force=True)
@@ -216,6 +226,7 @@ def test_nobody_writes_at_the_same_time(lived: Site, tmp_path: Path) -> None:
     assert lived.db.count() == 8
 
 
+@pytest.mark.sqlite
 def test_a_damaged_database_is_laid_aside(lived: Site, tmp_path: Path) -> None:
     backup(lived.home, tmp_path / "b.zip")
     home = tmp_path / "broken"
@@ -224,7 +235,7 @@ def test_a_damaged_database_is_laid_aside(lived: Site, tmp_path: Path) -> None:
     (home / "papers.sqlite-wal").write_bytes(b"more" * 100)
     done = restore(tmp_path / "b.zip", home, force=True)
     assert done.aside and Path(done.aside).read_bytes().startswith(b"garbage")
-    with Database(home / "papers.sqlite") as db:
+    with open_database(home) as db:
         assert db.count() == 8
 
 
@@ -232,15 +243,13 @@ def test_a_damaged_database_is_laid_aside(lived: Site, tmp_path: Path) -> None:
 def old_home(folder: Path, schema: int) -> Path:
     """A home as an older nextvec left it: three papers, by statements of that time."""
     folder.mkdir()
-    engine = sa.create_engine(f"sqlite:///{folder / 'papers.sqlite'}")
-    with engine.begin() as connection:
+    with raw(folder) as connection:
         migrate(connection, MIGRATIONS[:2])
         for number in (1, 2, 3):
             row = {"id": f"2501.0000{number}", "title": f"Old paper {number}", "authors": json.dumps(["Ada Lovelace"])}
             statement = "INSERT INTO papers (id, title, summary, authors, upvotes, num_comments, daily_date) "
             connection.execute(sa.text(statement + "VALUES (:id, :title, 'Old.', :authors, 5, 0, '2025-01-02')"), row)
         migrate(connection, MIGRATIONS[:schema])
-    engine.dispose()
     return folder
 
 
@@ -248,9 +257,10 @@ def old_home(folder: Path, schema: int) -> Path:
 def test_an_older_backup_is_brought_up_to_date(tmp_path: Path, schema: int) -> None:
     home = old_home(tmp_path / "old", schema)
     assert backup(home, tmp_path / "b.zip").schema == schema
-    with sqlite3.connect(home / "papers.sqlite") as connection:
-        assert connection.execute("SELECT max(version) FROM schema_version").fetchone() == (schema,), "left as it was"
-    connection.close()
+    with raw(home) as connection:
+        assert connection.execute(sa.text("SELECT max(version) FROM schema_version")).scalar() == schema, (
+            "left as it was"
+        )
     assert restore(tmp_path / "b.zip", tmp_path / "new").migrated == schema
     site = Site(tmp_path / "new", encoder=HashEncoder(), must_exist=True)
     ingest(site, [])
@@ -375,12 +385,14 @@ def refused(file: Path, folder: Path, match: str) -> None:
     assert not (folder / "new").exists()
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_nobody_should_restore(name: str, good: Path, tmp_path: Path) -> None:
     change, match = REFUSED[name]
     refused(remade(good, tmp_path / "bad.zip", change), tmp_path, match)
 
 
+@pytest.mark.sqlite
 def test_links_doubles_and_ciphers(good: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(good) as source:
         members = {name: source.read(name) for name in source.namelist()}
@@ -397,6 +409,7 @@ def test_links_doubles_and_ciphers(good: Path, tmp_path: Path) -> None:
         refused(tmp_path / f"{kind}.zip", tmp_path, "holds 'papers.sqlite'" if kind == "double" else "is a link")
 
 
+@pytest.mark.sqlite
 def test_a_file_cut_short_anywhere(good: Path, tmp_path: Path) -> None:
     whole = good.read_bytes()
     for size in (0, 10, len(whole) // 3, len(whole) - 1):
@@ -409,6 +422,7 @@ def test_a_file_cut_short_anywhere(good: Path, tmp_path: Path) -> None:
     refused(tmp_path / "other.zip", tmp_path, "does not: refused")
 
 
+@pytest.mark.sqlite
 def test_a_length_that_lies_fills_no_disk(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
     refused(good, tmp_path, "are free")
@@ -438,9 +452,12 @@ def test_the_commands(tmp_path: Path) -> None:
     text = run("papers", "backup", str(tmp_path / "b.zip"), home=home).stdout
     assert "3 papers" in text and "without the secret" in text
     assert "--force" in run("papers", "backup", str(tmp_path / "b.zip"), home=home, code=1).stderr
-    done = json.loads(run("papers", "restore", str(tmp_path / "b.zip"), "--json", home=tmp_path / "new").stdout)
+    address = address_for(tmp_path / "new")
+    told = ["--database", address] if address else []
+    done = json.loads(run("papers", "restore", str(tmp_path / "b.zip"), "--json", *told, home=tmp_path / "new").stdout)
     assert (done["migrated"], done["indexed"], done["tables"]["papers"]) == (3, True, 3)
     found = json.loads(run("papers", "search", "old paper", "--json", home=tmp_path / "new").stdout)
     assert len(found["results"]) == 3
-    bad = run("papers", "restore", str(home / "papers.sqlite"), home=tmp_path / "other", code=1)
+    (tmp_path / "bad").write_bytes(b"SQLite format 3")
+    bad = run("papers", "restore", str(tmp_path / "bad"), home=tmp_path / "other", code=1)
     assert bad.stderr.count("\n") == 1 and "not a backup" in bad.stderr

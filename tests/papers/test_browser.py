@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from databases import copy_home
 from server import serving
 
 from nextvec.papers.site import Site
@@ -337,7 +338,7 @@ def local(browser: Any, whole_home: Path, tmp_path: Path) -> Iterator[str]:
     """The same papers in a copy that its local reader may write to; what the browser noted before is forgotten."""
     browser.get_log("browser"), browser.get_log("performance")
 
-    shutil.copytree(whole_home, tmp_path / "site")
+    copy_home(whole_home, tmp_path / "site")
     site = Site(tmp_path / "site", must_exist=True)
     with serving(create_app(site, local_reader=True)) as url:
         yield url

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import copy_home, open_database
 
 from nextvec.cli.main import main
 from nextvec.extras import available
@@ -149,14 +150,18 @@ def test_errors_as_json(home: Path) -> None:
     assert json.loads(done.stdout)["error"]["type"] == "InputError"
 
 
-def test_a_home_that_is_missing_or_damaged(tmp_path: Path, home: Path) -> None:
+def test_a_home_that_is_missing_or_has_no_index(tmp_path: Path, home: Path) -> None:
     for command in (["search", "x"], ["serve"]):
         assert "there is no paper site" in run("papers", *command, home=tmp_path / "none", code=1).stderr
-    shutil.copytree(home, tmp_path / "copy")
+    copy_home(home, tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy" / "vectors")
     assert "nextvec papers ingest" in run("papers", "serve", home=tmp_path / "copy", code=1).stderr
-    (tmp_path / "copy" / "papers.sqlite").write_bytes(b"garbage" * 1000)
-    assert "is damaged" in run("papers", "search", "x", home=tmp_path / "copy", code=1).stderr
+
+
+@pytest.mark.sqlite
+def test_a_damaged_file(tmp_path: Path) -> None:
+    (tmp_path / "papers.sqlite").write_bytes(b"garbage" * 1000)
+    assert "is damaged" in run("papers", "search", "x", home=tmp_path, code=1).stderr
 
 
 def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
@@ -237,7 +242,7 @@ def test_serve_limits_how_often_a_program_may_ask(home: Path) -> None:
 
 
 def test_a_running_site_sees_what_another_process_ingests(home: Path, tmp_path: Path) -> None:
-    shutil.copytree(home, tmp_path / "site")
+    copy_home(home, tmp_path / "site")
     with serving(tmp_path / "site", "--port", str(free_port())) as (_, port, _line):
         new = {"id": "2502.00001", "title": "Zebrafish swarms", "summary": "Fish.", "daily_date": "2025-01-05"}
         (tmp_path / "new.jsonl").write_text(json.dumps(new))
@@ -316,11 +321,10 @@ def test_searching_needs_no_torch(whole_home: Path) -> None:
 
 def test_roles(home: Path, tmp_path: Path) -> None:
     from nextvec.papers.accounts.readers import enter
-    from nextvec.papers.db import Database
 
     copy = tmp_path / "site"
-    shutil.copytree(home, copy)
-    with Database(copy / "papers.sqlite") as db, db.write() as connection:
+    copy_home(home, copy)
+    with open_database(copy) as db, db.write() as connection:
         enter(connection, "ada@example.org")
     done = json.loads(run("papers", "role", "Ada@example.org", "moderator", "--json", home=copy).stdout)
     assert (done["email"], done["role"]) == ("ada@example.org", "moderator")
@@ -341,10 +345,8 @@ def unread(home: Path, copy: Path) -> Path:
     """A copy of a home of whose papers nothing was worked out."""
     import sqlalchemy as sa
 
-    from nextvec.papers.db import Database
-
-    shutil.copytree(home, copy)
-    with Database(copy / "papers.sqlite") as db, db.write() as connection:
+    copy_home(home, copy)
+    with open_database(copy) as db, db.write() as connection:
         connection.execute(sa.text("DELETE FROM insights"))
     return copy
 

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from databases import open_database, raw
 
 from nextvec.papers import connection as module
 from nextvec.papers import db as db_module
 from nextvec.papers.db import Database, Filters
-from nextvec.papers.migrations import MIGRATIONS, Migration, migrate
+from nextvec.papers.migrations import MIGRATIONS, Migration, migrate, tables_made
 from nextvec.papers.records import Paper
 from nextvec.types import ConflictError, StorageError
+
+pytestmark = pytest.mark.both
 
 A = Paper(id="a", title="A", summary="one", upvotes=5, daily_date=date(2025, 1, 1), organization="Org", authors=("X",))
 B = Paper(id="b", title="B", summary="two", upvotes=9, daily_date=date(2025, 1, 1), github_repo="https://g.io/b")
@@ -23,7 +26,7 @@ D = Paper(id="d", title="D", summary="four")
 
 @pytest.fixture
 def db(tmp_path: Path) -> Iterator[Database]:
-    with Database(tmp_path / "papers.sqlite") as database:
+    with open_database(tmp_path) as database:
         database.upsert([A, B, C, D])
         yield database
 
@@ -90,26 +93,25 @@ def test_a_failed_write_leaves_nothing(db: Database, monkeypatch: pytest.MonkeyP
 
 
 def test_migrations_run_once_and_forward_only(tmp_path: Path) -> None:
-    engine = sa.create_engine(f"sqlite:///{tmp_path / 'x.sqlite'}")
-    with engine.begin() as connection:
+    with raw(tmp_path) as connection:
         assert migrate(connection, MIGRATIONS[:1]) == 1
         connection.execute(
             sa.text(
                 "INSERT INTO papers (id, title, summary, authors, upvotes, num_comments) VALUES ('p','t','s','[]',1,0)"
             )
         )
-    with Database(tmp_path / "x.sqlite") as database:
+    with open_database(tmp_path) as database:
         stored = database.get("p")
         assert stored is not None and stored.paper.title == "t", "rows survive the later steps"
-    with engine.begin() as connection:
+    with raw(tmp_path) as connection:
         assert migrate(connection) == 0
         numbers = [row[0] for row in connection.execute(sa.text("SELECT version FROM schema_version ORDER BY version"))]
+        assert set(tables_made()) <= set(sa.inspect(connection).get_table_names())
     assert numbers == [migration.number for migration in MIGRATIONS] == sorted(numbers)
 
 
 def test_a_failing_migration_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "x.sqlite"
-    with Database(path) as database:
+    with open_database(tmp_path) as database:
         database.upsert([A])
     bad = (
         *MIGRATIONS,
@@ -117,21 +119,20 @@ def test_a_failing_migration_changes_nothing(tmp_path: Path, monkeypatch: pytest
     )
     monkeypatch.setattr(module, "migrate", lambda connection: migrate(connection, bad))
     with pytest.raises(StorageError):
-        Database(path)
+        open_database(tmp_path)
     monkeypatch.undo()
-    with Database(path) as database, database.read() as connection:
-        tables = connection.execute(sa.text("SELECT name FROM sqlite_master WHERE name = 'extra'")).all()
-        assert tables == [] and database.count() == 1
+    with open_database(tmp_path) as database, database.read() as connection:
+        assert not sa.inspect(connection).has_table("extra") and database.count() == 1
 
 
 def test_a_newer_database_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "x.sqlite"
-    with Database(path) as database, database.write() as connection:
+    with open_database(tmp_path) as database, database.write() as connection:
         connection.execute(sa.text("INSERT INTO schema_version VALUES (999, 'from the future')"))
     with pytest.raises(StorageError, match=r"schema version 999.*upgrade nextvec"):
-        Database(path)
+        open_database(tmp_path)
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     "content", [b"not a database at all, but long enough" * 50, b"SQLite format 3\x00" + b"\xff" * 4000]
 )
@@ -143,12 +144,14 @@ def test_a_damaged_file_is_one_clear_line(tmp_path: Path, content: bytes) -> Non
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.sqlite
 def test_no_folder_can_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageError):
         Database(tmp_path / "file" / "papers.sqlite")
 
 
+@pytest.mark.sqlite
 def test_a_read_only_snapshot_can_be_read_but_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "papers.sqlite"
     with Database(path) as database:
@@ -160,6 +163,7 @@ def test_a_read_only_snapshot_can_be_read_but_not_written(tmp_path: Path, monkey
             database.upsert([B])
 
 
+@pytest.mark.sqlite
 def test_a_second_writer_waits_or_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "papers.sqlite"
     with Database(path) as first, Database(path) as second:
@@ -170,6 +174,7 @@ def test_a_second_writer_waits_or_is_told(tmp_path: Path, monkeypatch: pytest.Mo
         assert second.upsert([A]) == 1
 
 
+@pytest.mark.sqlite
 def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "papers.sqlite"
     with Database(path) as database:

@@ -22,6 +22,8 @@ from nextvec.papers.search import search
 from nextvec.papers.site import Site
 from nextvec.types import ConflictError, InputError, NotFoundError, StorageError
 
+pytestmark = pytest.mark.both
+
 ingest = partial(module.ingest, understand=False)  # what is worked out about the papers has tests of its own
 
 
@@ -128,7 +130,7 @@ def test_interrupted_by_the_user_while_storing(tmp_path: Path, monkeypatch: pyte
     check_whole(site, make(50))
 
 
-@pytest.mark.parametrize("lost", ["vectors", "words", "papers.sqlite"])
+@pytest.mark.parametrize("lost", ["vectors", "words", pytest.param("papers.sqlite", marks=pytest.mark.sqlite)])
 def test_what_is_lost_is_made_again(tmp_path: Path, lost: str) -> None:
     site, _ = open_site(tmp_path)
     ingest(site, make(12))

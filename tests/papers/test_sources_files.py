@@ -12,11 +12,12 @@ from datetime import date, datetime
 from pathlib import Path
 
 import pytest
+from databases import open_database
 from fakes import HashEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nextvec.papers.db import Database, Filters
+from nextvec.papers.db import Filters
 from nextvec.papers.ingest import Report
 from nextvec.papers.records import Paper
 from nextvec.papers.site import Site
@@ -200,7 +201,7 @@ def test_daily_papers_find_themselves_in_arxiv_without_their_ids(tmp_path: Path)
     (_, path), *_ = parts_of("arxiv")
     batches = open_source("arxiv").batches(Request(file=path), Fetcher(()), None)
     arxiv = [one.paper for batch in itertools.islice(batches, 20) for one in batch.records]
-    with Database(tmp_path / "papers.sqlite") as db:
+    with open_database(tmp_path) as db:
         shared = [paper for paper in arxiv if paper.id in by_id]
         db.upsert([*shared, *[paper for paper in arxiv if paper.id not in by_id][:3_000]])
         hidden = [Record(paper.id, replace(paper, id=f"hidden/{i}"), ()) for i, paper in enumerate(by_id.values())]

@@ -19,6 +19,8 @@ from nextvec.papers.sources.fetch import Fetcher
 from nextvec.papers.sources.harvest import harvest, harvests
 from nextvec.types import InputError, NextvecError, OfflineError
 
+pytestmark = pytest.mark.both
+
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:

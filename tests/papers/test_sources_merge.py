@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from databases import open_database, raw
 from fakes import HashEncoder
 from people import join, of
 
@@ -26,6 +27,8 @@ from nextvec.papers.sources.base import Batch, Record, content, read_content
 from nextvec.papers.sources.ids import names, names_of_id
 from nextvec.papers.sources.tables import NAMES, SNAPSHOTS, SOURCE_RECORDS
 from nextvec.types import ConflictError, InputError, NotFoundError
+
+pytestmark = pytest.mark.both
 
 ARXIV = Paper(
     id="2504.00001",
@@ -300,8 +303,7 @@ def test_the_line_needs_three_points() -> None:
 
 # -- the step to this version --------------------------------------------------------------------------------------
 def test_the_step_from_the_version_before(tmp_path: Path) -> None:
-    engine = sa.create_engine(f"sqlite:///{tmp_path / 'x.sqlite'}")
-    with engine.begin() as connection:
+    with raw(tmp_path) as connection:
         migrate(connection, [step for step in MIGRATIONS if step.number < 6])
         connection.execute(
             sa.text(
@@ -310,7 +312,7 @@ def test_the_step_from_the_version_before(tmp_path: Path) -> None:
             )
         )
         connection.execute(sa.text("UPDATE facts SET value = '2025-04-03T10:00:00' WHERE name = 'changed'"))
-    with Database(tmp_path / "x.sqlite") as db:
+    with open_database(tmp_path) as db:
         with db.read() as connection:
             points = snapshots.history(connection, "2504.00001")
             title = connection.execute(sa.text("SELECT folded FROM titles")).scalar_one()

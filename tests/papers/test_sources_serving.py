@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from arxiv_fake import Arxiv, Entry, serving
+from databases import prepare
 from fakes import HashEncoder
 from fastapi.testclient import TestClient
 from test_cli import NEXTVEC, run
@@ -32,6 +33,8 @@ from nextvec.papers.sources.schedule import Scheduler, read_every
 from nextvec.papers.sources.tables import HARVESTS
 from nextvec.papers.web import create_app
 from nextvec.types import InputError
+
+pytestmark = pytest.mark.both
 
 
 def papers(count: int, *, version: int = 1) -> list[Paper]:
@@ -187,7 +190,7 @@ def test_a_harvest_that_is_killed_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
         command = [*NEXTVEC, "papers", "ingest", "--source", "arxiv", "--address", f"{arxiv.address}/oai"]
         environment = {**os.environ, "NEXTVEC_LOOPBACK": "1"}
         process = subprocess.Popen(
-            [*command, "--home", str(tmp_path / "home")], env=environment, stderr=subprocess.PIPE
+            [*command, "--home", str(prepare(tmp_path / "home"))], env=environment, stderr=subprocess.PIPE
         )
         assert reached.wait(60)
         process.kill()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from arxiv_fake import Arxiv, Entry, serving
+from databases import copy_home
 from fakes import HashEncoder
 from fastapi.testclient import TestClient
 from test_web import Page
@@ -23,6 +23,8 @@ from nextvec.papers.sources import moderation, queue, snapshots
 from nextvec.papers.sources.fetch import Fetcher
 from nextvec.papers.web import create_app
 from nextvec.types import ConflictError, NotFoundError, OfflineError
+
+pytestmark = pytest.mark.both
 
 TODAY = datetime.now(UTC).date()
 PAPERS = [
@@ -221,14 +223,14 @@ def test_the_queue_has_an_end(site: Site, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_read_only_site_takes_nothing(tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nextvec.papers import site as module
+    from nextvec.papers import place as module
 
     with site.db.write() as connection:  # as an older nextvec left it
         for table in ("snapshots", "withdrawn", "source_records", "names", "submissions"):
             connection.exec_driver_sql(f"DROP TABLE {table}")
     site.close()
     home = tmp_path / "copy"
-    shutil.copytree(site.home, home)
+    copy_home(site.home, home)
     monkeypatch.setattr(module.os, "access", lambda *_: False)
     reading = Site(home, encoder=HashEncoder(), must_exist=True)
     client = TestClient(create_app(reading), follow_redirects=False, raise_server_exceptions=False)

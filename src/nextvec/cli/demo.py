@@ -125,15 +125,17 @@ def _understanding(site: Site, encoder: str) -> Iterator[None]:
 def _set_damaged_aside(home: Path | None) -> None:
     """The demo's data can be made again: a damaged database is moved away, not lamented."""
     from nextvec.papers.db import DamagedDatabaseError, Database
+    from nextvec.papers.place import find
 
-    path = site_home(home) / "papers.sqlite"
-    if not path.exists():
+    place = find(site_home(home))
+    path = place.file
+    if place.address is not None or not path.exists():
         return
     try:
         with Database(path) as db:
             db.count()
     except DamagedDatabaseError:
-        aside = path.with_name(f"papers.sqlite.damaged-{int(time.time())}")
+        aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
         path.rename(aside)
         for extra in ("-wal", "-shm"):
             path.with_name(path.name + extra).unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from nextvec.cli._papers_accounts import LocalReaderOption, role
 from nextvec.cli._papers_insight import insight
 from nextvec.cli._papers_mail import MailFromOption, MailOption
 from nextvec.cli._papers_search import search
-from nextvec.cli._papers_site import EncoderOption, HomeOption, opened
+from nextvec.cli._papers_site import EncoderOption, HomeOption, opened, with_database
 from nextvec.cli._papers_watch import LogOption, MetricsOption, ends_in_order, gives_metrics, logs_lines, say, write_log
 from nextvec.cli.console import JsonFlag, emit
 from nextvec.papers.rate import DEFAULT_RATE, DEFAULT_TOKEN_RATE
@@ -115,6 +115,9 @@ def mcp(
         if isinstance(papers, Here):
             check_index(papers.site)
         create_server(papers).run("stdio")
+
+
+with_database(app)
 
 
 def run_server(

@@ -109,7 +109,8 @@ def daily_papers(
             conditions.append(_P.daily_date >= trending.horizon(at, _HALF_LIFE))
         ranked = trending.rank(_votes(db, conditions), at=_close(period, at), half_life=_HALF_LIFE)
         return db.get_many([trend.id for trend in ranked[offset : offset + limit]])
-    newest = (_P.daily_date.desc(), sa.func.coalesce(_P.listed_at, _P.published_at).desc(), _P.id.desc())
+    moment = sa.func.coalesce(_P.listed_at, _P.published_at)
+    newest = (_P.daily_date.desc().nulls_last(), moment.desc().nulls_last(), _P.id.desc())
     query = sa.select(_P.id).where(*conditions).order_by(*newest).limit(limit).offset(offset)
     with db.read() as connection:
         identifiers = list(connection.execute(query).scalars())

@@ -5,7 +5,7 @@ facts that it keeps about itself.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from nextvec.files import storage_error
+from nextvec.papers import postgresql as pg
 from nextvec.papers.db_errors import errors_told
 from nextvec.papers.migrations import migrate
 from nextvec.papers.tables import FACTS
@@ -25,23 +26,55 @@ __all__ = ["Connected", "upsert_statement"]
 class Connected:
     """What ``Database`` stands on."""
 
-    def __init__(self, location: str | Path, *, read_only: bool = False) -> None:
-        """Open and migrate. Raises StorageError (unusable file), DamagedDatabaseError.
+    def __init__(
+        self,
+        location: str | Path | sa.URL,
+        *,
+        read_only: bool = False,
+        settle: Callable[[sa.Connection], None] | None = None,
+    ) -> None:
+        """Open and migrate. ``location``: a SQLite file, or the address of a PostgreSQL database. Raises StorageError
+        (unusable file or server), DamagedDatabaseError, InputError (an address that is none), MissingExtraError.
 
-        ``read_only`` opens a SQLite file as it is, without migrating; a folder that cannot be written (a
-        read-only disk) is read as an unchanging snapshot.
+        ``read_only`` opens it as it is, without migrating; a folder of a SQLite file that cannot be written (a
+        read-only disk) is read as an unchanging snapshot. ``settle`` is called in the transaction that migrates, at
+        its end.
         """
-        self.location = str(location)
+        where: Path | sa.URL
+        if isinstance(location, str):
+            where = pg.read_address(location) if "://" in location else Path(location)
+        else:
+            where = location
         self.read_only = read_only
-        self._engine = _engine(self.location, read_only=read_only)
-        if not read_only:
-            if isinstance(location, Path):
-                try:
-                    location.parent.mkdir(parents=True, exist_ok=True)
-                except OSError as error:
-                    raise storage_error(error, location.parent) from error
-            with self.write() as connection:
-                migrate(connection)
+        self._engine: sa.Engine
+        if isinstance(where, sa.URL):
+            self.location = pg.shown(where)
+            self._engine = pg.make_engine(where)
+            snapshot: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+            self._reading = self._engine.execution_options(**snapshot)
+            self._writing = self._engine.execution_options(isolation_level="READ COMMITTED", nextvec_write=True)
+        else:
+            self.location = str(where)
+            self._engine = _engine(where, read_only=read_only)
+            self._reading = self._engine.execution_options()
+            self._writing = self._engine.execution_options(nextvec_write=True)
+        try:
+            if not read_only:
+                self._prepare(where.parent if isinstance(where, Path) else None, settle)
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self, folder: Path | None, settle: Callable[[sa.Connection], None] | None) -> None:
+        if folder is not None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise storage_error(error, folder) from error
+        with self.write() as connection:
+            migrate(connection)
+            if settle:
+                settle(connection)
 
     def __enter__(self) -> Self:
         return self
@@ -55,14 +88,13 @@ class Connected:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A snapshot; database errors come out as StorageError."""
-        with errors_told(self.location), self._engine.begin() as connection:
+        with errors_told(self.location), self._reading.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """One transaction: all of it or nothing."""
-        engine = self._engine.execution_options(nextvec_write=True)
-        with errors_told(self.location), engine.begin() as connection:
+        """One transaction: all of it or nothing; one at a time."""
+        with errors_told(self.location), self._writing.begin() as connection:
             yield connection
 
     # -- facts -------------------------------------------------------------------------------------------------
@@ -84,10 +116,8 @@ class Connected:
             connection.execute(statement, [{"name": name, "value": value} for name, value in facts.items()])
 
 
-def _engine(location: str, *, read_only: bool) -> sa.Engine:
-    if "://" in location:
-        return sa.create_engine(location, hide_parameters=True)
-    path = Path(location).resolve()
+def _engine(file: Path, *, read_only: bool) -> sa.Engine:
+    path = file.resolve()
     address = f"file:{_quoted(path)}"
     if read_only:
         # WAL needs to create files beside the database; where that is impossible nobody writes either.

@@ -1,7 +1,7 @@
 """The site's database: every read and every write of papers goes through ``Database``; what readers write lies in
 tables of their own (``accounts/``) and goes through its transactions.
 
-SQLite (WAL: readers never wait for the writer) in a file, or any database SQLAlchemy reaches by URL.
+SQLite (WAL: readers never wait for the writer) in a file, or PostgreSQL (``postgresql``).
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Pending:
 
 
 class Database(Connected):
-    """Open with ``Database(url_or_path)``; close with ``close`` or use it as a context manager."""
+    """Open with ``Database(path_or_address)``; close with ``close`` or use it as a context manager."""
 
     # -- papers ----------------------------------------------------------------------------------------------
     def upsert(self, papers: Sequence[Paper]) -> int:
@@ -353,15 +353,16 @@ class Database(Connected):
 
 
 def _order(order: Order) -> list[sa.ColumnElement[Any]]:
-    newest = [sa.func.coalesce(_P.listed_at, _P.published_at).desc(), _P.id.desc()]
+    # What has no time comes last; PostgreSQL would have it first.
+    newest = [sa.func.coalesce(_P.listed_at, _P.published_at).desc().nulls_last(), _P.id.desc()]
     if order == "newest":
         return [_P.daily_date.desc().nulls_last(), *newest]
     if order == "moment":
-        return [MOMENT.desc(), _P.id.desc()]
+        return [MOMENT.desc().nulls_last(), _P.id.desc()]
     if order == "comments":
         return [_P.num_comments.desc(), _P.upvotes.desc(), *newest]
     if order == "days":
-        return [_P.daily_date.desc(), _P.upvotes.desc(), *newest]
+        return [_P.daily_date.desc().nulls_last(), _P.upvotes.desc(), *newest]
     return [_P.upvotes.desc(), *newest]
 
 

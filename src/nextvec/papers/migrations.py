@@ -1,12 +1,13 @@
 """The database's shape, step by step. Forward only; each step runs in one transaction with its version number.
 
 A step that has been released is never edited: a change is a new step at the end. The statements are the common
-ground of SQLite and PostgreSQL.
+ground of SQLite and PostgreSQL; what types mean there is evened out behind them (``postgresql.even_out``).
 """
 
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, text
 
+from nextvec.papers import postgresql
 from nextvec.papers.accounts.schema import ACCOUNTS, TOKENS
 from nextvec.papers.authors import note
 from nextvec.papers.mail.tables import STATEMENTS as MAIL
 from nextvec.papers.sources import schema as sources
 from nextvec.types import StorageError
 
-__all__ = ["MIGRATIONS", "Migration", "migrate"]
+__all__ = ["MIGRATIONS", "Migration", "migrate", "tables_made"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,12 @@ MIGRATIONS: tuple[Migration, ...] = (
 )
 
 
+def tables_made(migrations: Sequence[Migration] = MIGRATIONS) -> list[str]:
+    """The names of the tables that these steps make, and of the one that counts them."""
+    said = [statement for migration in migrations for statement in migration.statements]
+    return ["schema_version", *(name for one in said for name in re.findall(r"CREATE TABLE (\w+)", one))]
+
+
 def migrate(connection: Connection, migrations: Sequence[Migration] = MIGRATIONS) -> int:
     """Bring the database up to date inside the caller's transaction; the number of steps taken.
 
@@ -158,4 +166,6 @@ def migrate(connection: Connection, migrations: Sequence[Migration] = MIGRATIONS
             text("INSERT INTO schema_version (version, name) VALUES (:number, :name)"),
             {"number": migration.number, "name": migration.name},
         )
+    if pending and connection.dialect.name == "postgresql":
+        postgresql.even_out(connection, tables_made(migrations))
     return len(pending)

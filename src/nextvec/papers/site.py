@@ -1,6 +1,7 @@
 """A site's home folder and what lies in it: database, vector collection, word index, and the encoder that ties them.
 
-home/papers.sqlite     the papers (the truth)
+home/papers.sqlite     the papers (the truth), or
+home/database          the address of the PostgreSQL database that they lie in (``place``)
 home/vectors/          Collection: one embedding and the facets of each paper (rebuilt from the truth)
 home/words/            BM25 index (rebuilt from the truth)
 home/ingest.lock       held by the one process that writes
@@ -9,7 +10,6 @@ home/ingest.lock       held by the one process that writes
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import threading
 import time
@@ -23,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.files import alone, storage_error
-from nextvec.papers.db import Database, Filters, Order, Selection, Stored
+from nextvec.papers.db import Filters, Order, Selection, Stored
 from nextvec.papers.kept import Kept
 from nextvec.papers.lexical import LexicalIndex
+from nextvec.papers.place import open_database
 from nextvec.papers.records import FACETS
 from nextvec.papers.sources import moderation
 from nextvec.types import NextvecError, NotFoundError, StorageError
@@ -53,8 +54,16 @@ class TextEncoder(Protocol):
 class Site:
     """Everything under one home folder. Parts are opened at their first use."""
 
-    def __init__(self, home: Path, *, encoder: str | TextEncoder = DEFAULT_ENCODER, must_exist: bool = False) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        encoder: str | TextEncoder = DEFAULT_ENCODER,
+        must_exist: bool = False,
+        database: str | None = None,
+    ) -> None:
         """``must_exist``: NotFoundError where nothing was ingested yet; otherwise an empty database is made.
+        ``database``: the address of a PostgreSQL database for the rows (``place``).
 
         A home on a read-only disk can be searched and served.
         """
@@ -66,12 +75,7 @@ class Site:
         self._withdrawn: tuple[str, frozenset[str]] | None = None
         self._words: tuple[tuple[int, int], LexicalIndex] | None = None
         self.kept: Kept = Kept()
-        path = home / "papers.sqlite"
-        if must_exist and not path.exists():
-            raise NotFoundError(
-                f"there is no paper site in {str(home)!r}: make one with `nextvec papers ingest --source daily_papers`"
-            )
-        self.db = Database(path, read_only=path.exists() and not os.access(home, os.W_OK))
+        self.db = open_database(home, database, must_exist=must_exist)
 
     def close(self) -> None:
         self.db.close()

@@ -1,13 +1,14 @@
 """A site into one file while it serves, and back.
 
 Backup: VACUUM INTO copies the database as it is at one moment, from a read transaction that keeps no writer waiting
-(WAL); what was deleted is not in the copy. The file is packed beside its place, unpacked again and checked, and only
-then takes its name. Vectors, words and topics are derived, so they are left out.
+(WAL); what was deleted is not in the copy. Rows in PostgreSQL are written into such a file from one snapshot
+(``transfer``), so that a backup can be restored into either. The file is packed beside its place, unpacked again and
+checked, and only then takes its name. Vectors, words and topics are derived, so they are left out.
 
 Restore: all checks, the migration and every change of rows happen to a copy aside. Then SQLite's backup interface
 writes it over the old database in one transaction, so that neither a crash nor a process that has the old one open
-sees a half. Derived folders are stale from then on: the restored database says that it has no index until an ingest
-makes one.
+sees a half; in PostgreSQL one transaction replaces all rows. Derived folders are stale from then on: the restored
+database says that it has no index until an ingest makes one.
 
 What was mailed between backup and restore is not known, and a mail that comes twice is the worse mistake: mails that
 wait in the backup are noted as doubtful, and digests go on with the slots after the restore.
@@ -27,8 +28,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import sqlalchemy as sa
-
 from nextvec import __version__
 from nextvec.files import alone, refuse_special, storage_error, sync
 from nextvec.papers.db import Database
@@ -36,7 +35,10 @@ from nextvec.papers.db_errors import errors_told
 from nextvec.papers.mail.outbox import WAITING
 from nextvec.papers.mail.sending import sending
 from nextvec.papers.mail.tables import OUTBOX, SUBSCRIPTIONS
+from nextvec.papers.migrations import MIGRATIONS
 from nextvec.papers.operations.archive import DATABASE, SECRET, Manifest, digest_of, inspect, pack, raw, unpack
+from nextvec.papers.operations.transfer import export, load
+from nextvec.papers.place import Place, find, open_database
 from nextvec.papers.signing import SECRET_VARIABLE
 from nextvec.papers.site import remove_folder, writing
 from nextvec.types import ConflictError, InputError, NotFoundError, StorageError
@@ -84,15 +86,18 @@ class Restored:
 
 
 # -- backup --------------------------------------------------------------------------------------------------------
-def backup(home: Path, file: Path, *, with_secret: bool = False, force: bool = False) -> BackedUp:
+def backup(
+    home: Path, file: Path, *, with_secret: bool = False, force: bool = False, database: str | None = None
+) -> BackedUp:
     """Copy the site under ``home`` into ``file``, which only its owner can read: it holds addresses of readers.
+    ``database``: where its rows lie, if not where the home says (``place``).
 
     NotFoundError where there is no site, ConflictError where ``file`` is there (unless ``force``) or is being written,
     InputError where the secret is asked for and is not in the home, StorageError where the disk refuses or what was
     written cannot be read back.
     """
-    source = home / DATABASE
-    if not source.exists():
+    place = find(home, database)
+    if not place.exists():
         raise NotFoundError(f"there is no paper site in {str(home)!r}: nothing to back up")
     secret = home / SECRET
     if with_secret and not secret.exists():
@@ -104,10 +109,7 @@ def backup(home: Path, file: Path, *, with_secret: bool = False, force: bool = F
     if file.exists() and not force:
         raise ConflictError(f"{str(file)!r} is there already: choose another name, or replace it with --force")
     with _aside(file.parent, f".{file.name}.part", file) as work:
-        with errors_told(str(source)):
-            options = "mode=ro" if os.access(home, os.W_OK) else "mode=ro&immutable=1"
-            with raw(source, options) as connection:
-                connection.execute("VACUUM INTO ?", (str(work / DATABASE),))
+        _copy(place, work / DATABASE)
         if with_secret:
             shutil.copyfile(secret, work / SECRET)
         schema, tables, encoder = inspect(work / DATABASE)
@@ -130,6 +132,18 @@ def backup(home: Path, file: Path, *, with_secret: bool = False, force: bool = F
         sync(file.parent)
     size = manifest.files[DATABASE][0]
     return BackedUp(str(file), file.stat().st_size, size, schema, tables, with_secret)
+
+
+def _copy(place: Place, target: Path) -> None:
+    """The rows of a home as they are at this moment, into a new SQLite file."""
+    if place.address is not None:
+        with open_database(place.home, place.address, read_only=True) as db:
+            export(db, target)
+        return
+    with errors_told(str(place.file)):
+        options = "mode=ro" if os.access(place.home, os.W_OK) else "mode=ro&immutable=1"
+        with raw(place.file, options) as connection:
+            connection.execute("VACUUM INTO ?", (str(target),))
 
 
 def _checked(packed: Path, folder: Path, manifest: Manifest) -> None:
@@ -167,14 +181,15 @@ def _aside(parent: Path, name: str, meant: Path) -> Iterator[Path]:
 
 
 # -- restore -------------------------------------------------------------------------------------------------------
-def restore(file: Path, home: Path, *, force: bool = False) -> Restored:
-    """Make ``home`` what ``file`` holds, without its search index, which ``ingest`` makes anew.
+def restore(file: Path, home: Path, *, force: bool = False, database: str | None = None) -> Restored:
+    """Make ``home`` what ``file`` holds, without its search index, which ``ingest`` makes anew. ``database``: the
+    address of a PostgreSQL database for its rows (``place``).
 
     ConflictError where ``home`` holds a site (unless ``force``) or somebody is writing to it; else what ``unpack``
     raises. Whatever it raises, and wherever it is killed, ``home`` is as it was or restored.
     """
-    target = home / DATABASE
-    if target.exists() and not force:
+    place = find(home, database)
+    if place.exists() and not force:
         raise ConflictError(
             f"there is a paper site in {str(home)!r}: choose another --home, or replace what it holds with --force"
         )
@@ -185,22 +200,20 @@ def restore(file: Path, home: Path, *, force: bool = False) -> Restored:
             held = _adapted(work / DATABASE)
             if SECRET in manifest.files:
                 _place_secret(work / SECRET, home / SECRET)
-            aside = _replace(work / DATABASE, target)
+            aside = _put(work / DATABASE, place)
             for name in DERIVED:
                 remove_folder(home / name)
     except BaseException:
-        if fresh and not target.exists():
+        if fresh and not find(home, database).exists():
             shutil.rmtree(home, ignore_errors=True)
         raise
-    with Database(target) as db, db.read() as connection:
-        newest = int(connection.execute(sa.text("SELECT max(version) FROM schema_version")).scalar_one())
     kept = (home / SECRET).exists() or SECRET_VARIABLE in os.environ
     return Restored(
         home=str(home),
         made=manifest.made,
         tables=manifest.tables,
         encoder=manifest.encoder,
-        migrated=manifest.schema if manifest.schema < newest else None,
+        migrated=manifest.schema if manifest.schema < MIGRATIONS[-1].number else None,
         held=held,
         secret="restored" if SECRET in manifest.files else "kept" if kept else "none",
         aside=aside,
@@ -230,6 +243,15 @@ def _place_secret(staged: Path, target: Path) -> None:
     staged.chmod(0o600)
     sync(staged)
     staged.replace(target)
+
+
+def _put(staged: Path, place: Place) -> str | None:
+    """Make the copy the rows of the home; where a damaged SQLite file was laid, or None."""
+    if place.address is None:
+        return _replace(staged, place.file)
+    with open_database(place.home, place.address) as db:
+        load(staged, db)
+    return None
 
 
 def _replace(staged: Path, target: Path) -> str | None:

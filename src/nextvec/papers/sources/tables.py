@@ -31,8 +31,8 @@ SNAPSHOTS = sa.Table(
     _METADATA,
     sa.Column("paper", sa.String(64), primary_key=True),
     sa.Column("day", sa.Date, primary_key=True),
-    sa.Column("votes", sa.Integer),
-    sa.Column("comments", sa.Integer),
+    sa.Column("votes", sa.BigInteger),
+    sa.Column("comments", sa.BigInteger),
 )
 WITHDRAWN = sa.Table(
     "withdrawn",
@@ -52,7 +52,7 @@ HARVESTS = sa.Table(
     sa.Column("cursor", sa.Text),  # of an interrupted one
     sa.Column("start", sa.Date),  # the first day that it asks for
     sa.Column("since", sa.Date),  # the first day that the next one has to ask for
-    sa.Column("taken", sa.Integer),
+    sa.Column("taken", sa.BigInteger),
     sa.Column("began", sa.DateTime),
     sa.Column("finished", sa.DateTime),
 )
@@ -62,14 +62,14 @@ SUBMISSIONS = sa.Table(
     sa.Column("id", sa.String(64), primary_key=True),  # the arXiv id
     sa.Column("state", sa.String(16)),  # waiting, approved, done, failed, rejected
     sa.Column("note", sa.Text),
-    sa.Column("tries", sa.Integer),
+    sa.Column("tries", sa.BigInteger),
     sa.Column("at", sa.DateTime),
     sa.Column("changed", sa.DateTime),
 )
 AUDIT = sa.Table(
     "audit",
     _METADATA,
-    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("number", sa.BigInteger, primary_key=True),
     sa.Column("at", sa.DateTime),
     sa.Column("actor", sa.Text),
     sa.Column("action", sa.String(16)),
