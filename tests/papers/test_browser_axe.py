@@ -10,12 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
+from chromium import show, until, visit
 from everything import SECRET, Served, everything
 from fakes import HashEncoder
 from mail_fakes import SENDER
 from people import papers
 from server import serving
-from test_browser import _until, browser, find, visit
+from test_browser import browser, find
 
 from nextvec.papers.ingest import ingest
 from nextvec.papers.mail.transport import open_mailer
@@ -64,12 +65,7 @@ def served(few: list[Paper], tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def still(browser: Any, width: int, *, dark: bool = False) -> None:
-    """Set width and theme, with nothing that moves: a colour that is still fading has no contrast of its own."""
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    features = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": "reduce"}
-    media = [{"name": name, "value": value} for name, value in features.items()]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+    show(browser, width, 900, dark=dark, still=True)
 
 
 def findings(browser: Any, only: list[str] | None = None, off: Sequence[str] = ()) -> list[str]:
@@ -197,7 +193,7 @@ def test_no_refusal_of_a_form_has_a_fault(
     visit(browser, broken[0] + "/account")
     own = find(browser, 'form[action="/account/name"] [name="token"]').get_attribute("value")
     browser.execute_script(SEND, path, {name: own if value == "{own}" else value for name, value in fields.items()})
-    _until(lambda: find(browser, ".status").text == status)
+    until(lambda: find(browser, ".status").text == status)
     assert "way back leads to the form" in find(browser, "main").text
     check(browser, f"{status} of {path}")
 
@@ -220,7 +216,7 @@ def test_a_form_that_is_sent_back_has_no_fault(
     browser.execute_script(
         "const form = arguments[0].form; form.noValidate = true; form.submit()", find(browser, selector)
     )
-    _until(lambda: find(browser, "#problem").text)
+    until(lambda: find(browser, "#problem").text)
     field = find(browser, selector)
     assert field.get_attribute("value") == typed, "nothing has to be typed again"
     assert field.get_attribute("aria-invalid") == "true" and field.get_attribute("aria-describedby") == "problem"
@@ -238,5 +234,5 @@ def test_too_many_forms_have_no_fault(browser: Any, broken: tuple[str, str]) -> 
     for path, times, told in (("/submit", 7, ".notice"), ("/sign-in", 125, ".lede")):
         browser.execute_async_script(again, path, times)
         browser.execute_script(SEND, path, {})
-        _until(lambda told=told: "try again in" in find(browser, told).text)
+        until(lambda told=told: "try again in" in find(browser, told).text)
         check(browser, f"429 of {path}")

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from chromium import show, visit
 from server import serving
-from test_browser import browser, check_quiet, find, show, visit
+from test_browser import browser, check_quiet, find
 
 from nextvec.papers.site import Site
 from nextvec.papers.web import create_app
