@@ -1,6 +1,7 @@
-"""How long the site's search takes, over HTTP on loopback, at the size of the bundled papers.
+"""How long the site's search takes, over HTTP on loopback, with the bundled papers or in a home that is there.
 
     python benchmarks/papers_search.py --out docs/results/papers_search.json
+    python benchmarks/papers_search.py --home FOLDER       # of `nextvec papers serve --corpus all --home FOLDER`, say
 
 Starts ``nextvec papers serve`` in its own process on a home built from the bundled papers, asks real questions one
 after the other on one connection, with and without filters, and times each answer from request to last byte (the
@@ -90,14 +91,16 @@ def measure(port: int, repeats: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--home", type=Path, help="a site that is there; otherwise one of the bundled papers is made")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        site = Site(Path(folder))
-        built = prepare(site)
+        home = arguments.home or Path(folder)
+        site = Site(home, must_exist=arguments.home is not None)
+        built = None if arguments.home else prepare(site)
         papers = site.db.count()
         site.close()
-        command = [sys.executable, "-m", "nextvec.cli.main", "papers", "serve", "--home", folder, "--port", "8400"]
+        command = [sys.executable, "-m", "nextvec.cli.main", "papers", "serve", "--home", str(home), "--port", "8400"]
         start = time.perf_counter()
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:

@@ -126,11 +126,11 @@ def whole_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     databases.prepare(home)
     command = [sys.executable, "-m", "nextvec.cli.main", "demo", "--once", "--home", str(home)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not (home / "vectors" / "collection.json").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=60)
+    out, errors = process.communicate(timeout=600)
     with databases.open_database(home) as db:
         state = {"code": process.returncode, "out": out, "errors": errors, "papers": db.count()}
     (home / "interrupted.json").write_text(json.dumps(state))

@@ -1,9 +1,7 @@
-"""A walk through the site in a real browser. NEXTVEC_SCREENSHOTS=1 keeps pictures in docs/images/."""
+"""A walk through the site in a real browser."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from chromium import CHROMIUM, DRIVER, MISSING, show, start, until, visit
 from databases import copy_home
 from server import serving
 
@@ -19,14 +18,6 @@ from nextvec.papers.web import create_app
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
-DRIVER = shutil.which("chromedriver")
-IMAGES = Path(__file__).parents[2] / "docs" / "images"
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-    "--window-size=1280,1000",
-)  # fmt: skip
 WATCH = """
 window.__shift = 0;
 new PerformanceObserver((list) => {
@@ -46,33 +37,12 @@ def address(whole: Site) -> Iterator[str]:
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A fresh headless Chromium."""
     if CHROMIUM is None or DRIVER is None:
-        pytest.skip("chromium and chromedriver are needed: apt-get install chromium chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+        pytest.skip(MISSING)
+    pytest.importorskip("selenium.webdriver")
+    driver = start(tmp_path_factory.mktemp("profile"))
     driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WATCH})
     yield driver
     driver.quit()
-
-
-def show(browser: Any, width: int, height: int, *, dark: bool = False) -> None:
-    """Set the size of the screen and the system's theme."""
-    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
-
-
-def visit(browser: Any, url: str) -> None:
-    """Open ``url``. On a busy machine the driver calls a page loaded whose document is still being exchanged."""
-    browser.get(url)
-    _until(lambda: browser.execute_script("return document.documentElement && document.readyState === 'complete'"))
 
 
 def find(browser: Any, selector: str) -> Any:
@@ -88,15 +58,6 @@ def overflow(browser: Any) -> int:
     return int(
         browser.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
     )
-
-
-def keep(browser: Any, name: str) -> None:
-    """A picture for the documentation, when asked for."""
-    if os.environ.get("NEXTVEC_SCREENSHOTS") == "1":
-        IMAGES.mkdir(parents=True, exist_ok=True)
-        browser.execute_script("window.scrollTo(0, 0); document.activeElement.blur()")
-        time.sleep(0.2)
-        browser.save_screenshot(str(IMAGES / f"{name}.png"))
 
 
 def check_quiet(browser: Any, address: str) -> None:
@@ -139,12 +100,12 @@ def test_a_walk_from_the_feed_to_markdown(browser: Any, address: str) -> None:
     find(browser, "body").send_keys("/")
     assert browser.switch_to.active_element.get_attribute("id") == "top-q", "/ goes to the search field"
     browser.switch_to.active_element.send_keys("thinking in latent space instead of words\n")
-    _until(lambda: "/search" in browser.current_url and browser.find_elements("css selector", "#results .paper"))
+    until(lambda: "/search" in browser.current_url and browser.find_elements("css selector", "#results .paper"))
     before = find(browser, ".found").text
     check_quiet(browser, address)
     open_filters(browser)
     find(browser, "input[name=code]").click()
-    _until(lambda: "code=1" in browser.current_url and find(browser, ".found").text != before)
+    until(lambda: "code=1" in browser.current_url and find(browser, ".found").text != before)
     assert len(browser.find_elements("css selector", "#results .badge.code")) == 20, "every result has code"
     why = find(browser, ".why").text
     assert browser.find_elements("css selector", "#results mark") and "Words\n#" in why and "Meaning\n#" in why
@@ -197,15 +158,6 @@ def test_filters_leave_a_phone_its_results(browser: Any, address: str) -> None:
             assert browser.execute_script(seen), "a filter that is set is seen"
 
 
-@pytest.mark.skipif(os.environ.get("NEXTVEC_SCREENSHOTS") != "1", reason="pictures are kept with NEXTVEC_SCREENSHOTS=1")
-@pytest.mark.parametrize(("device", "width", "height"), [("phone", 390, 844), ("desktop", 1280, 860)])
-def test_pictures(browser: Any, address: str, device: str, width: int, height: int) -> None:
-    show(browser, width, height)
-    for name in ("feed", "paper", "search", "trending", "no-hit"):
-        visit(browser, address + PAGES[name])
-        keep(browser, f"{name}-{device}")
-
-
 def test_dark_theme_by_system_and_by_choice(browser: Any, address: str) -> None:
     show(browser, 1280, 900, dark=True)
     ground = "return getComputedStyle(document.body).backgroundColor"
@@ -213,10 +165,6 @@ def test_dark_theme_by_system_and_by_choice(browser: Any, address: str) -> None:
         visit(browser, address + PAGES[name])
         assert browser.execute_script(ground) == "rgb(18, 22, 27)"
         check_quiet(browser, address)
-        keep(browser, f"{name}-dark")
-    show(browser, 390, 844, dark=True)
-    visit(browser, address + PAGES["paper"])
-    keep(browser, "paper-phone-dark")
     show(browser, 1280, 900)
     visit(browser, address + "/about")
     light = browser.execute_script(ground)
@@ -246,7 +194,7 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(browser: Any, add
     titles = browser.find_elements("css selector", ".paper-title a")
     assert browser.switch_to.active_element == titles[1], "j walks through the papers"
     ActionChains(browser).send_keys("k").send_keys(Keys.ENTER).perform()
-    _until(lambda: "/papers/" in browser.current_url)
+    until(lambda: "/papers/" in browser.current_url)
 
 
 def test_typing_an_id_goes_there_and_typing_nonsense_explains(browser: Any, address: str) -> None:
@@ -255,11 +203,11 @@ def test_typing_an_id_goes_there_and_typing_nonsense_explains(browser: Any, addr
     browser.execute_script("document.querySelector('input[name=votes]').type = 'text'")
     open_filters(browser)
     find(browser, "input[name=votes]").send_keys("x")
-    _until(lambda: "expected a whole number" in find(browser, "#results").text)
+    until(lambda: "expected a whole number" in find(browser, "#results").text)
     find(browser, "input[name=votes]").clear()
     find(browser, "#q").clear()
     find(browser, "#q").send_keys("2412.06769")
-    _until(lambda: browser.current_url.endswith("/papers/2412.06769"))
+    until(lambda: browser.current_url.endswith("/papers/2412.06769"))
     browser.get_log("browser")  # it rightly notes the 400
 
 
@@ -271,12 +219,12 @@ def test_everything_works_without_javascript(browser: Any, address: str) -> None
         _type(browser, "#q", "video generation that obeys physics")
         _type(browser, "input[name=votes]", "10")
         find(browser, ".search-line button").click()
-        _until(lambda: "votes=10" in browser.current_url)
-        _until(lambda: len(browser.find_elements("css selector", "#results .paper")) == 20)
+        until(lambda: "votes=10" in browser.current_url)
+        until(lambda: len(browser.find_elements("css selector", "#results .paper")) == 20)
         find(browser, ".chips a").click()
-        _until(lambda: "votes=10" not in browser.current_url)
-        _until(lambda: find(browser, ".pager a[rel=next]").click() or True)
-        _until(lambda: "Page 2 of" in find(browser, ".pager").text)
+        until(lambda: "votes=10" not in browser.current_url)
+        until(lambda: find(browser, ".pager a[rel=next]").click() or True)
+        until(lambda: "Page 2 of" in find(browser, ".pager").text)
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
@@ -286,23 +234,23 @@ def test_a_view_is_narrowed_and_followed_without_javascript(browser: Any, addres
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         browser.get(address + "/papers/trending?half=30")
-        _until(lambda: find(browser, ".narrow summary").click() or True)
+        until(lambda: find(browser, ".narrow summary").click() or True)
         _type(browser, "input[name=topic]", "language model")
         _type(browser, ".narrow input[name=votes]", "3")
-        _until(lambda: find(browser, ".narrow button").click() or True)
-        _until(lambda: browser.current_url.endswith("/papers/trending?half=30&topic=language+model&votes=3"))
+        until(lambda: find(browser, ".narrow button").click() or True)
+        until(lambda: browser.current_url.endswith("/papers/trending?half=30&topic=language+model&votes=3"))
         assert [chip.text for chip in browser.find_elements("css selector", ".chips a")][:2] == [
             "about language model", "3+ votes",
         ]  # fmt: skip
         find(browser, ".pager a[rel=next]").click()
-        _until(lambda: "votes=3&page=2" in browser.current_url and "Page 2 of" in find(browser, ".pager").text)
-        _until(lambda: find(browser, ".chips a").click() or True)
-        _until(lambda: browser.current_url.endswith("/papers/trending?half=30&votes=3"))
+        until(lambda: "votes=3&page=2" in browser.current_url and "Page 2 of" in find(browser, ".pager").text)
+        until(lambda: find(browser, ".chips a").click() or True)
+        until(lambda: browser.current_url.endswith("/papers/trending?half=30&votes=3"))
         links = [link.get_attribute("href") for link in browser.find_elements("css selector", ".feeds a")]
         assert links == [f"{address}/papers/trending.{end}?half=30&votes=3" for end in ("atom", "rss", "json")]
         _type(browser, ".half input[name=half]", "1")
-        _until(lambda: find(browser, ".half button").click() or True)
-        _until(lambda: browser.current_url.endswith("/papers/trending?half=130&votes=3"))
+        until(lambda: find(browser, ".half button").click() or True)
+        until(lambda: browser.current_url.endswith("/papers/trending?half=130&votes=3"))
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
@@ -316,21 +264,8 @@ def _type(browser: Any, selector: str, text: str) -> None:
         browser.execute_cdp_cmd("DOM.focus", {"nodeId": node})
         return True
 
-    _until(focused)  # on a busy machine the document may still be exchanged after the driver calls it loaded
+    until(focused)  # on a busy machine the document may still be exchanged after the driver calls it loaded
     browser.execute_cdp_cmd("Input.insertText", {"text": text})
-
-
-def _until(condition: Any, *, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if condition():
-                return
-        except Exception:  # the page is being exchanged
-            if time.monotonic() > deadline:
-                raise
-        assert time.monotonic() < deadline, "the page did not come"
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -352,28 +287,28 @@ def test_a_reader_votes_saves_and_comments(browser: Any, local: str) -> None:
     before = int(find(browser, "#vote-button b").text)
     browser.execute_script("window.__same = true")
     button.click()
-    _until(lambda: find(browser, "#vote-button span").text == "Voted")
+    until(lambda: find(browser, "#vote-button span").text == "Voted")
     assert browser.execute_script("return window.__same"), "the button changes, the page stays"
     assert int(find(browser, "#vote-button b").text) == before + 1
     assert find(browser, "#vote-count").text == f"{before + 1:,}"
     check_quiet(browser, local)
     find(browser, "#vote-button").click()
-    _until(lambda: find(browser, "#vote-button span").text == "Vote")
+    until(lambda: find(browser, "#vote-button span").text == "Vote")
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         visited = f"{local}/papers/2412.06769"
         browser.get(visited)
-        _until(lambda: find(browser, "#vote-button").click() or True)
-        _until(lambda: find(browser, "#vote-button span").text == "Voted")
-        _until(lambda: find(browser, "#save summary").click() or True)
+        until(lambda: find(browser, "#vote-button").click() or True)
+        until(lambda: find(browser, "#vote-button span").text == "Voted")
+        until(lambda: find(browser, "#save summary").click() or True)
         _type(browser, "#save input[name=name]", "To read")
-        _until(lambda: find(browser, "#save form.fields button").click() or True)
-        _until(lambda: find(browser, "#save summary").text == "Saved")
+        until(lambda: find(browser, "#save form.fields button").click() or True)
+        until(lambda: find(browser, "#save summary").text == "Saved")
         _type(browser, ".write textarea", "It *plans*.")
-        _until(lambda: find(browser, ".write button").click() or True)
-        _until(lambda: find(browser, ".comment-text em").text == "plans")
+        until(lambda: find(browser, ".write button").click() or True)
+        until(lambda: find(browser, ".comment-text em").text == "plans")
         browser.get(f"{local}/for-you")
-        _until(lambda: "Because you saved" in find(browser, ".because").text)
+        until(lambda: "Because you saved" in find(browser, ".because").text)
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 

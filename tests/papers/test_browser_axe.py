@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import base64
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from everything import Served, everything
-from test_browser import browser, find, visit
+from chromium import show, until, visit
+from everything import SECRET, Served, everything
+from fakes import HashEncoder
+from mail_fakes import SENDER
+from people import papers
+from server import serving
+from test_browser import browser, find
 
+from nextvec.papers.ingest import ingest
+from nextvec.papers.mail.transport import open_mailer
 from nextvec.papers.records import Paper
+from nextvec.papers.site import Site
+from nextvec.papers.sources import moderation
+from nextvec.papers.web import create_app
 
 __all__ = ["browser"]  # a fixture
 
@@ -54,12 +65,7 @@ def served(few: list[Paper], tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def still(browser: Any, width: int, *, dark: bool = False) -> None:
-    """Set width and theme, with nothing that moves: a colour that is still fading has no contrast of its own."""
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    features = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": "reduce"}
-    media = [{"name": name, "value": value} for name, value in features.items()]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+    show(browser, width, 900, dark=dark, still=True)
 
 
 def findings(browser: Any, only: list[str] | None = None, off: Sequence[str] = ()) -> list[str]:
@@ -115,3 +121,118 @@ def test_no_mail_has_a_fault(browser: Any, served: Served) -> None:
     still(browser, 1280)
     visit(browser, "data:text/html;base64," + base64.b64encode(html).decode())
     check(browser, "the mail", off=("landmark-one-main", "region"))  # a mail is a part of its reader's page
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """A site where things go wrong, for its local reader and for a stranger: no vectors, a page that crashes, a paper
+    that was taken away."""
+    folder = tmp_path_factory.mktemp("broken")
+    site = Site(folder / "site", encoder=HashEncoder())
+    ingest(site, papers())
+    moderation.hide(site.db, papers()[0].id, reason="posted twice", actor="ada")
+    mail: dict[str, Any] = {"mailer": open_mailer(f"file://{folder}/out", sender=SENDER), "secret": SECRET}
+    without = Site(folder / "site", encoder=HashEncoder())  # opens the vectors when they are gone
+    shutil.rmtree(site.vectors_path)
+    reader, stranger = create_app(without, local_reader=True, **mail), create_app(site, base="http://127.0.0.1", **mail)
+    reader.add_api_route("/crash", _crash)
+    with serving(reader) as one, serving(stranger) as other:
+        stranger.state.base = other  # forms come from the site's own address, which has a port only now
+        yield one, other
+    site.close()
+    without.close()
+
+
+def _crash() -> None:
+    raise RuntimeError("a fault of the tests")
+
+
+SEND = """
+const form = document.createElement("form");
+form.method = "post";
+form.action = arguments[0];
+for (const [name, value] of Object.entries(arguments[1])) {
+  form.append(Object.assign(document.createElement("input"), {type: "hidden", name, value}));
+}
+document.body.append(form);
+form.submit();
+"""
+
+
+@pytest.mark.parametrize(
+    ("status", "path"),
+    [
+        ("400", "/papers/new?from=soon"),
+        ("404", "/papers/1999.00001"),
+        ("405", "/theme"),
+        ("410", f"/papers/{papers()[0].id}"),
+        ("500", "/crash"),
+        ("503", "/search?q=plan"),
+    ],
+)
+def test_no_error_page_has_a_fault(browser: Any, broken: tuple[str, str], status: str, path: str) -> None:
+    still(browser, 1280)
+    visit(browser, broken[0] + path)
+    assert find(browser, ".status").text == status and find(browser, "h1").text
+    check(browser, f"error {status}")
+
+
+@pytest.mark.parametrize(
+    ("status", "path", "fields"),
+    [
+        ("403", "/account/name", {"token": "another session's", "name": "Ada"}),
+        ("413", "/account/name", {"name": "a" * 70_000}),
+        ("404", "/save", {"token": "{own}", "paper": "1999.00001", "name": "To read"}),
+        ("400", "/comments", {"token": "{own}", "paper": "p1", "text": "a" * 60_000}),
+    ],
+)
+def test_no_refusal_of_a_form_has_a_fault(
+    browser: Any, broken: tuple[str, str], status: str, path: str, fields: dict[str, str]
+) -> None:
+    still(browser, 1280)
+    visit(browser, broken[0] + "/account")
+    own = find(browser, 'form[action="/account/name"] [name="token"]').get_attribute("value")
+    browser.execute_script(SEND, path, {name: own if value == "{own}" else value for name, value in fields.items()})
+    until(lambda: find(browser, ".status").text == status)
+    assert "way back leads to the form" in find(browser, "main").text
+    check(browser, f"{status} of {path}")
+
+
+@pytest.mark.parametrize(
+    ("path", "selector", "typed"),
+    [
+        ("/submit", "#link", "my paper"),
+        ("/subscribe?kind=search&q=planning", "[name=address]", "nobody"),
+        ("/sign-in", "[name=email]", "nobody"),
+    ],
+)
+def test_a_form_that_is_sent_back_has_no_fault(
+    browser: Any, broken: tuple[str, str], path: str, selector: str, typed: str
+) -> None:
+    """The server's own complaint, as a browser without checks of its own sees it."""
+    still(browser, 1280)
+    visit(browser, broken[1] + path)
+    find(browser, selector).send_keys(typed)
+    browser.execute_script(
+        "const form = arguments[0].form; form.noValidate = true; form.submit()", find(browser, selector)
+    )
+    until(lambda: find(browser, "#problem").text)
+    field = find(browser, selector)
+    assert field.get_attribute("value") == typed, "nothing has to be typed again"
+    assert field.get_attribute("aria-invalid") == "true" and field.get_attribute("aria-describedby") == "problem"
+    check(browser, f"{path}, sent back")
+
+
+def test_too_many_forms_have_no_fault(browser: Any, broken: tuple[str, str]) -> None:
+    again = """
+    const [path, times, done] = arguments;
+    const send = () => fetch(path, {method: "POST", body: new URLSearchParams()});
+    (async () => { for (let i = 0; i < times; i++) await send(); })().then(done);
+    """
+    still(browser, 1280)
+    visit(browser, broken[1] + "/submit")
+    for path, times, told in (("/submit", 7, ".notice"), ("/sign-in", 125, ".lede")):
+        browser.execute_async_script(again, path, times)
+        browser.execute_script(SEND, path, {})
+        until(lambda told=told: "try again in" in find(browser, told).text)
+        check(browser, f"429 of {path}")

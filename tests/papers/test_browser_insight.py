@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from chromium import show, until, visit
 from fakes import HashEncoder
 from server import serving
-from test_browser import _until, browser, check_quiet, find, overflow, show, visit
+from test_browser import browser, check_quiet, find, overflow
 
 from nextvec.papers.ingest import ingest
 from nextvec.papers.insight.people import build_people
@@ -72,7 +73,7 @@ def test_the_map_is_walked_with_the_keyboard(browser: Any, address: str) -> None
     target = topic.get_attribute("href")
     target = browser.execute_script("return document.activeElement.href.baseVal") or target
     ActionChains(browser).send_keys(Keys.ENTER).perform()
-    _until(lambda: "/topics/" in browser.current_url and browser.current_url.endswith(target))
+    until(lambda: "/topics/" in browser.current_url and browser.current_url.endswith(target))
     assert find(browser, ".lede").text.endswith("papers.")
 
 
@@ -103,8 +104,8 @@ def test_the_map_is_links_without_javascript(browser: Any, address: str) -> None
     try:
         browser.get(address + "/map")
         assert not find(browser, ".map-tools").is_displayed()
-        _until(lambda: find(browser, ".topic-list a").click() or True)
-        _until(lambda: "/topics/" in browser.current_url)
+        until(lambda: find(browser, ".topic-list a").click() or True)
+        until(lambda: "/topics/" in browser.current_url)
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
@@ -117,7 +118,7 @@ def test_suggestions_are_chosen_with_the_keyboard(browser: Any, address: str, fe
     field = find(browser, "#q")
     name = next(one for one in few[0].authors if one.isascii())
     field.send_keys(name[:-1])
-    _until(lambda: field.get_attribute("aria-expanded") == "true")
+    until(lambda: field.get_attribute("aria-expanded") == "true")
     assert browser.execute_script(ACTIVE) is None
     field.send_keys(Keys.ARROW_DOWN)
     assert browser.execute_script(ACTIVE) == "suggestion-1"
@@ -129,6 +130,6 @@ def test_suggestions_are_chosen_with_the_keyboard(browser: Any, address: str, fe
     assert field.get_attribute("aria-expanded") == "false" and field.get_attribute("value") == name[:-1]
     field.send_keys(Keys.ARROW_DOWN)
     field.send_keys(Keys.ENTER)
-    _until(lambda: "author=" in browser.current_url)
+    until(lambda: "author=" in browser.current_url)
     assert browser.find_elements("css selector", "#results .paper")
     check_quiet(browser, address)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import show, until, visit
 from mail_fakes import SENDER, link, made_post, made_site, parsed, week
-from test_browser import _until, browser, check_quiet, find, overflow, show, visit
+from test_browser import browser, check_quiet, find, overflow
 
 from nextvec.papers.mail.transport import open_mailer
 from nextvec.papers.signing import Signer, load_secret
@@ -74,19 +75,19 @@ def test_a_subscription_without_javascript(browser: Any, served: tuple[str, Site
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         find(browser, ".inbox a").click()
-        _until(lambda: find(browser, "input[name=address]").send_keys("ada@example.org") or True)
+        until(lambda: find(browser, "input[name=address]").send_keys("ada@example.org") or True)
         find(browser, ".send button").click()
-        _until(lambda: find(browser, "h1").text == "Look into your mailbox")
+        until(lambda: find(browser, "h1").text == "Look into your mailbox")
         post = made_post(site)
         post.composer.base, post.composer.signer = address, Signer(load_secret(site.home))
         post.send(open_mailer(f"file://{out}", sender=SENDER), datetime.now(UTC).replace(tzinfo=None))
         (path,) = out.glob("confirm*.eml")
         browser.get(address + link(parsed(path.read_bytes()), "/subscribe/confirm/"))
-        _until(lambda: find(browser, ".send button").click() or True)
-        _until(lambda: find(browser, "h1").text == "You are subscribed")
+        until(lambda: find(browser, ".send button").click() or True)
+        until(lambda: find(browser, "h1").text == "You are subscribed")
         find(browser, ".aside a").click()
-        _until(lambda: find(browser, ".subscribed h2").text == "Daily trending papers")
+        until(lambda: find(browser, ".subscribed h2").text == "Daily trending papers")
         find(browser, "button[value=end]").click()
-        _until(lambda: find(browser, "h1").text == "You are unsubscribed")
+        until(lambda: find(browser, "h1").text == "You are unsubscribed")
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})

@@ -283,6 +283,15 @@ def test_the_html_is_whole_and_has_nothing_of_others(message: Any) -> None:
     assert len(html.encode()) < CLIP
 
 
+def test_a_reason_stands_between_a_papers_authors_and_its_text(message: Any) -> None:
+    text = "".join(tree(text_of(message, "html")).text)
+    places = [
+        text.index(said) for said in ("Paper 1", "Because you follow the topic", "We study agents, part 1.", "Read")
+    ]
+    assert places == sorted(places)
+    assert not re.search("[\ue000-\uf8ff]", text), "of where it goes nothing is left"
+
+
 def test_the_style_is_in_the_elements_and_dark_is_a_query(message: Any) -> None:
     html = text_of(message, "html")
     for tag in re.findall(r"<(?:p|h1|h2|a|td)\b[^>]*>", html):

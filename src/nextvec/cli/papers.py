@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,7 +18,7 @@ from nextvec.cli._papers_site import EncoderOption, HomeOption, opened, with_dat
 from nextvec.cli._papers_watch import LogOption, MetricsOption, ends_in_order, gives_metrics, logs_lines, say, write_log
 from nextvec.cli.console import JsonFlag, emit
 from nextvec.papers.rate import DEFAULT_RATE, DEFAULT_TOKEN_RATE
-from nextvec.types import InputError, NotFoundError
+from nextvec.types import InputError, NextvecError, NotFoundError
 
 if TYPE_CHECKING:
     from nextvec.papers.mail.transport import TracedMailer
@@ -153,6 +155,7 @@ def run_server(
     if not is_ready(site):
         say("some papers are newer than the search index: run the ingest again to index them")
     warm(site)
+    threading.Thread(target=warm_suggestions, args=(site,), name="suggestions", daemon=True).start()
     with listen(host, port) as socket:
         taken = socket.getsockname()[1]
         if taken != port:
@@ -202,6 +205,15 @@ def warm(site: Site) -> None:
     site.words()
     if vector is not None:
         site.collection.search(vector, 1)
+
+
+def warm_suggestions(site: Site) -> None:
+    """Make the lists that are offered while somebody types: of a large collection that takes seconds, so it is done
+    beside the first answers."""
+    from nextvec.papers.suggest import suggester
+
+    with contextlib.suppress(NextvecError):  # an older database on a read-only disk: nothing is offered there
+        suggester(site)
 
 
 def listen(host: str, port: int, *, tries: int = 50) -> Any:

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
+from weakref import WeakValueDictionary
 
 __all__ = ["Kept"]
 
@@ -18,6 +19,7 @@ class Kept:
         self._lock = threading.Lock()
         self._values: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._weight = 0
+        self._making: WeakValueDictionary[Hashable, _Turn] = WeakValueDictionary()
 
     def get(self, key: Hashable) -> Any:
         """What was kept under ``key``, or None."""
@@ -42,9 +44,28 @@ class Kept:
                 self._weight -= gone
 
     def made(self, key: Hashable, make: Callable[[], Any], *, weight: int = 1) -> Any:
-        """What was kept under ``key``, else what ``make`` gives, kept from now on."""
+        """What was kept under ``key``, else what ``make`` gives, kept from now on.
+
+        Whoever asks for it meanwhile waits: ten readers at once would each take ten times as long. ``make`` may ask for
+        other keys, not for this one.
+        """
         found = self.get(key)
-        if found is None:
-            found = make()
-            self.put(key, found, weight=weight)
+        if found is not None:
+            return found
+        with self._lock:
+            turn = self._making.setdefault(key, _Turn())
+        with turn.lock:
+            found = self.get(key)
+            if found is None:
+                found = make()
+                self.put(key, found, weight=weight)
         return found
+
+
+class _Turn:
+    """Held by those who make, or wait for, one result; gone with the last of them."""
+
+    __slots__ = ("__weakref__", "lock")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()

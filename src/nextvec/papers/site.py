@@ -100,10 +100,13 @@ class Site:
 
     @cached_property
     def collection(self) -> Collection:
-        """The vectors. NotFoundError or StorageError where they are missing or damaged."""
+        """The vectors. StorageError where they are missing or damaged: the papers are there all the same."""
         from nextvec.search.collection import Collection
 
-        return Collection.open(self.vectors_path)
+        try:
+            return Collection.open(self.vectors_path)
+        except NotFoundError as error:
+            raise StorageError(f"the search index in {str(self.home)!r} is missing: run the ingest again") from error
 
     def new_collection(self) -> Collection:
         """Start the vectors anew, empty."""
@@ -170,11 +173,7 @@ class Site:
 
         Raises StorageError where there are no vectors to search.
         """
-        try:
-            vectors = self.collection.version
-        except NotFoundError as error:
-            raise StorageError(f"the search index in {str(self.home)!r} is missing: run the ingest again") from error
-        return f"{self.state} {vectors} {self.words().stamp} {self.encoder_state}"
+        return f"{self.state} {self.collection.version} {self.words().stamp} {self.encoder_state}"
 
     def words(self) -> LexicalIndex:
         """The word index: read from disk when it is new there, built in memory where disk has none to give."""

@@ -20,7 +20,7 @@ from nextvec.papers import markup
 from nextvec.papers.db import Database
 from nextvec.papers.insight.candidates import normal_form
 from nextvec.papers.insight.store import keyword_rows
-from nextvec.papers.ranking import state_of
+from nextvec.papers.insight.topics import topics_path
 from nextvec.papers.site import Site
 from nextvec.papers.tables import AUTHORS, PAPERS, fold
 from nextvec.search.words import STOP_WORDS
@@ -97,8 +97,13 @@ def _starts(folded: str, most: int) -> list[int]:
 
 
 def suggester(site: Site) -> Sequence[Suggester]:
-    """The lists of ``site`` as it is now, made at the first use and when papers have changed."""
-    key = ("suggest", state_of(site))
+    """The lists of ``site``, made at the first use, when papers have changed and when topics were made, which is when
+    there are keywords. Votes only weigh: lists of 120,000 papers take seconds, and every vote would cost them."""
+    try:
+        topics = topics_path(site).stat().st_mtime_ns
+    except OSError:
+        topics = 0
+    key = ("suggest", site.stamp, topics)
     made: Sequence[Suggester] = site.kept.made(key, lambda: _made(site.db), weight=1_000)
     return made
 

@@ -233,7 +233,8 @@ async def _on_crash(request: Request, error: Exception) -> Response:
 
 
 def _error_page(request: Request, status: int, message: str, identifier: str | None = None) -> Response:
-    message = message[:1].upper() + message[1:]
-    context = {"status": status, "title": _TITLES.get(status, "That did not work"), "message": message}
-    context["error_id"] = identifier
+    message = message[:1].upper() + message[1:] + ("" if message.endswith((".", "?", "!")) else ".")
+    title = _TITLES.get(status, "That did not work")
+    context = {"status": status, "title": title, "message": message, "error_id": identifier}
+    context["sent"] = request.method == "POST"
     return _page(request, "error.html", context, status=status)

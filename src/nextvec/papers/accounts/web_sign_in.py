@@ -29,13 +29,7 @@ def sign_in_page(request: Request) -> Response:
     visitor = accounts.visitor(request)
     if visitor and visitor.reader:
         return RedirectResponse(back, status_code=303)
-    context: dict[str, object] = {
-        "active": "account",
-        "off": accounts.off,
-        "next": back,
-        "minutes": signing_in.LINK_MINUTES,
-    }
-    return _with_form(request, accounts, "accounts/sign_in.html", context)
+    return _sign_in_form(request, accounts, back)
 
 
 @router.post("/sign-in")
@@ -44,7 +38,13 @@ def ask_for_link(request: Request, fields: Posted) -> Response:
     accounts.check_token(visitor_of(request), fields.get("token"))
     if accounts.local or accounts.mailer is None or accounts.base is None:
         raise InputError("this site serves its own machine: open it at its own address, such as http://127.0.0.1:8000/")
-    email = signing_in.check_email(fields.get("email"))
+    typed = fields.get("email")
+    try:
+        email = signing_in.check_email(typed)
+    except InputError as error:
+        response = _sign_in_form(request, accounts, fields.back, email=typed[:254], problem=str(error))
+        response.status_code = 400
+        return response
     accounts.take("links of a client", network(request.client.host if request.client else None))
     accounts.take("links to an address", email)
     token = signing_in.make_link(accounts.site.db, email, fields.back)
@@ -107,6 +107,18 @@ def _out(form: Wrote, *, everywhere: bool) -> Response:
     response = RedirectResponse("/", status_code=303)
     form.accounts.forget(response)
     return response
+
+
+def _sign_in_form(request: Request, accounts: Accounts, back: str, *, email: str = "", problem: str = "") -> Response:
+    context: dict[str, object] = {
+        "active": "account",
+        "off": accounts.off,
+        "next": back,
+        "minutes": signing_in.LINK_MINUTES,
+        "email": email,
+        "problem": problem[:1].upper() + problem[1:],
+    }
+    return _with_form(request, accounts, "accounts/sign_in.html", context)
 
 
 def _with_form(request: Request, accounts: Accounts, template: str, context: dict[str, object]) -> Response:

@@ -215,7 +215,7 @@ class Composer:
         filled = self._jinja.get_template("mail/paper.html").render(
             paper=paper, address=address, title=title, teaser=teaser, facts=facts, links=links, why=_WHY, css=CSS
         )
-        head, _, tail = _ascii(filled).partition(_WHY)
+        head, _, tail = map(_ascii, filled.partition(_WHY))
         first = _wrapped(title, _WIDTH - 4).replace("\n", "\n   ") + "\n" + _indented(facts)
         lines = "".join(f"   {name + ':':<6}{target}\n" for name, target in (("Read", address), *links))
         return _Block(title, teaser, (head, tail), (first, _indented(teaser) + lines))

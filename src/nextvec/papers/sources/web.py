@@ -137,13 +137,13 @@ async def hand_in(request: Request) -> Response:
         raise InputError("a paper can be handed in from the site's own page only: open /submit")
     if not _open(site):
         raise InputError("this site is on a read-only disk: no paper can be handed in")
+    link = await _link(request)
     verdict = request.app.state.submit_limit.take(network(request.client.host if request.client else None))
     if not verdict.allowed:
         told = f"that were many links at once: try again in {verdict.wait} seconds"
-        response = await run_in_threadpool(_form, request, "", told, 429)
+        response = await run_in_threadpool(_form, request, link, told, 429)
         response.headers.update(verdict.headers())
         return response
-    link = await _link(request)
     try:
         identifier = read_link(link)
         return await run_in_threadpool(_accept, site, identifier)

@@ -1,8 +1,35 @@
 // Small comforts. Every page works without this file.
 "use strict";
 
+// Keys of one letter are in the way of speech input and of slips, so whoever wants can switch them off (WCAG 2.1.4).
+let keysHere = true; // for this page, in a browser that keeps nothing
+const keysOn = () => {
+  try {
+    return localStorage.getItem("keys") !== "off";
+  } catch {
+    return keysHere;
+  }
+};
+const switchKeys = (on) => {
+  keysHere = on;
+  try {
+    if (on) localStorage.removeItem("keys");
+    else localStorage.setItem("keys", "off");
+  } catch { /* then it holds for this page */ }
+  showKeys();
+};
+const showKeys = () => {
+  for (const hint of document.querySelectorAll("[data-key-hint]")) hint.hidden = !keysOn();
+};
+for (const box of document.querySelectorAll("[data-keys]")) {
+  box.checked = keysOn();
+  box.closest("[hidden]").hidden = false;
+  box.addEventListener("change", () => switchKeys(box.checked));
+}
+showKeys();
+
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || !keysOn()) return;
   const typing = event.target.closest("input, textarea, select, [contenteditable]");
   if (typing) return;
   if (event.key === "/") {
