@@ -33,8 +33,7 @@ KEEPS = (40, 60, 80, 120, 160, 240, 320, 480)
 QUERIES = 192
 FEWEST, MOST = 32, 512  # real queries
 _SIGNAL = 0.7
-_SPARE = 0.3  # of what a target leaves open, asked for besides: other queries may be harder, the more so
-_RARE, _SPARE_RARE = 0.98, 0.5  # the fewer misses are allowed
+_SPARE = 0.5  # of what a target leaves open, asked for besides: other queries may be harder
 _LOSS = 0.2  # of what a target leaves open, lost to signs
 _USUAL = 0.95  # the target at which costs are measured
 _REPEATS = 15
@@ -213,7 +212,7 @@ def _needed(exact: ExactIndex, cells: Cells, queries: Float32, k: int, allowed: 
 
 def _asked_for(target: float) -> float:
     """The recall that queries of the calibration must reach."""
-    return target + (_SPARE_RARE if target > _RARE else _SPARE) * (1 - target)
+    return target + _SPARE * (1 - target)
 
 
 def _enough(seen: Int64, target: float) -> float:

@@ -46,7 +46,7 @@ _UNIT = 2.0**-24  # float32 rounding
 _CERTAIN = 24  # rows that a kernel scores in float64 at once
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that takes three times as long to make, and a batch makes one per query
 class Found:
     """The best rows of one query, best first; ``reranked`` rows were scored in float64; ``told``: what else
     ``explain`` says of the way it was found."""
