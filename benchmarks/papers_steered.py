@@ -6,7 +6,8 @@ Makes a home of the bundled papers, each of them ``copies`` times under other id
 embeddings and words), starts ``nextvec papers serve`` on it and lets ten readers ask for whole pages over HTTP on
 loopback: hybrid search with facets, with and without filters, half of the questions for the first time. Twice: readers
 that look at a page for about a second before they ask again, and readers that never wait. Milliseconds from request to
-last byte: median, 95th and 99th percentile. Prints one JSON document.
+last byte: median, 95th and 99th percentile; and the server's processor time for a page, which other work on the machine
+changes least. Prints one JSON document. ``--home`` takes a site that is there, such as that of ``serve --corpus all``.
 """
 
 from __future__ import annotations
@@ -93,10 +94,20 @@ def reader(port: int, asked: list[str], until: float, pause: float, out: list[fl
         time.sleep(pause * (0.5 + choice.random()))
 
 
-def measure(port: int, seconds: float, pause: float, readers: int, seed: int) -> dict[str, Any]:
-    """``readers`` at once for ``seconds``."""
+def processor_seconds(process: int) -> float:
+    """What ``process`` has used so far; nan where the system has no /proc."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return float("nan")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(port: int, server: int, seconds: float, pause: float, readers: int, seed: int) -> dict[str, Any]:
+    """``readers`` at once for ``seconds``; ``server``: the process that answers."""
     every = questions(seed)
     times: list[list[float]] = [[] for _ in range(readers)]
+    busy = processor_seconds(server)
     until = time.perf_counter() + seconds
     threads = [
         threading.Thread(target=reader, args=(port, every[i::readers], until, pause, times[i])) for i in range(readers)
@@ -105,12 +116,14 @@ def measure(port: int, seconds: float, pause: float, readers: int, seed: int) ->
         thread.start()
     for thread in threads:
         thread.join()
+    busy = processor_seconds(server) - busy
     together = np.array([value for one in times for value in one])
     named = {"median": 50, "p95": 95, "p99": 99}
     return {
         "pause_seconds": pause,
         "pages": len(together),
         "pages_per_second": round(len(together) / seconds, 1),
+        "processor_ms_per_page": round(1000 * busy / len(together), 1),
         **{name: round(float(np.percentile(together, share)), 1) for name, share in named.items()},
     }
 
@@ -138,9 +151,9 @@ def main() -> None:
             port = re.search(r":(\d+)/", line)
             if port is None:
                 raise SystemExit("the server did not start")
-            measure(int(port.group(1)), 5, 0.0, 1, 99)  # what is made at the first use
+            measure(int(port.group(1)), server.pid, 5, 0.0, 1, 99)  # what is made at the first use
             runs = [
-                measure(int(port.group(1)), arguments.seconds, pause, arguments.readers, seed)
+                measure(int(port.group(1)), server.pid, arguments.seconds, pause, arguments.readers, seed)
                 for seed, pause in enumerate((1.0, 0.0))
             ]
         finally:

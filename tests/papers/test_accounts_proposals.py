@@ -226,3 +226,14 @@ def test_the_pages_of_readers_are_light(site: Site) -> None:
             with ada.http.stream("GET", source, headers={"accept-encoding": "gzip"}) as response:
                 size += sum(len(part) for part in response.iter_raw())
         assert 50_000 < size < 100_000, path
+
+
+def test_a_reader_of_an_empty_site_is_told_so(tmp_path: Path) -> None:
+    site = Site(tmp_path, encoder=HashEncoder())
+    ada = Person(make_app(site, Mailbox()))
+    ada.enter("ada@example.org")
+    for path in ("/for-you", "/following", "/lists"):
+        assert ada.get(path).status_code == 200, path
+    for path, told in (("/search?q=plan", "Nothing has been taken in"), ("/map", "No papers have been taken in yet")):
+        assert told in ada.get(path).text
+    site.close()

@@ -55,7 +55,7 @@ STRANGER = [
 READER = ["/", "{paper}", "/search?q=language+model", "/account", "/account?saved=name", "/lists", "{list}",
           "/following", "/for-you", "{reply}", "{edit}"]  # fmt: skip
 BARE = ["{paper}", "/sign-in", "/subscribe"]
-EMPTY = ["/", "/search", "/map", "/papers/trending"]
+EMPTY = ["/", "/search", "/search?q=plan", "/map", "/topics", "/papers/trending"]
 
 
 @pytest.fixture(scope="module")

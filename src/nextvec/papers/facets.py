@@ -52,7 +52,10 @@ class Facet:
 
 def facets(site: Site, request: Request, ranking: Ranking, *, most: int = MOST) -> list[Facet]:
     """The facets that distinguish anything, each with its ``most`` frequent values, the most papers first."""
-    key = ("facets", state_of(site), replace(request, sort="relevance"), ranking.name, most)
+    # Of all papers under filters that ask for no votes, a vote changes no count, and half a collection takes a second.
+    listed = not request.asks and request.where is None and request.filters.votes is None
+    state = site.stamp if listed else f"{state_of(site)} {ranking.name}"
+    key = ("facets", state, replace(request, sort="relevance"), most)
     found: list[Facet] = site.kept.made(key, lambda: _facets(site, request, ranking, most), weight=5 * most)
     return found
 

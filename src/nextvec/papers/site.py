@@ -219,10 +219,11 @@ class Site:
     def ordered(self, selection: Selection, order: Order, topic: str | None = None) -> tuple[str, ...]:
         """The ids of a selection in order, with ``topic`` only those about it (``LexicalIndex.holding``).
 
-        The last ones asked for are remembered until a paper or its votes change: a large collection is sorted once for
-        all of the pages and feeds of a view.
+        The last ones asked for are remembered until a paper or, where they matter, its votes change: a large collection
+        is sorted once for all of the pages and feeds of a view.
         """
-        key = (self.state, selection, order)
+        timed = order in ("moment", "newest") and selection.votes is None and not selection.discussed
+        key = (self.stamp if timed else self.state, selection, order)
         known = self._ordered.get(key)
         if known is None:
             known = self._remember(key, tuple(self.db.ordered(selection, order)))

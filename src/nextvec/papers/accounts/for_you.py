@@ -82,6 +82,8 @@ def propose(
 
     ``at``: the moment that ages are counted from (``views.clock``); ``interests``: what is muted among them counts.
     """
+    if not liked:
+        return []
     known = {like.paper for like in liked}
     gone = muted(site, interests) | known
     anchors, of_liked = vectors(site, [like.paper for like in liked[:MOST_LIKED]])
