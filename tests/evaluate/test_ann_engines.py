@@ -92,10 +92,11 @@ def test_hits_are_allowed_and_the_most_accurate_setting_is_exact(opened: Engine,
             allowed = matching(workload.attributes, workload.schema, group.where)
             queries = workload.queries[list(group.queries)]
             together = opened.search(queries, workload.k, prepared, setting)
-            for case, query, found in zip(workload.cases(number), queries, together, strict=True):
+            for case, query, ids in zip(workload.cases(number), queries, together, strict=True):
                 alone = opened.search(query[None], workload.k, prepared, setting)[0]
-                assert alone.tolist() == found.tolist()
-                assert found.dtype == np.int64 and allowed[found].all() and len(set(found.tolist())) == len(found)
+                assert list(alone) == list(ids)
+                found = np.array(ids, np.int64)
+                assert allowed[found].all() and len(set(found.tolist())) == len(found)
                 truth = workload.truth[case][workload.truth[case] >= 0]
                 assert set(found.tolist()) == set(truth.tolist()), (setting, group.where)
 
@@ -106,7 +107,7 @@ def test_every_setting_returns_allowed_rows_only(opened: Engine, workload: Workl
             prepared = opened.prepare(group.where, setting)
             allowed = matching(workload.attributes, workload.schema, group.where)
             found = opened.search(workload.queries[list(group.queries)], workload.k, prepared, setting)
-            assert all(allowed[rows].all() and len(rows) <= workload.k for rows in found)
+            assert all(allowed[np.array(ids, np.int64)].all() and len(ids) <= workload.k for ids in found)
 
 
 def test_what_an_engine_says_of_itself(opened: Engine) -> None:

@@ -160,7 +160,7 @@ def _point(
     began = time.perf_counter()
     for number, case, query in cases:
         found = engine.search(workload.queries[query : query + 1], workload.k, prepared[number], setting)[0]
-        judged.append(judge.judge(number, case, query, found))
+        judged.append(judge.judge(number, case, query, np.array(found, np.int64)))
         # A slow engine is judged on a part of the cases, at least on one of each filter.
         if len(judged) >= len(numbers) and time.perf_counter() - began > 2 * seconds:
             break

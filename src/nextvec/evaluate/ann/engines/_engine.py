@@ -18,7 +18,8 @@ from nextvec.search import filters, where
 
 __all__ = ["Engine", "Found", "Setting", "Unsupported", "lists"]
 
-Found = Sequence[NDArray[np.int64]]
+Found = Sequence[Sequence[Any] | NDArray[Any]]
+"""Of each query the ids of its hits, as the engine gives them: what `int` reads as row numbers."""
 """The row numbers of each query's hits, best first: at most k, fewer where fewer match."""
 
 
@@ -89,7 +90,7 @@ class Engine(ABC):
 
     @abstractmethod
     def search(self, queries: NDArray[np.float32], k: int, prepared: Any, setting: Setting) -> Found:
-        """Answer queries [Q, D] under one filter: what is on the clock."""
+        """Answer queries [Q, D] under one filter: what is on the clock. Ids are read as row numbers off it."""
 
     def close(self) -> None:
         """Let go of files and servers."""
@@ -105,6 +106,6 @@ class Engine(ABC):
         return where.parse(text, {"id": "string", **self.schema})
 
 
-def lists(rows: NDArray[Any]) -> list[NDArray[np.int64]]:
+def lists(rows: NDArray[Any]) -> list[NDArray[Any]]:
     """Rows [Q, k] that are -1 where nothing was found, as lists of what was found."""
-    return [row[row >= 0].astype(np.int64) for row in rows]
+    return [row[row >= 0] for row in rows]

@@ -52,7 +52,7 @@ class DuckDb(Engine):
         found = []
         for query in queries:
             rows = self._connection.execute(statement, [query.tolist()]).fetchnumpy()["_row"]
-            found.append(np.asarray(rows, np.int64))
+            found.append(rows)
         return found
 
     def close(self) -> None:

@@ -52,7 +52,7 @@ class Nextvec(Engine):
             self._collection._current()._masks.clear()
         vector: Any = queries[0] if len(queries) == 1 else queries
         found: Any = self._collection.search(vector, k, where=prepared, **setting.values)
-        return [np.array(hits.ids, np.int64) for hits in ([found] if isinstance(found, Hits) else found)]
+        return [hits.ids for hits in ([found] if isinstance(found, Hits) else found)]
 
     def close(self) -> None:
         self._collection.close()

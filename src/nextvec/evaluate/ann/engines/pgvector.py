@@ -78,7 +78,7 @@ class PgVector(Engine):
         for query in queries:
             told = "[" + ",".join(map(repr, query.tolist())) + "]"
             rows = self._connection.execute(statement, (told,)).fetchall()
-            found.append(np.array([row[0] for row in rows], np.int64))
+            found.append([row[0] for row in rows])
         return found
 
     def close(self) -> None:

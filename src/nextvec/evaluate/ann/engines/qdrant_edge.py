@@ -120,7 +120,7 @@ class QdrantEdge(Engine):
             answers = [self._shard.query(requests[0])]
         else:
             answers = self._shard.query_batch(q.QueryBatchRequest(requests))
-        return [np.array([point.id for point in answer], np.int64) for answer in answers]
+        return [[point.id for point in answer] for answer in answers]
 
     def close(self) -> None:
         self._shard.close()

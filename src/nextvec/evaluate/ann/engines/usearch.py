@@ -51,5 +51,4 @@ class Usearch(Engine):
         rows = [np.atleast_1d(found.keys).ravel()] if single else [
             keys[:n] for keys, n in zip(found.keys, found.counts, strict=True)
         ]  # fmt: skip
-        kept = (row.astype(np.int64) for row in rows)
-        return [row[:k] if allowed is None else row[allowed[row]][:k] for row in kept]
+        return [row[:k] if allowed is None else row[allowed[row]][:k] for row in rows]
