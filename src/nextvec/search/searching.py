@@ -53,10 +53,9 @@ class Searching(Handle):
             rows = [placed.to_snapshot(own) for own in rows]
         more = wanted is None and matches > k
         hits = []
-        for i, ids in enumerate(snapshot.ids_of_each(rows)):
+        for i, (ids, one) in enumerate(zip(snapshot.ids_of_each(rows), found, strict=True)):
             next_page = partial(self._after, snapshot, queries[i : i + 1], k, where) if more else None
-            attributes = snapshot.values(rows[i], names) if names else []
-            hits.append(Hits(ids, found[i].scores, attributes, None, next_page))
+            hits.append(Hits(ids, one.scores, snapshot.values(rows[i], names) if names else [], None, next_page))
         return hits
 
     def _after(self, snapshot: Snapshot, query: NDArray[np.float32], k: int, where: str | None) -> str:

@@ -24,7 +24,7 @@ _ONCE = 2  # calls that one search makes
 FEW = 0.125  # share of all rows; for more than this, a pass over a column is as fast as sorting its rows
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: every search with a new filter makes one
 class Condition:
     """Whether a row is allowed, by its value: kind INTS or FLOATS with low <= values[row] <= high and, where ``extra``
     is there, a bit for rows that are not NULL; kind CODES with values[row] == low or, where low < 0, extra[values[row]]

@@ -174,23 +174,20 @@ class ExactIndex:
         count = len(self.rows) if rows is None else len(rows)
         if count > certain and self._verified < len(self.rows):
             self._verify_codes()
-        out = outputs(len(queries), k)
+        hits, scores, counts = out = outputs(len(queries), k)
         queries = np.ascontiguousarray(queries)
-
-        def run(part: slice) -> bool:
-            hits, scores, counts = out
-            held = hits[part], scores[part], counts[part]
-            whole: bool = native.exact(self.native, queries[part], rows, filter_, k, certain, held)
-            return whole
-
         if len(queries) == 1 or len(queries) * count < _SHARED:
-            whole = run(slice(None))
+            whole = native.exact(self.native, queries, rows, filter_, k, certain, out)
         else:
+
+            def run(part: slice) -> Any:
+                held = hits[part], scores[part], counts[part]
+                return native.exact(self.native, queries[part], rows, filter_, k, certain, held)
+
             whole = all(spread(run, parts_of(len(queries))))
         if not whole:
             raise Damaged("rows differ from what was written")
-        found, scores, counts = out
-        return [Found(found[i, :n], scores[i, :n], plan, m) for i, (n, m) in enumerate(counts.tolist())]
+        return [Found(hits[i, :n], scores[i, :n], plan, m) for i, (n, m) in enumerate(counts.tolist())]
 
     def score(self, query: Float32, rows: Int64, k: int, plan: str) -> Found:
         """The k best of these rows, by float64 scores rounded to float32, ties in row order."""
