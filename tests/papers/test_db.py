@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -65,6 +66,20 @@ def test_neighbours_are_those_of_the_day(db: Database) -> None:
     assert db.neighbours(b) == (None, a) and db.neighbours(a) == (b, None)
     stored = db.get("d")
     assert stored is not None and db.neighbours(stored) == (None, None)
+
+
+def test_one_connection_is_enough_for_a_question(tmp_path: Path) -> None:
+    with open_database(tmp_path) as database:
+        database.upsert([A])
+        database._engine.pool._timeout = 0.1  # type: ignore[attr-defined]
+        with ExitStack() as stack:
+            for _ in range(14):  # of 15: whoever needed two would wait for the others, and they for each other
+                stack.enter_context(database.read())
+            stored = database.get("a")
+            assert stored is not None and stored.line is None
+            stack.enter_context(database.read())
+            with pytest.raises(StorageError, match="all connections to it are in use"):
+                database.count()
 
 
 def test_upsert_counts_changes_and_marks_them_pending(db: Database) -> None:

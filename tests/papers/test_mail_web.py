@@ -22,8 +22,6 @@ from nextvec.papers.signing import Signer
 from nextvec.papers.site import Site
 from nextvec.papers.web import create_app
 
-pytestmark = pytest.mark.both
-
 FORM = {"kind": "topic", "topic": "agents", "every": "day", "at": "08:00", "zone": "Europe/Berlin", "weekend": "join",
         "most": "2", "address": "Ada@example.org"}  # fmt: skip
 

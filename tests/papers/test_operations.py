@@ -31,8 +31,6 @@ from nextvec.papers.site import Site
 from nextvec.papers.web import create_app
 from nextvec.types import InputError, StorageError
 
-pytestmark = pytest.mark.both
-
 LINE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)")
 LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)",?')
 Key = tuple[str, tuple[tuple[str, str], ...]]

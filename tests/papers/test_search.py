@@ -15,8 +15,6 @@ from nextvec.papers.site import Site
 from nextvec.search.words import tokenize
 from nextvec.types import InputError
 
-pytestmark = pytest.mark.both
-
 
 def test_highlighting_marks_words_and_escapes_the_rest() -> None:
     mark = highlighter("latent <models>")

@@ -24,8 +24,6 @@ from nextvec.papers.sources.fetch import Fetcher
 from nextvec.papers.web import create_app
 from nextvec.types import ConflictError, NotFoundError, OfflineError
 
-pytestmark = pytest.mark.both
-
 TODAY = datetime.now(UTC).date()
 PAPERS = [
     Paper(

@@ -25,8 +25,6 @@ from nextvec.papers.web import create_app
 from nextvec.search.words import tokenize
 from nextvec.types import InputError
 
-pytestmark = pytest.mark.both
-
 VIEWS = ["/papers/month/2026-08", "/papers/week/2026-W34", "/papers/trending", "/papers/discussed", "/papers/new"]
 
 

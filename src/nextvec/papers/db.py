@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from functools import cached_property
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -74,6 +73,8 @@ class Pending:
 
 class Database(Connected):
     """Open with ``Database(path_or_address)``; close with ``close`` or use it as a context manager."""
+
+    _has_insights: bool | None = None
 
     # -- papers ----------------------------------------------------------------------------------------------
     def upsert(self, papers: Sequence[Paper]) -> int:
@@ -162,16 +163,22 @@ class Database(Connected):
         """The papers of a query, with the lines that sum them up."""
         rows = connection.execute(query).all()
         lines: dict[tuple[str, str], str] = {}
-        if self.has_insights:
+        if self._insights_in(connection):
             said = sa.select(_I.paper, _I.text_hash, _I.line).where(_I.paper.in_([row.id for row in rows]))
             lines = {(row.paper, row.text_hash): row.line for row in connection.execute(said)}
         return [_stored(row, lines.get((row.id, row.text_hash)) or None) for row in rows]
 
-    @cached_property
+    @property
     def has_insights(self) -> bool:
         """Whether what is worked out about papers has its table: an older database on a read-only disk has none."""
         with self.read() as connection:
-            return bool(sa.inspect(connection).has_table(INSIGHTS.name))
+            return self._insights_in(connection)
+
+    def _insights_in(self, connection: sa.Connection) -> bool:
+        # On the connection that the caller has: who holds one and waits for another can wait for ever.
+        if self._has_insights is None:
+            self._has_insights = bool(sa.inspect(connection).has_table(INSIGHTS.name))
+        return self._has_insights
 
     def ordered(self, filters: Filtered, order: Order) -> Sequence[str]:
         """The ids of all papers that satisfy the filter, in the given order."""
@@ -252,7 +259,10 @@ class Database(Connected):
         """(source, papers), the most papers first."""
         query = sa.select(_P.source, sa.func.count()).where(_P.source.is_not(None)).group_by(_P.source)
         with self.read() as connection:
-            return [(name, int(count)) for name, count in connection.execute(query.order_by(sa.func.count().desc()))]
+            return [
+                (name, int(count))
+                for name, count in connection.execute(query.order_by(sa.func.count().desc(), _P.source))
+            ]
 
     def revisions(self, identifiers: Sequence[str]) -> dict[str, datetime]:
         """When the title or abstract of these papers last changed (naive UTC); only of those where one did."""
@@ -340,7 +350,7 @@ class Database(Connected):
         """(id, title, summary, authors, organisation) of every paper, ordered by id, for the word index."""
         query = sa.select(_P.id, _P.title, _P.summary, _P.authors, _P.organization).order_by(_P.id)
         with self.read() as connection:
-            for row in connection.execute(query):
+            for row in connection.execute(query.execution_options(yield_per=1_000)):  # they may be a hundred thousand
                 yield row.id, row.title, row.summary, row.authors, row.organization
 
     def texts(self, identifiers: Sequence[str]) -> Iterator[tuple[str, str, str, list[str], str | None]]:

@@ -106,8 +106,9 @@ def keyword_rows(db: Database) -> Iterator[tuple[str, list[str]]]:
     """(id, keywords) of every paper that has them."""
     if not db.has_insights:
         return
+    query = sa.select(_I.paper, _I.keywords).order_by(_I.paper)
     with db.read() as connection:
-        for row in connection.execute(sa.select(_I.paper, _I.keywords).order_by(_I.paper)):
+        for row in connection.execute(query.execution_options(yield_per=1_000)):
             yield row.paper, row.keywords
 
 
