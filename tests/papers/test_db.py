@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -71,9 +72,11 @@ def test_neighbours_are_those_of_the_day(db: Database) -> None:
 def test_one_connection_is_enough_for_a_question(tmp_path: Path) -> None:
     with open_database(tmp_path) as database:
         database.upsert([A])
-        database._engine.pool._timeout = 0.1  # type: ignore[attr-defined]
+        pool: Any = database._engine.pool
+        pool._timeout = 0.1
         with ExitStack() as stack:
-            for _ in range(14):  # of 15: whoever needed two would wait for the others, and they for each other
+            # All but one: whoever needed two would wait for the others, and they for each other.
+            for _ in range(pool.size() + pool._max_overflow - 1):
                 stack.enter_context(database.read())
             stored = database.get("a")
             assert stored is not None and stored.line is None
@@ -176,6 +179,15 @@ def test_a_read_only_snapshot_can_be_read_but_not_written(tmp_path: Path, monkey
         assert database.count() == 1
         with pytest.raises(StorageError, match="read-only"):
             database.upsert([B])
+
+
+@pytest.mark.sqlite
+def test_all_connections_together_keep_few_pages(tmp_path: Path) -> None:
+    with Database(tmp_path / "papers.sqlite") as database, ExitStack() as stack:
+        held = [
+            stack.enter_context(database.read()).exec_driver_sql("PRAGMA cache_size").scalar_one() for _ in range(15)
+        ]
+        assert set(held) == {-8_000}, "in kilobytes: 120 MB for all that there can be"
 
 
 @pytest.mark.sqlite

@@ -64,6 +64,9 @@ def make_engine(url: sa.URL) -> sa.Engine:
         hide_parameters=True,
         # A server that was restarted has ended the connections that wait here.
         pool_pre_ping=True,
+        # A server answers with 40 threads, none of which takes two: no reader waits for another one's connection.
+        pool_size=10,
+        max_overflow=30,
         connect_args={"application_name": "nextvec papers", **given},
     )
 
