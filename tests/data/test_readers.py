@@ -7,6 +7,8 @@ import gzip
 import json
 import lzma
 import os
+import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nextvec.data import readers
+from nextvec.data import readers, unpacking
+from nextvec.data.ehr import read_ehr
 from nextvec.data.readers import batched, read_records
 from nextvec.types import InputError, NotFoundError
 
@@ -201,6 +204,56 @@ def test_parquet_with_large_cells_is_decoded_in_few_rows(tmp_path: Path, monkeyp
     metadata = pq.ParquetFile(tmp_path / "p.parquet").metadata
     assert 16 <= readers._parquet_rows(metadata) <= 20
     assert len(next(iter(read_records(tmp_path / "p.parquet")))["text"]) == 400_000
+
+
+@pytest.mark.parametrize("ending", [".gz", ".xz", ".zst"])
+def test_a_bomb_is_refused_while_it_unpacks(tmp_path: Path, ending: str) -> None:
+    """Two GiB of blank lines in a file of some hundred kB: members one behind the other, as each format allows."""
+    member = COMPRESSORS[ending]((b" " * ((1 << 20) - 1) + b"\n") * 16)
+    path = put(tmp_path, f"papers.jsonl{ending}", member * 128)
+    assert path.stat().st_size < 3 << 20
+    tracemalloc.start()
+    try:
+        message = r"^papers\.jsonl\.\w+: unpacks to more than [\d,]+ bytes from [\d,]+, over 200 times its size: .*"
+        with pytest.raises(InputError, match=message + "give the unpacked file$"):
+            read(path)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("archive", [False, True])
+def test_a_bomb_among_the_tables_of_records_is_refused(tmp_path: Path, archive: bool) -> None:
+    table = gzip.compress(b"person_id\n") + gzip.compress(b" " * (16 << 20)) * 64  # a line without an end
+    path = put(tmp_path, "tables/person.csv.gz", table).parent
+    put(tmp_path, "tables/visit_occurrence.csv", b"visit_occurrence_id,person_id,visit_start_date\n")
+    if archive:
+        path = tmp_path / "tables.zip"
+        with zipfile.ZipFile(path, "w") as packed:
+            for file in sorted((tmp_path / "tables").iterdir()):
+                packed.write(file, file.name)
+    with pytest.raises(InputError, match=r"^person\.csv\.gz: unpacks to more than"):
+        read_ehr(path)
+
+
+def test_what_compresses_well_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = b'{"id": "a", "text": "' + b"word " * 10_000 + b'"}\n'
+    path = put(tmp_path, "a.jsonl.xz", lzma.compress(line * 40))
+    assert path.stat().st_size * unpacking.MAX_RATIO < len(line) * 40
+    assert len(read(path)) == 40, "little unpacks to little, whatever the ratio"
+    monkeypatch.setattr(unpacking, "ALWAYS_UNPACKED", 1 << 20)
+    with pytest.raises(InputError, match="refused"):
+        read(path)
+    monkeypatch.setattr(unpacking, "MAX_RATIO", 10_000)
+    assert len(read(path)) == 40
+
+
+def test_a_row_of_many_lines_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "MAX_LINE_BYTES", 64)
+    row = b'"a\nb","c\nd"\n'
+    assert len(read(put(tmp_path, "a.csv", b"x,y\n" + row * 100))) == 100
+    with pytest.raises(InputError, match=r"b\.csv:\d+: a row longer than"):
+        read(put(tmp_path, "b.csv", b"x,y\n" + b'"a\n",' * 100))
 
 
 def test_devices_and_pipes_are_refused(tmp_path: Path) -> None:

@@ -262,31 +262,39 @@ def test_only_reading_is_possible(client: TestClient) -> None:
             assert "use GET or HEAD" in response.json()["error"]
 
 
-def test_trouble_is_a_503_and_a_bug_a_500(small: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trouble_is_a_503_and_a_bug_a_500(
+    small: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     browser = TestClient(create_app(small), raise_server_exceptions=False)
 
     def refuse(*_: object, **__: object) -> None:
-        raise StorageError("cannot use 'x': the disk is full")
+        raise StorageError("cannot use '/srv/papers.db' at db.internal: the disk is full")
 
     def crash(*_: object, **__: object) -> None:
         raise ZeroDivisionError("secret detail")
 
     monkeypatch.setattr(type(small.db), "get_many", refuse)
     response = browser.get("/api/daily_papers")
-    assert (response.status_code, response.json()) == (503, {"error": "cannot use 'x': the disk is full"})
+    identifier = response.headers["x-error-id"]
+    told = f"the site cannot use its data at the moment: try again in a minute (error {identifier})"
+    assert (response.status_code, response.json()) == (503, {"error": told})
+    failed = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(failed) == 1 and identifier in failed[0]
+    assert "cannot use '/srv/papers.db' at db.internal: the disk is full" in failed[0]
     monkeypatch.setattr(type(small.db), "get_many", crash)
     response = browser.get("/api/daily_papers")
     assert response.status_code == 500 and list(response.json()) == ["error"] and "secret" not in response.text
     assert "content-security-policy" in response.headers
 
 
-def test_a_missing_index_is_told(tmp_path: Path) -> None:
+def test_a_missing_index_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     site = Site(tmp_path, encoder=HashEncoder())
     site.db.upsert([Paper(id="a", title="A paper", summary="")])
     browser = TestClient(create_app(site))
     for path in ("/api/papers/search?q=paper", "/api/papers/a/similar"):
         response = browser.get(path)
-        assert response.status_code == 503 and "run the ingest again" in response.json()["error"]
+        assert response.status_code == 503 and str(tmp_path) not in response.text
+        assert "run the ingest again" in caplog.text and response.headers["x-error-id"] in caplog.text
     assert browser.get("/api/papers/a").json()["title"] == "A paper"
     site.close()
 

@@ -16,6 +16,7 @@ from fakes import HashEncoder
 from fastapi.testclient import TestClient
 from test_web import Page
 
+from nextvec.papers.db_errors import BusyDatabaseError
 from nextvec.papers.ingest import ingest
 from nextvec.papers.records import Paper
 from nextvec.papers.site import Site
@@ -169,6 +170,8 @@ def test_the_queue_is_decided_upon(site: Site, client: TestClient) -> None:
     assert [one.state for one in queue.listed(site.db)].count("done") == 2
     broken = queue.get(site.db, "2505.00009")
     assert broken is not None and (broken.state, broken.tries) == ("failed", 3)
+    told = page(client, "/submit/2505.00009")
+    assert "arXiv did not answer" in told and "127.0.0.1" not in told
     assert site.db.get("2505.00002") is None
     assert [act.action for act in moderation.audit(site.db)] == ["reject", "approve"]
     with pytest.raises(ConflictError):
@@ -238,3 +241,16 @@ def test_a_read_only_site_takes_nothing(tmp_path: Path, site: Site, monkeypatch:
     assert client.get("/papers/2504.77777").status_code == 404
     assert client.get("/submit/2504.00001").status_code == 404
     reading.close()
+
+
+def test_a_busy_database_is_told_without_its_place(
+    site: Site, client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def busy(*_: object) -> None:
+        raise BusyDatabaseError("the paper database '/srv/papers.db' is busy with another writer: try again")
+
+    monkeypatch.setattr(queue, "submit", busy)
+    answer = client.post("/submit", data={"link": "2505.00042"})
+    assert answer.status_code == 503 and "/srv" not in answer.text
+    assert "The site is busy with another writer: try again in a moment." in answer.text
+    assert "'/srv/papers.db' is busy" in caplog.text

@@ -305,3 +305,20 @@ def test_what_a_reader_may_write_is_limited_however_it_comes(
     assert person.post("/vote", paper="p2", up="1").status_code == 429, "forms and programs share it"
     answer = person.http.delete("/api/papers/p1/vote", headers=headers)
     assert answer.headers["ratelimit-limit"] == "60" and int(answer.headers["retry-after"]) >= 1
+
+
+def test_a_token_that_cannot_be_looked_up(
+    site: Site, ada: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    word = made(site, ada, "read")
+
+    def lost(*_: object) -> None:
+        raise StorageError("cannot use the paper database '/srv/papers.db': the disk is full")
+
+    asking = program(site, word)
+    monkeypatch.setattr(tokens, "check", lost)
+    answer = asking.get("/api/daily_papers")
+    assert answer.status_code == 503 and "/srv" not in answer.text
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert answer.json()["error"].endswith(f"(error {answer.headers['x-error-id']})")
+    assert "'/srv/papers.db': the disk is full" in caplog.text and answer.headers["x-error-id"] in caplog.text

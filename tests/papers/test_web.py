@@ -351,18 +351,22 @@ def test_an_empty_site_says_what_to_do(tmp_path: Path) -> None:
     site.close()
 
 
-def test_trouble_with_the_disk_is_a_503_and_a_bug_a_500(small: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trouble_with_the_disk_is_a_503_and_a_bug_a_500(
+    small: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     browser = TestClient(create_app(small), raise_server_exceptions=False)
 
     def refuse(*_: object, **__: object) -> None:
-        raise StorageError("cannot use 'x': the disk is full")
+        raise StorageError("cannot use '/srv/papers.db' at db.internal: the disk is full")
 
     def crash(*_: object, **__: object) -> None:
         raise ZeroDivisionError("secret detail")
 
     monkeypatch.setattr(type(small.db), "day_counts", refuse)
     response = browser.get("/")
-    assert response.status_code == 503 and "the disk is full" in response.text
+    assert response.status_code == 503 and "/srv" not in response.text and "db.internal" not in response.text
+    assert "The site cannot use its data at the moment: try again in a minute." in response.text
+    assert "cannot use '/srv/papers.db' at db.internal: the disk is full" in caplog.text
     monkeypatch.setattr(type(small.db), "day_counts", crash)
     response = browser.get("/")
     assert response.status_code == 500 and "secret" not in response.text

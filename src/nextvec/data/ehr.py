@@ -28,6 +28,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from nextvec.data.readers import read_located
+from nextvec.data.unpacking import bounded
 from nextvec.files import storage_error
 from nextvec.types import InputError, NotFoundError
 
@@ -123,8 +124,10 @@ def _opens(source: Any, archive: zipfile.ZipFile | None = None) -> Callable[[], 
     def rows() -> Rows:
         name = source.filename if archive else source.name
         raw: IO[bytes] = archive.open(source) if archive else source.open("rb")
+        packed = source.compress_size if archive else source.stat().st_size
         with raw, gzip.open(raw) if name.lower().endswith(".gz") else raw as stream:
-            reader = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""))
+            content = stream if stream is raw else bounded(stream, packed, name)
+            reader = csv.DictReader(io.TextIOWrapper(content, encoding="utf-8-sig", newline=""))
             reader.fieldnames = [column.strip().lower() for column in reader.fieldnames or []]
             for row in reader:
                 yield {key: (value or "").strip() for key, value in row.items() if key is not None}

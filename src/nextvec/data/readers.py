@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import gzip
-import io
 import itertools
 import json
 import lzma
@@ -25,6 +24,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from nextvec.data.unpacking import bounded
 from nextvec.files import storage_error
 from nextvec.types import InputError, NotFoundError, did_you_mean
 
@@ -34,7 +34,7 @@ Record = dict[str, Any]
 T = TypeVar("T")
 
 MAX_LINE_BYTES = 64 << 20
-"""A longer line (or whole text document) is refused: it is a damaged or hostile file rather than a record."""
+"""A longer line (row of CSV, whole text document) is refused: it is a damaged or hostile file rather than a record."""
 
 _BATCH_BYTES = 1 << 30  # of Parquet cells decoded at once
 
@@ -51,8 +51,8 @@ def read_records(path: str | os.PathLike[str], *, fields: Sequence[str] | None =
 
     Raises NotFoundError where the path does not exist, StorageError where it cannot be opened, and
     InputError, with file, line and field, for an unsupported kind, a missing field, invalid JSON, CSV or
-    UTF-8, a damaged or truncated compressed stream, and a line over ``MAX_LINE_BYTES``. Records before the
-    faulty one are yielded.
+    UTF-8, a damaged or truncated compressed stream or one that unpacks to too much (``unpacking.MAX_RATIO``), and
+    a line or row over ``MAX_LINE_BYTES``. Records before the faulty one are yielded.
     """
     return (record for _, record in read_located(path, fields=fields))
 
@@ -131,14 +131,14 @@ def _read_file(
 def _missing(where: str, field: str, record: Record) -> str:
     if field in record:
         return f"{where}: field {field!r} is null; every record needs a value for it"
-    names = ", ".join(sorted(map(str, record))[:12]) or "none"
+    names = ", ".join(found[:40] for found in sorted(map(str, record))[:12]) or "none"
     return f"{where}: field {field!r} is missing (fields found: {names}){did_you_mean(field, record)}"
 
 
 def _text_records(
     path: Path, name: str, kind: str, compression: str, document_id: str | None
 ) -> Iterator[tuple[int, Record]]:
-    with _errors_told(path, name), _open(path, compression) as stream:
+    with _errors_told(path, name), _open(path, compression, name) as stream:
         if kind == ".md" or (kind == ".txt" and document_id is not None):
             text = _decode(_bounded(stream.read(MAX_LINE_BYTES + 1), name, 1), name, 1)
             yield 1, {"id": document_id or name, "text": text}
@@ -206,12 +206,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> Record:
 
 
 def _separated(lines: Iterator[tuple[int, str]], name: str, delimiter: str) -> Iterator[tuple[int, Record]]:
-    last = 0
+    last = held = 0
 
     def texts() -> Iterator[str]:
-        nonlocal last
+        nonlocal last, held
         for number, text in lines:
-            last = number
+            last, held = number, held + len(text)
+            if held > MAX_LINE_BYTES:  # quoted line breaks: a row of any number of lines
+                raise InputError(f"{name}:{last}: a row longer than {MAX_LINE_BYTES >> 20} MiB; is a quote left open?")
             yield text
 
     csv.field_size_limit(MAX_LINE_BYTES)
@@ -223,6 +225,7 @@ def _separated(lines: Iterator[tuple[int, str]], name: str, delimiter: str) -> I
         if len(set(header)) != len(header):
             raise InputError(f"{name}:1: the header names a column twice: {', '.join(header)}")
         for row in reader:
+            held = 0
             if not row:
                 continue
             if len(row) != len(header):
@@ -285,18 +288,18 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _open(path: Path, compression: str) -> Iterator[IO[bytes]]:
+def _open(path: Path, compression: str, name: str) -> Iterator[IO[bytes]]:
     if compression == ".gz":
         with gzip.open(path, "rb") as stream:
-            yield io.BufferedReader(stream, 1 << 20)
+            yield bounded(stream, path.stat().st_size, name)
     elif compression == ".xz":
         with lzma.open(path, "rb") as stream:
-            yield io.BufferedReader(stream, 1 << 20)
+            yield bounded(stream, path.stat().st_size, name)
     elif compression == ".zst":
         import pyarrow as pa
 
         with path.open("rb") as raw, pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd") as stream:
-            yield io.BufferedReader(stream, 1 << 20)
+            yield bounded(stream, path.stat().st_size, name)
     else:
         with path.open("rb") as stream:
             yield stream

@@ -17,11 +17,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nextvec import __version__
 from nextvec.papers.api_tokens import Checker, bearer, challenge
+from nextvec.papers.db_errors import BusyDatabaseError
 from nextvec.papers.operations.logs import note_failure
 from nextvec.papers.rate import RateLimit, Verdict, network
 from nextvec.types import GoneError, InputError, NextvecError, NotFoundError
 
-__all__ = ["Gate", "answer", "handle_errors", "next_link", "on_error", "problem", "status_of"]
+__all__ = ["Gate", "answer", "handle_errors", "next_link", "on_error", "problem", "status_of", "unavailable"]
 
 _OPEN = {
     "Access-Control-Allow-Origin": "*",
@@ -96,8 +97,20 @@ async def on_error(request: Request, error: Exception) -> Response:
         return problem(400, _complaint(error))
     status = status_of(error)
     if status == 503:
-        return problem(status, str(error), {"X-Error-Id": note_failure(request, error, crash=False)})
+        message, identifier = unavailable(request, error)
+        return problem(status, f"{message} (error {identifier})", {"X-Error-Id": identifier})
     return problem(status, str(error))
+
+
+def unavailable(request: Request, error: Exception) -> tuple[str, str]:
+    """(What a visitor reads of a failure on our side, the id under which the log has its message.)
+
+    The message itself is for whoever runs the site: it may name a path, a database or a host.
+    """
+    identifier = note_failure(request, error, crash=False)
+    if isinstance(error, BusyDatabaseError):
+        return "the site is busy with another writer: try again in a moment", identifier
+    return "the site cannot use its data at the moment: try again in a minute", identifier
 
 
 def _allowed(request: Request) -> list[str]:
@@ -117,7 +130,7 @@ def status_of(error: Exception) -> int:
 async def _on_crash(request: Request, error: Exception) -> Response:
     identifier = note_failure(request, error, crash=True)
     message = "something went wrong on our side; the same request may work again in a moment"
-    return problem(500, message, {"X-Error-Id": identifier})
+    return problem(500, f"{message} (error {identifier})", {"X-Error-Id": identifier})
 
 
 def _complaint(error: RequestValidationError) -> str:
@@ -161,9 +174,11 @@ class Gate:
                 await problem(429, message, further)(scope, receive, send)
                 return
         if refused is not None:
-            told = problem(status_of(refused), str(refused), further)
             if isinstance(refused, InputError):
                 told = problem(401, str(refused), further | challenge("invalid_token", str(refused)))
+            else:
+                told = await on_error(Request(scope), refused)
+                told.headers.update(further)
             await told(scope, receive, send)
             return
 

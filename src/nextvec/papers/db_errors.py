@@ -10,7 +10,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalErr
 
 from nextvec.types import ConflictError, InputError, NextvecError, StorageError
 
-__all__ = ["DamagedDatabaseError", "errors_told"]
+__all__ = ["BusyDatabaseError", "DamagedDatabaseError", "errors_told"]
 
 
 _LATER = (
@@ -35,6 +35,10 @@ _REASONS_OF_SQLITE = {
 
 class DamagedDatabaseError(StorageError):
     """The database file is there but cannot be read as one."""
+
+
+class BusyDatabaseError(ConflictError):
+    """Another writer holds the database: the same may work in a moment."""
 
 
 @contextmanager
@@ -95,8 +99,8 @@ def _of_postgresql(error: DBAPIError, location: str) -> NextvecError | None:
     return StorageError(f"cannot use the paper database {location!r}: {reason}")
 
 
-def _busy(location: str) -> ConflictError:
-    return ConflictError(f"the paper database {location!r} is busy with another writer: try again")
+def _busy(location: str) -> BusyDatabaseError:
+    return BusyDatabaseError(f"the paper database {location!r} is busy with another writer: try again")
 
 
 def _driver_error() -> type[Exception]:

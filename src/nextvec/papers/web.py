@@ -216,9 +216,10 @@ async def _on_error(request: Request, error: Exception) -> Response:
         status = error.status_code
         message = "There is no page at this address." if status == 404 else str(error.detail)
     else:
-        status = api_http.status_of(error)
-        message = str(error)
-    identifier = note_failure(request, error, crash=False) if status == 503 else None
+        status, message = api_http.status_of(error), str(error)
+    identifier = None
+    if status == 503:
+        message, identifier = api_http.unavailable(request, error)
     response = _error_page(request, status, message, identifier)
     response.headers.update(getattr(error, "headers", None) or {})  # Allow, for one
     return response

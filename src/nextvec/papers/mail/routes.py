@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from nextvec.papers.db_errors import BusyDatabaseError
 from nextvec.papers.mail import preview
 from nextvec.papers.mail.addresses import fold, masked, read_address
 from nextvec.papers.mail.fields import choices, chosen
@@ -246,6 +247,8 @@ def _change(request: Request, token: str, values: dict[str, str], days: list[str
         try:
             changed = rescheduled(subscription, values, days)
             store.reschedule(changed)
+        except BusyDatabaseError:
+            raise
         except (InputError, ConflictError) as error:
             return _manage(request, token, problem=str(error), status=400)
         return _manage(request, token, done=f"{changed.title()} will come {changed.schedule.said()}.")

@@ -21,7 +21,7 @@ from nextvec.papers.sources.fetch import Fetcher
 from nextvec.papers.sources.harvest import harvest
 from nextvec.papers.sources.moderation import away, log
 from nextvec.papers.sources.tables import SUBMISSIONS
-from nextvec.types import ConflictError, InputError, NextvecError, NotFoundError
+from nextvec.types import ConflictError, InputError, NextvecError, NotFoundError, OfflineError
 
 __all__ = ["MOST", "State", "Submission", "decide", "get", "listed", "run", "submit"]
 
@@ -122,7 +122,9 @@ def run(
             connection.execute(SUBMISSIONS.update().where(_S.id.in_(waiting)).values(tries=_S.tries + 1))
             worn = sa.select(_S.id).where(_S.id.in_(waiting), _S.tries >= _TRIES)
             given_up = list(connection.execute(worn).scalars())
-        _set(site.db, given_up, "failed", str(error)[:300])
+        # Anybody may read this: the message itself, which may name a path or a host, is for the caller.
+        told = "arXiv did not answer" if isinstance(error, OfflineError) else "the site could not take it in"
+        _set(site.db, given_up, "failed", told)
         raise
     done = [one for one in waiting if site.db.get(one) is not None or away(site.db, one) is not None]
     failed = sorted(set(waiting) - set(done))

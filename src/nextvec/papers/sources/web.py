@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
+from nextvec.papers.db_errors import BusyDatabaseError
 from nextvec.papers.rate import RateLimit, network
 from nextvec.papers.records import Paper
 from nextvec.papers.responses import page, site_of
@@ -147,6 +148,8 @@ async def hand_in(request: Request) -> Response:
     try:
         identifier = read_link(link)
         return await run_in_threadpool(_accept, site, identifier)
+    except BusyDatabaseError:
+        raise
     except (InputError, ConflictError) as error:
         status = 400 if isinstance(error, InputError) else 409
         return await run_in_threadpool(_form, request, link, str(error), status)

@@ -40,7 +40,8 @@ SOURCE = Bibtex()
 def _read(path: Path) -> Iterator[Batch]:
     bibtexparser = require("bibtexparser", why="reading BibTeX")
     try:
-        body = path.read_bytes()
+        with path.open("rb") as stream:
+            body = stream.read(_LARGEST + 1)
     except OSError as error:
         raise storage_error(error, path) from error
     if len(body) > _LARGEST:
