@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nextvec.data.samples import KINDS, write_sample
 from nextvec.engine.accumulate import backward
 from nextvec.engine.method import Method
 from nextvec.engine.parallel import Parallel
@@ -66,6 +67,23 @@ def contract_finite_loss(cls: type[Method]) -> None:
     assert math.isfinite(loss)
     assert gradients
     assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients.values())
+
+
+def contract_reads_its_sample(cls: type[Method]) -> None:
+    """The sample of the format that the method names is one it learns from; those on a trained model read it alike."""
+    assert cls.sample in KINDS
+    needed = [field.name for field in fields(cls.Config) if field.name in ("base", "model") and field.default == ""]
+    if needed:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        data = write_sample(cls.sample, Path(folder) / "sample")
+        known = {field.name: field.default for field in fields(cls.Config)}
+        small: dict[str, Any] = {"depth": 2} if "depth" in known else {}
+        if "start_from" in known and known.get("stage") == "latent":
+            small["stage"] = "tokens"  # the later ones go on from a run of an earlier one
+        method, source = cls.prepare(data, cls.Config(**small), batch=2, seed=0, folder=Path(folder))
+        loss, _ = loss_and_gradient(method, [source.batch(0)])
+    assert math.isfinite(loss)
 
 
 def contract_overfits_its_toy_batch_in_the_direction_it_says(cls: type[Method]) -> None:

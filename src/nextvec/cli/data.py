@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +14,7 @@ from nextvec.cli.console import JsonFlag, emit, progress, table
 if TYPE_CHECKING:
     from nextvec.data.catalog import DataSet
 
-app = typer.Typer(help="Data sets: list, show, fetch.", no_args_is_help=True)
+app = typer.Typer(help="Data sets: list, show, fetch; samples of what methods read.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="Name of a data set, as 'nextvec data list' shows it.")]
 
@@ -102,3 +104,24 @@ def fetch(
         folder = fetch_set(name, to=to, progress=report)
     found = f" (found in {before[0]}, nothing to fetch)" if before else ""
     emit({"name": name, "path": str(folder), "fetched": before is None}, as_json=as_json, text=f"{folder}{found}")
+
+
+@app.command()
+def sample(
+    what: Annotated[str, typer.Argument(help="A method, as 'nextvec methods' shows it, or a kind of sample.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A new file (.jsonl); for pictures, a new folder.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a small file in the format that a method learns from: to look at, to imitate, to try a training on."""
+    from nextvec import catalog
+    from nextvec.data.samples import KINDS, write_sample
+
+    method = None if what in KINDS else catalog.find("nextvec.methods", what)
+    kind = what if method is None else method.sample
+    path = write_sample(kind, out)
+    text = str(path)
+    if method is not None:
+        text += f"\ntry: nextvec train {what} --data {shlex.quote(str(path))} --out runs/{what} --set steps=20"
+        settings = {field.name: field.default for field in dataclasses.fields(method.Config)}
+        text += "".join(f" --set {name}=path/to/one" for name in ("base", "model") if settings.get(name) == "")
+    emit({"kind": kind, "path": str(path)}, as_json=as_json, text=text)

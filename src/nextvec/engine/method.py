@@ -30,11 +30,13 @@ class Method(nn.Module):
     """Base class. ``Config`` is a keyword-only dataclass of settings, all with defaults; ``train_settings`` changes the
     engine's defaults where the method needs others ("optim.lr=2e-5"). ``direction`` names figures that the objective
     logs and training must move: "up" or "down" (the contract tests check that it does). ``tokenizer``: what the method
-    reads texts with, where it does; saved with the weights."""
+    reads texts with, where it does; saved with the weights. ``sample``: what it learns from, a kind of
+    ``data.samples``."""
 
     card: ClassVar[Card]
     Config: ClassVar[type[Any]]
     train_settings: ClassVar[tuple[str, ...]] = ()
+    sample: ClassVar[str] = "texts"
     direction: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, config: Any, *, tokenizer: ByteTokenizer | TextTokenizer | None = None) -> None:

@@ -78,6 +78,7 @@ class DefsentPlus(TextMethod):
         ),
     )
     train_settings: ClassVar[tuple[str, ...]] = ("optim.lr=5e-5", "optim.weight_decay=0.0", "schedule.warmup=0.0")
+    sample: ClassVar[str] = "words"
     direction: ClassVar[Mapping[str, str]] = {"labels": "down", "labels_accuracy": "up"}
 
     @dataclass(kw_only=True)

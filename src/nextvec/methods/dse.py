@@ -76,6 +76,7 @@ class Dse(TextMethod):
         ),
     )
     train_settings: ClassVar[tuple[str, ...]] = ("optim.lr=5e-5", "optim.weight_decay=0.01", "schedule.warmup=0.1")
+    sample: ClassVar[str] = "judged"
     direction: ClassVar[Mapping[str, str]] = {"labels": "down", "distill_mse": "down"}
 
     @dataclass(kw_only=True)

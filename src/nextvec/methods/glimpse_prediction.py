@@ -147,6 +147,7 @@ class GlimpsePrediction(Method):
         ),
     )
     train_settings: ClassVar[tuple[str, ...]] = ("batch=128", "optim.lr=1e-3", "optim.weight_decay=0.01")
+    sample: ClassVar[str] = "scanpaths"
     direction: ClassVar[Mapping[str, str]] = {"glimpse_true": "up", "glimpse_within": "up", "glimpse_loss": "down"}
 
     @dataclass(kw_only=True)

@@ -65,6 +65,7 @@ class LlamaEmbedNemotron(TextMethod):
         ),
     )
     train_settings: ClassVar[tuple[str, ...]] = ("optim.lr=1e-4", "optim.weight_decay=0.01", "schedule.warmup=0.1")
+    sample: ClassVar[str] = "pairs"
     direction: ClassVar[Mapping[str, str]] = {"info_nce": "down"}
 
     @dataclass(kw_only=True)

@@ -58,6 +58,7 @@ class Nepa(Method):
         ),
     )
     train_settings: ClassVar[tuple[str, ...]] = ("optim.lr=1e-3", "optim.weight_decay=0.05", "batch=64")
+    sample: ClassVar[str] = "pictures"
     direction: ClassVar[Mapping[str, str]] = {"next_embedding": "down"}
 
     @dataclass(kw_only=True)

@@ -61,6 +61,7 @@ class Peg(TextMethod):
         ),
     )
     train_settings: ClassVar[tuple[str, ...]] = ("optim.lr=1e-4", "optim.weight_decay=0.01", "schedule.warmup=0.1")
+    sample: ClassVar[str] = "pairs"
     direction: ClassVar[Mapping[str, str]] = {"info_nce": "down", "info_nce_accuracy": "up"}
 
     @dataclass(kw_only=True)

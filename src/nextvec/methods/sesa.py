@@ -71,6 +71,7 @@ class Sesa(TextMethod):
         ),
     )
     train_settings: ClassVar[tuple[str, ...]] = ("optim.lr=5e-4", "optim.weight_decay=0.01", "schedule.warmup=0.1")
+    sample: ClassVar[str] = "pairs"
     direction: ClassVar[Mapping[str, str]] = {"info_nce": "down", "query_concepts": "down"}
 
     @dataclass(kw_only=True)

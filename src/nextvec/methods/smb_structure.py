@@ -75,6 +75,7 @@ class SmbStructure(LanguageMethod):
         ),
     )
     train_settings: ClassVar[tuple[str, ...]] = ("optim.lr=1e-3", "optim.weight_decay=0.01", "batch=16")
+    sample: ClassVar[str] = "patients"
     direction: ClassVar[Mapping[str, str]] = {"next_token": "down", "next_embedding": "down"}
 
     @dataclass(kw_only=True)

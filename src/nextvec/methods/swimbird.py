@@ -70,6 +70,7 @@ class SwimBird(LanguageMethod):
         ),
     )
     train_settings: ClassVar[tuple[str, ...]] = ("optim.lr=1e-3", "optim.weight_decay=0.01", "batch=32")
+    sample: ClassVar[str] = "thoughts"
     direction: ClassVar[Mapping[str, str]] = {"masked_tokens": "down", "next_embedding": "down"}
 
     @dataclass(kw_only=True)
