@@ -1,4 +1,5 @@
-"""One arm of a benchmark in a process of its own, so that memory and caches of one do not count for the other."""
+"""What benchmarks share: one arm in a process of its own, so that memory and caches of one do not count for the other;
+the machine; and the result as JSON."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from nextvec.files import atomic_write
 
 
 def run(script: str, arm: str, **numbers: int) -> dict[str, Any]:
@@ -22,12 +25,23 @@ def run(script: str, arm: str, **numbers: int) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """The processor's name and the number of cores."""
-    return {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    """The processor's name, the cores that this process may use, their load, and Python's version."""
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+    }
 
 
 def write(result: dict[str, Any], out: Path | None) -> None:
     """``result`` as JSON to ``out``, where it is given."""
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        with atomic_write(out, "w") as stream:
+            stream.write(json.dumps(result, indent=2) + "\n")
+
+
+def tell(result: dict[str, Any], out: Path | None) -> None:
+    """``result`` as JSON, printed and written."""
+    print(json.dumps(result, indent=2))
+    write(result, out)

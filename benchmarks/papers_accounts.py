@@ -10,9 +10,6 @@ processor time of one, which says less about what else the machine does.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -22,7 +19,7 @@ from typing import Any
 
 from fastapi.testclient import TestClient
 
-from nextvec.files import atomic_write
+from _arms import machine, tell
 from nextvec.papers import views
 from nextvec.papers.accounts import comments, following, for_you, interests, readers, votes
 from nextvec.papers.db import Filters
@@ -97,15 +94,11 @@ def main() -> None:
             "papers": site.db.count(),
             "liked": len(liked),
             "interests": len(chosen),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+            "machine": machine(),
             "milliseconds": {name: measure(what, arguments.repetitions) for name, what in things.items()},
         }
         site.close()
-    text = json.dumps(report, indent=1)
-    if arguments.out:
-        with atomic_write(arguments.out, "w") as stream:
-            stream.write(text + "\n")
-    print(text)
+    tell(report, arguments.out)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,6 @@ what a machine with nothing else to do would take.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -25,7 +22,7 @@ from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
-from nextvec.files import atomic_write
+from _arms import machine, tell
 from nextvec.papers.ingest import ingest, read_source
 from nextvec.papers.mail.compose import Composer
 from nextvec.papers.mail.sending import Post
@@ -129,18 +126,9 @@ def main() -> None:
         "spread": [min(totals), max(totals)],
         "milliseconds_each": round(statistics.median(totals) / max(runs[0]["mails"], 1) * 1000, 2),
         "runs": runs,
-        "machine": {
-            "cpus": os.cpu_count(),
-            "load_average": round(os.getloadavg()[0], 2),
-            "python": platform.python_version(),
-            "processor": platform.machine(),
-        },
+        "machine": machine(),
     }
-    text = json.dumps(document, indent=2)
-    print(text)
-    if arguments.out:
-        with atomic_write(arguments.out, "w") as stream:
-            stream.write(text + "\n")
+    tell(document, arguments.out)
 
 
 if __name__ == "__main__":

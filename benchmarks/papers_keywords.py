@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
+from _arms import tell
 from nextvec.encoder import Encoder
 from nextvec.evaluate.retrieval import bootstrap
-from nextvec.files import atomic_write
 from nextvec.papers import markup
 from nextvec.papers.insight import candidates, keywords, sentences, summary
 from nextvec.papers.insight.build import work_out
@@ -150,11 +150,7 @@ def main() -> None:
         "keywords": measure_keywords(rows, encoder, counts, papers),
         "lines": measure_lines(rows, encoder),
     }
-    text = json.dumps(document, indent=2)
-    print(text)
-    if arguments.out:
-        with atomic_write(arguments.out, "w") as stream:
-            stream.write(text + "\n")
+    tell(document, arguments.out)
 
 
 if __name__ == "__main__":

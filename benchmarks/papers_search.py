@@ -13,9 +13,6 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import json
-import os
-import platform
 import re
 import statistics
 import subprocess
@@ -26,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
 
-from nextvec.files import atomic_write
+from _arms import machine, tell
 from nextvec.papers.ingest import prepare
 from nextvec.papers.site import Site
 from nextvec.papers.web_search import EXAMPLES
@@ -121,18 +118,9 @@ def main() -> None:
         "build_seconds": built.seconds if built else None,
         "serve_start_seconds": round(started, 2),
         **result,
-        "machine": {
-            "cpus": os.cpu_count(),
-            "load_average": round(os.getloadavg()[0], 2),
-            "python": platform.python_version(),
-            "processor": platform.machine(),
-        },
+        "machine": machine(),
     }
-    text = json.dumps(document, indent=2)
-    print(text)
-    if arguments.out:
-        with atomic_write(arguments.out, "w") as stream:
-            stream.write(text + "\n")
+    tell(document, arguments.out)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import itertools
-import json
 import os
-import platform
 import random
 import re
 import subprocess
@@ -32,7 +30,7 @@ from urllib.parse import quote_plus
 
 import numpy as np
 
-from nextvec.files import atomic_write
+from _arms import machine, tell
 from nextvec.papers.ingest import BATCH, read_source
 from nextvec.papers.lexical import LexicalIndex
 from nextvec.papers.site import Site, encode_documents
@@ -164,18 +162,9 @@ def main() -> None:
         "papers": papers,
         "readers": arguments.readers,
         "runs": runs,
-        "machine": {
-            "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            "load_average": round(os.getloadavg()[0], 2),
-            "python": platform.python_version(),
-            "processor": platform.machine(),
-        },
+        "machine": machine(),
     }
-    text = json.dumps(document, indent=2)
-    print(text)
-    if arguments.out:
-        with atomic_write(arguments.out, "w") as stream:
-            stream.write(text + "\n")
+    tell(document, arguments.out)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,6 @@ the median of a filtered page over that of the plain one. Prints one JSON docume
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -23,7 +20,7 @@ from typing import Any
 
 from fastapi.testclient import TestClient
 
-from nextvec.files import atomic_write
+from _arms import machine, tell
 from nextvec.papers.ingest import read_source
 from nextvec.papers.lexical import LexicalIndex
 from nextvec.papers.site import Site
@@ -104,18 +101,9 @@ def main() -> None:
         "papers": papers,
         "repeats": arguments.repeats,
         "views": views,
-        "machine": {
-            "cpus": os.cpu_count(),
-            "load_average": round(os.getloadavg()[0], 2),
-            "python": platform.python_version(),
-            "processor": platform.machine(),
-        },
+        "machine": machine(),
     }
-    text = json.dumps(document, indent=2)
-    print(text)
-    if arguments.out:
-        with atomic_write(arguments.out, "w") as stream:
-            stream.write(text + "\n")
+    tell(document, arguments.out)
 
 
 if __name__ == "__main__":
