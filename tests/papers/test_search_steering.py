@@ -77,6 +77,7 @@ NEW_FILTERS = st.builds(
     Filters,
     author=st.sampled_from([None, "Yang Liu", "yang  LIU", "<i>Mallory</i>", "nobody"]),
     source=st.sampled_from([None, None, "daily_papers", "x"]),
+    category=st.sampled_from([None, None, "cs.CL", "cs.CL,emnlp"]),
     topic=st.sampled_from([None, None, "language model", "video, robot", "zebra"]),
     year=st.sampled_from([None, 2024, 2025, 2026]),
     votes=st.none() | st.integers(0, 30),
@@ -87,6 +88,7 @@ def _satisfies(one: Paper, filters: Filters, about: set[str]) -> bool:
     return (
         (filters.author is None or fold(filters.author) in {fold(name) for name in one.authors})
         and (filters.source is None or one.source == filters.source)
+        and (filters.category is None or not {*one.categories}.isdisjoint(filters.category.split(",")))
         and (filters.topic is None or one.id in about)
         and (filters.year is None or one.year == filters.year)
         and (filters.votes is None or one.upvotes >= filters.votes)

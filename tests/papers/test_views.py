@@ -70,6 +70,7 @@ def satisfies(paper: Paper, chosen: Narrowing) -> bool:
         and (chosen.organization is None or paper.organization == chosen.organization)
         and (chosen.author is None or fold(chosen.author) in map(fold, paper.authors))
         and (chosen.source is None or paper.source == chosen.source)
+        and (chosen.category is None or not {*paper.categories}.isdisjoint(chosen.category.split(",")))
         and (chosen.votes is None or paper.upvotes >= chosen.votes)
         and (not chosen.code or paper.has_code)
         and (chosen.start is None or (day is not None and day >= chosen.start))
@@ -83,6 +84,7 @@ NARROWINGS = st.builds(
     organization=st.sampled_from([None, None, "NVIDIA", "Google", "O'Brien & <Sons>"]),
     author=st.sampled_from([None, None, None, "<i>Mallory</i>", "Yang Liu"]),
     source=st.sampled_from([None, None, "daily_papers", "arxiv"]),
+    category=st.sampled_from([None, None, "cs.CL", "cs.CL,emnlp"]),
     votes=st.sampled_from([None, 1, 3, 20]),
     code=st.booleans(),
     start=st.sampled_from([None, date(2025, 6, 1), date(2026, 8, 18)]),
@@ -159,8 +161,8 @@ def test_pages_and_choices_keep_the_filters(client: TestClient, path: str) -> No
 
 def test_each_chip_takes_its_filter_away(client: TestClient) -> None:
     asked = {
-        "topic": "language model", "org": "NVIDIA", "author": "Nobody", "source": "daily_papers", "votes": "2",
-        "code": "1", "from": "2025-01-01", "to": "2026-08-30",
+        "topic": "language model", "org": "NVIDIA", "author": "Nobody", "source": "daily_papers",
+        "category": "cs.CL", "votes": "2", "code": "1", "from": "2025-01-01", "to": "2026-08-30",
     }  # fmt: skip
     assert set(asked) == set(PARTS)
     text = client.get(f"/papers/trending?{urlencode({'half': '9', **asked})}").text

@@ -70,7 +70,7 @@ PATHS = [
     "/search?q=language+model", "/search?q=language+model&page=2", "/search?q=%22language+model%22&sort=newest",
     "/search?like=evil/one", "/search?q=model&like=evil/one&text=Some+text&author=<i>Mallory</i>",
     "/search?q=langage+modl", "/search?topic=model&year=2026&sort=newest", "/search?q=%22zzzz+yyyy%22",
-    "/search?author=Nobody+At+All&source=x",
+    "/search?author=Nobody+At+All&source=x&category=cs.CL,<i>", "/papers/new?category=Nowhere,<script>",
     "/search?q=zzzz&mode=keyword", "/about",
     "/search?org=NVIDIA", "/search?org=nvidia&votes=1000000", "/search?q=model&code=1&votes=10&from=2026-01-01",
     "/papers/evil/one", "/api", "/search?q=<script>&org=O'Brien+%26+<Sons>",
@@ -268,7 +268,23 @@ RAW = st.text(alphabet=st.characters(codec="utf-8"), max_size=60) | st.binary(ma
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.sampled_from(
-        ["q", "from", "to", "org", "votes", "code", "mode", "page", "sort", "half", "days", "topic", "author", "source"]
+        [
+            "q",
+            "from",
+            "to",
+            "org",
+            "votes",
+            "code",
+            "mode",
+            "page",
+            "sort",
+            "half",
+            "days",
+            "topic",
+            "author",
+            "source",
+            "category",
+        ]
     ),
     value=RAW,
     path=st.sampled_from(

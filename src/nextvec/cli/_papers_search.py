@@ -36,6 +36,10 @@ def search(
     org: Annotated[str | None, typer.Option(help="Organisation.", show_default=False)] = None,
     author: Annotated[str | None, typer.Option(help="Author, by full name.", show_default=False)] = None,
     source: Annotated[str | None, typer.Option(help="Source.", show_default=False)] = None,
+    category: Annotated[
+        str | None,
+        typer.Option(help="Venue or category, such as cs.CL; commas separate alternatives.", show_default=False),
+    ] = None,
     topic: Annotated[str | None, typer.Option(help="Words of title or abstract.", show_default=False)] = None,
     year: Annotated[int | None, typer.Option(help="Year of the publication.", show_default=False)] = None,
     votes: Annotated[int | None, typer.Option(min=0, help="At least so many votes.", show_default=False)] = None,
@@ -70,6 +74,7 @@ def search(
         raise InputError("the query is empty: say what to look for")
     values = {
         "from": start, "to": end, "org": org, "author": author, "source": source, "topic": topic,
+        "category": category,
         "year": str(year) if year else None, "votes": str(votes) if votes else None, "code": str(int(code)),
     }  # fmt: skip
     if site is not None:

@@ -157,6 +157,14 @@ def asked(
     org: Annotated[str | None, Query(description="organisation")] = None,
     author: Annotated[str | None, Query(description="author, by full name")] = None,
     source: Annotated[str | None, Query(description="source")] = None,
+    category: Annotated[
+        str | None,
+        Query(
+            description="venue or category; commas separate alternatives",
+            examples=["cs.CL,emnlp"],
+            json_schema_extra={"maxLength": 300},
+        ),
+    ] = None,
     topic: Annotated[str | None, Query(description="words that title or abstract must have")] = None,
     year: Annotated[int | None, Query(ge=1900, le=9998, description="year of the publication")] = None,
     votes: Annotated[int, Query(ge=0, le=10**9, description="at least so many votes")] = 0,
@@ -168,6 +176,7 @@ def asked(
     """The parameters that a search and its facets have in common, read."""
     values = {
         "from": start, "to": end, "org": org, "author": author, "source": source, "topic": topic,
+        "category": category,
         "year": str(year) if year else None, "votes": str(votes), "code": str(int(code)),
     }  # fmt: skip
     filters, _ = read_all_filters({name: value for name, value in values.items() if value}, _site(request).db)
@@ -202,7 +211,7 @@ def find(
 
 @_read("/papers/search/facets", list[api_models.FacetCounts], "What the results of a search are made of")
 def count_facets(request: Request, search: Asked) -> Response:
-    """How many of the results are of which organisation, author, year and source, and have code.
+    """How many of the results are of which organisation, author, year, source, venue or category, and have code.
 
     Counted are all results of the search, at most 400; without a query all papers that satisfy the filters.
     """

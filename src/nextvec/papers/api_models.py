@@ -91,6 +91,7 @@ class Paper(Model):
     summary: str
     upvotes: int = Field(ge=0)
     source: str | None = None
+    categories: list[str] = Field([], examples=[["cs.CL", "emnlp"]])
     project_page: str | None = None
     github_repo: str | None = None
     github_stars: int | None = Field(None, ge=0)
@@ -220,6 +221,7 @@ def _inner(paper: records.Paper) -> dict[str, Any]:
         "github_repo": paper.github_repo,
         "github_stars": paper.github_stars,
         "organization": _organization(paper),
+        "categories": list(paper.categories) or None,
     }
     return {name: value for name, value in found.items() if value is not None} | {
         "id": paper.id,

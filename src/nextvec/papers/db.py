@@ -12,18 +12,19 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from types import MappingProxyType
 from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from nextvec.papers import authors
+from nextvec.papers import authors, categories
 from nextvec.papers.accounts.standing import given_here
 from nextvec.papers.connection import Connected, upsert_statement
 from nextvec.papers.db_errors import DamagedDatabaseError
 from nextvec.papers.insight.tables import INSIGHTS
 from nextvec.papers.records import Paper
 from nextvec.papers.sources import kept
-from nextvec.papers.tables import AUTHORS, FACTS, MOMENT, PAPERS, REVISIONS, SITE, Filters, Selection
+from nextvec.papers.tables import AUTHORS, CATEGORIES, FACTS, MOMENT, PAPERS, REVISIONS, SITE, Filters, Selection
 
 __all__ = [
     "NO_VECTOR",
@@ -74,7 +75,8 @@ class Pending:
 class Database(Connected):
     """Open with ``Database(path_or_address)``; close with ``close`` or use it as a context manager."""
 
-    _has_insights: bool | None = None
+    _tables: Mapping[str, bool] = MappingProxyType({})
+    """Whether those that came later are there, as far as that was asked."""
 
     # -- papers ----------------------------------------------------------------------------------------------
     def upsert(self, papers: Sequence[Paper]) -> int:
@@ -87,10 +89,11 @@ class Database(Connected):
 
     def put(self, connection: sa.Connection, papers: Sequence[Paper]) -> int:
         """``upsert`` within the caller's transaction."""
-        rows = [_row(paper) for paper in {paper.id: paper for paper in papers}.values()]
+        given_papers = {paper.id: paper for paper in papers}
+        rows = [_row(paper) for paper in given_papers.values()]
         if not rows:
             return 0
-        identifiers = [row["id"] for row in rows]
+        identifiers = list(given_papers)
         query = sa.select(*(_P[name] for name in (*_CONTENT, *SITE))).where(_P.id.in_(identifiers))
         # Locked where the database has several writers: a vote given at this moment waits, or it would be lost.
         before = {row.id: row for row in connection.execute(query.with_for_update())}
@@ -99,8 +102,13 @@ class Database(Connected):
             row["site_votes"], row["site_comments"] = given.get(row["id"], (0, 0))
             row["upvotes"] += row["site_votes"]
             row["num_comments"] += row["site_comments"]
-        changed = [row for row in rows if row["id"] not in before or not _same(row, before[row["id"]])]
+        filed = categories.of(connection, identifiers)
+        moved = {name for name, paper in given_papers.items() if paper.categories != filed.get(name, ())}
+        changed = [
+            row for row in rows if row["id"] in moved or row["id"] not in before or not _same(row, before[row["id"]])
+        ]
         if changed:
+            categories.note(connection, ((name, given_papers[name].categories) for name in moved))
             connection.execute(upsert_statement(connection, PAPERS, "id", [*_CONTENT[1:], *SITE]), changed)
             self._follow(connection, changed, before)
             self._renew(connection)
@@ -111,7 +119,7 @@ class Database(Connected):
         if not identifiers:
             return
         connection.execute(PAPERS.delete().where(_P.id.in_(identifiers)))
-        for table in (AUTHORS, REVISIONS):
+        for table in (AUTHORS, CATEGORIES, REVISIONS):
             connection.execute(table.delete().where(table.c.paper.in_(identifiers)))
         kept.forget(connection, identifiers)
         self._renew(connection)
@@ -163,22 +171,23 @@ class Database(Connected):
         """The papers of a query, with the lines that sum them up."""
         rows = connection.execute(query).all()
         lines: dict[tuple[str, str], str] = {}
-        if self._insights_in(connection):
+        if self._has(connection, INSIGHTS):
             said = sa.select(_I.paper, _I.text_hash, _I.line).where(_I.paper.in_([row.id for row in rows]))
             lines = {(row.paper, row.text_hash): row.line for row in connection.execute(said)}
-        return [_stored(row, lines.get((row.id, row.text_hash)) or None) for row in rows]
+        filed = categories.of(connection, [row.id for row in rows]) if self._has(connection, CATEGORIES) else {}
+        return [_stored(row, lines.get((row.id, row.text_hash)) or None, filed.get(row.id, ())) for row in rows]
 
     @property
     def has_insights(self) -> bool:
         """Whether what is worked out about papers has its table: an older database on a read-only disk has none."""
         with self.read() as connection:
-            return self._insights_in(connection)
+            return self._has(connection, INSIGHTS)
 
-    def _insights_in(self, connection: sa.Connection) -> bool:
+    def _has(self, connection: sa.Connection, table: sa.Table) -> bool:
         # On the connection that the caller has: who holds one and waits for another can wait for ever.
-        if self._has_insights is None:
-            self._has_insights = bool(sa.inspect(connection).has_table(INSIGHTS.name))
-        return self._has_insights
+        if table.name not in self._tables:
+            self._tables = {**self._tables, table.name: bool(sa.inspect(connection).has_table(table.name))}
+        return self._tables[table.name]
 
     def ordered(self, filters: Filtered, order: Order) -> Sequence[str]:
         """The ids of all papers that satisfy the filter, in the given order."""
@@ -254,6 +263,12 @@ class Database(Connected):
         """A known author whose name is close to ``name``, or None."""
         with self.read() as connection:
             return authors.close(connection, name)
+
+    def find_categories(self, text: str) -> tuple[str, str | None, bool]:
+        """(venues or categories as most papers spell them, where none is known a close one, whether any is known)."""
+        with self.read() as connection:
+            spelt, there = categories.known(connection, text)
+            return spelt, None if there else categories.close(connection, text), there
 
     def sources(self) -> list[tuple[str, int]]:
         """(source, papers), the most papers first."""
@@ -381,9 +396,9 @@ def _row(paper: Paper) -> dict[str, Any]:
     return row | {"authors": list(paper.authors), "text_hash": paper.text_hash(), "facet_hash": paper.facet_hash()}
 
 
-def _stored(row: sa.Row[Any], line: str | None = None) -> Stored:
+def _stored(row: sa.Row[Any], line: str | None = None, filed: tuple[str, ...] = ()) -> Stored:
     values = {name: getattr(row, name) for name in _CONTENT if name not in ("text_hash", "facet_hash")}
-    return Stored(Paper(**(values | {"authors": tuple(row.authors)})), row.mark, line)
+    return Stored(Paper(**(values | {"authors": tuple(row.authors), "categories": filed})), row.mark, line)
 
 
 def stored_paper(row: sa.Row[Any]) -> Paper:

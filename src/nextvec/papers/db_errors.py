@@ -15,7 +15,7 @@ __all__ = ["BusyDatabaseError", "DamagedDatabaseError", "errors_told"]
 
 _LATER = (
     *(f"table: {name}" for name in ("authors", "revisions", "snapshots", "withdrawn", "source_records", "names")),
-    *("table: submissions", "table: mail_", "column: papers.site_"),
+    *("table: submissions", "table: categories", "table: mail_", "column: papers.site_"),
 )
 """What came after the first version: a database without it is old, not damaged."""
 _UNDEFINED = ("42P01", "42703")

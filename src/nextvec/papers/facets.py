@@ -1,5 +1,5 @@
 """What the result set of a search is made of: how many of its papers are of which organisation, author, source, year,
-and have code.
+venue or category, and have code.
 
 Counted is the whole result set (``ranking``), not the page. A search by words and meaning takes the best of each side,
 so its result set is cut; under a further filter the search is made anew, and what was in the set under that value is
@@ -17,10 +17,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from nextvec.papers.categories import toggled
 from nextvec.papers.db import Filters, Selection
 from nextvec.papers.ranking import Ranking, Request, state_of
 from nextvec.papers.site import Site
-from nextvec.papers.tables import AUTHORS, PAPERS, YEAR
+from nextvec.papers.tables import AUTHORS, CATEGORIES, PAPERS, YEAR
 from nextvec.types import StorageError
 
 __all__ = ["Count", "Facet", "facets"]
@@ -28,7 +29,6 @@ __all__ = ["Count", "Facet", "facets"]
 MOST = 8
 _MANY = 2_000
 _P = PAPERS.c
-_A = AUTHORS.c
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +73,25 @@ def _facets(site: Site, request: Request, ranking: Ranking, most: int) -> list[F
         ("author", "author", "Author"),
         ("year", "year", "Year"),
         ("source", "source", "Source"),
+        ("category", "category", "Venue or category"),
         ("code", "code", "Code"),
     ):
-        now = getattr(filters, part)
-        counts = [
-            Count(value, papers, replace(filters, **{part: getattr(Filters(), part) if at else typed}), at)
-            for value, typed, papers in counted[name]
-            for at in (now == typed and now not in (None, False),)
-        ]
+        counts = [_count(filters, part, *one) for one in counted[name]]
         useful = len(counts) > 1 or (counts and (counts[0].chosen or counts[0].papers < len(ranking.ids)))
         if useful:
             found.append(Facet(name, title, counts))
     return found
+
+
+def _count(filters: Filters, part: str, value: str, typed: Any, papers: int) -> Count:
+    now = getattr(filters, part)
+    then: Any
+    if part == "category":  # of several, any will do
+        then, there = toggled(now, typed)
+    else:
+        there = now == typed and now not in (None, False)
+        then = getattr(Filters(), part) if there else typed
+    return Count(value, papers, replace(filters, **{part: then}), there)
 
 
 def _counted(site: Site, chosen: Filters | Selection, total: int, most: int) -> dict[str, list[tuple[str, Any, int]]]:
@@ -95,32 +102,39 @@ def _counted(site: Site, chosen: Filters | Selection, total: int, most: int) -> 
         rows = connection.execute(sa.select(*columns).where(*conditions)).all()
     names: list[tuple[str, int]] = []
     with contextlib.suppress(StorageError), site.db.read() as connection:  # an older database has no table of authors
-        names = _authors(connection, sa.select(_P.id).where(*conditions), total, most)
+        names = _named(connection, AUTHORS, sa.select(_P.id).where(*conditions), total, most)
+    filed: list[tuple[str, int]] = []
+    with contextlib.suppress(StorageError), site.db.read() as connection:  # nor one of categories
+        filed = _named(connection, CATEGORIES, sa.select(_P.id).where(*conditions), total, most)
     code = sum(bool(row.code) for row in rows)
     return {
         "org": _top((row.organization for row in rows), most),
         "source": _top((row.source for row in rows), most),
         "year": sorted(_top((row.year for row in rows), most), key=lambda one: -one[1]),
         "author": [(name, name, count) for name, count in names],
+        "category": [(name, name, count) for name, count in filed],
         "code": [("has code", True, code)] if code else [],
     }
 
 
-def _authors(connection: sa.Connection, within: sa.Select[Any], total: int, most: int) -> list[tuple[str, int]]:
-    """(author, papers), the most papers first.
+def _named(
+    connection: sa.Connection, table: sa.Table, within: sa.Select[Any], total: int, most: int
+) -> list[tuple[str, int]]:
+    """(author or category, papers), the most papers first.
 
-    Of few papers the rows are read and counted here: asked to group, the database would walk through all authors.
+    Of few papers the rows are read and counted here: asked to group, the database would walk through all names.
     """
+    column = table.c
     if total > _MANY:
-        papers = sa.func.count(sa.distinct(_A.paper))
-        query = sa.select(sa.func.max(_A.name), papers).where(_A.paper.in_(within)).group_by(_A.folded)
-        found = connection.execute(query.order_by(papers.desc(), _A.folded).limit(most))
+        papers = sa.func.count(sa.distinct(column.paper))
+        query = sa.select(sa.func.max(column.name), papers).where(column.paper.in_(within)).group_by(column.folded)
+        found = connection.execute(query.order_by(papers.desc(), column.folded).limit(most))
         return [(name, int(count)) for name, count in found]
-    rows = connection.execute(sa.select(_A.paper, _A.folded).where(_A.paper.in_(within)))
+    rows = connection.execute(sa.select(column.paper, column.folded).where(column.paper.in_(within)))
     counts = Counter(folded for _, folded in {tuple(row) for row in rows})
     best = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]
-    spelt = sa.select(_A.folded, sa.func.max(_A.name)).where(_A.folded.in_([folded for folded, _ in best]))
-    shown = {row[0]: str(row[1]) for row in connection.execute(spelt.group_by(_A.folded))}
+    spelt = sa.select(column.folded, sa.func.max(column.name)).where(column.folded.in_([folded for folded, _ in best]))
+    shown = {row[0]: str(row[1]) for row in connection.execute(spelt.group_by(column.folded))}
     return [(shown[folded], count) for folded, count in best]
 
 

@@ -133,6 +133,22 @@ MIGRATIONS: tuple[Migration, ...] = (
         ),
     ),
     Migration(8, "tokens with which the programs of readers ask in their name", TOKENS),
+    Migration(
+        9,
+        "venues and categories of papers",
+        (
+            """
+            CREATE TABLE categories (
+                paper VARCHAR(64) NOT NULL,
+                place INTEGER NOT NULL,
+                name TEXT NOT NULL,
+                folded TEXT NOT NULL,
+                PRIMARY KEY (paper, place)
+            )
+            """,
+            "CREATE INDEX categories_by_name ON categories (folded, name, paper)",
+        ),
+    ),
 )
 
 

@@ -1,4 +1,5 @@
-"""What a reader narrows any view to, as an address says it: topic, organisation, author, source, votes, days, code.
+"""What a reader narrows any view to, as an address says it: topic, organisation, author, source, venue or category,
+votes, days, code.
 
 A topic is words of title or abstract, compared as the search compares them: all of them must be there; commas separate
 alternatives (``robot learning, world models``). The word index answers it, so that it costs the same for any topic.
@@ -22,6 +23,7 @@ PARTS = {
     "org": "organization",
     "author": "author",
     "source": "source",
+    "category": "category",
     "votes": "votes",
     "code": "code",
     "from": "start",
@@ -38,6 +40,7 @@ class Narrowing:
     organization: str | None = None
     author: str | None = None
     source: str | None = None
+    category: str | None = None
     votes: int | None = None
     code: bool = False
     start: date | None = None
@@ -68,6 +71,7 @@ class Narrowing:
             "org": self.organization or "",
             "author": f"by {self.author}",
             "source": f"from the source {self.source}",
+            "category": f"in {' or '.join((self.category or '').split(','))}",
             "votes": f"{self.votes or 0:,}+ votes",
             "code": "has code",
             "from": f"from {dayname(self.start)}" if self.start else "",
@@ -85,6 +89,7 @@ def read_narrowing(values: Mapping[str, str], db: Database) -> tuple[Narrowing, 
         organization=names["org"],
         author=names["author"],
         source=names["source"],
+        category=names["category"],
         votes=whole_number(values.get("votes"), "votes", low=0, high=10**9) or None,
         code=flag(values.get("code"), "code"),
         start=start,

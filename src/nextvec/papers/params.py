@@ -9,6 +9,7 @@ from datetime import date
 from nextvec.papers.db import Database, Filters
 from nextvec.papers.feed import parse_period
 from nextvec.papers.records import check_text, clean
+from nextvec.papers.tables import alternatives
 from nextvec.search.words import tokenize
 from nextvec.types import InputError, NotFoundError
 
@@ -21,6 +22,7 @@ __all__ = [
     "flag",
     "known_names",
     "read_all_filters",
+    "read_category",
     "read_day",
     "read_days",
     "read_filters",
@@ -32,9 +34,10 @@ __all__ = [
 
 MAX_PAGE = 100_000
 MAX_QUERY = 250
+MAX_CATEGORIES = 20
 
 Unknown = dict[str, str | None]
-"""Parameters (org, author, source) whose value no paper has -> a known value close to it, or None."""
+"""Parameters (org, author, source, category) whose value no paper has -> a known value close to it, or None."""
 
 
 def whole_number(text: str | None, name: str, *, low: int, high: int) -> int | None:
@@ -72,7 +75,7 @@ def check_page(page: int, pages: int) -> None:
 
 
 def known_names(values: Mapping[str, str], db: Database) -> tuple[dict[str, str | None], Unknown]:
-    """The values of org, author and source as the papers spell them, and those of them that no paper has."""
+    """The values of org, author, source and category as the papers spell them, and those of them that no paper has."""
     names = {name: read_name(values.get(name), name) for name in ("org", "author", "source")}
     unknown: Unknown = {}
     if wanted := names["org"]:
@@ -85,6 +88,11 @@ def known_names(values: Mapping[str, str], db: Database) -> tuple[dict[str, str 
         names["author"] = known or wanted
         if known is None:
             unknown["author"] = db.close_author(wanted)
+    names["category"] = read_category(values.get("category"))
+    if wanted := names["category"]:
+        names["category"], close, known_here = db.find_categories(wanted)
+        if not known_here:
+            unknown["category"] = close
     if (wanted := names["source"]) and wanted not in (sources := [name for name, _ in db.sources()]):
         unknown["source"] = next((name for name in sources if name.lower() == wanted.lower()), None)
     return names, unknown
@@ -109,6 +117,7 @@ def read_all_filters(values: Mapping[str, str], db: Database) -> tuple[Filters, 
         year=whole_number(values.get("year"), "year", low=1900, high=9998),
         author=names["author"],
         source=names["source"],
+        category=names["category"],
         topic=read_topic(values.get("topic", "")),
     )
     return filters, unknown
@@ -128,6 +137,14 @@ def read_topic(text: str) -> str | None:
     if topic and not tokenize(topic):
         raise InputError(f"topic is {topic[:40]!r}, which has no word to look for; expected words such as world models")
     return topic
+
+
+def read_category(text: str | None) -> str | None:
+    """Venues or categories, separated by commas; None for nothing."""
+    names = alternatives(read_name(text, "category") or "")
+    if len(names) > MAX_CATEGORIES:
+        raise InputError(f"category has {len(names)} names; at most {MAX_CATEGORIES} are accepted")
+    return ",".join(names) or None
 
 
 def check_query(text: str) -> str:

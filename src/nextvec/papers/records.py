@@ -24,10 +24,12 @@ _YEARS = range(1900, 9999)  # those that the feed has pages for
 _LIMITS = {"title": 1_000, "summary": 20_000}
 _SHORT = 300
 _MAX_AUTHORS = 5_000
+_MAX_CATEGORIES = 50
 
 FIELDS = (
     "id", "title", "summary", "upvotes", "num_comments", "publishedAt", "submittedOnDailyAt", "daily_date",
     "authors", "submitted_by", "githubRepo", "githubStars", "projectPage", "organization", "source",
+    "categories", "venue", "booktitle",
 )  # fmt: skip
 
 FACETS: dict[str, str] = {
@@ -42,7 +44,8 @@ FACETS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paper:
-    """One paper. Times are naive UTC; ``daily_date`` is the feed day (None: not part of the daily feed)."""
+    """One paper. Times are naive UTC; ``daily_date`` is the feed day (None: not part of the daily feed);
+    ``categories``: of arXiv, and venues."""
 
     id: str
     title: str
@@ -59,6 +62,7 @@ class Paper:
     project_page: str | None = None
     organization: str | None = None
     source: str | None = None
+    categories: tuple[str, ...] = ()
 
     @property
     def has_code(self) -> bool:
@@ -162,6 +166,7 @@ def parse_record(record: Mapping[str, Any], *, where: str) -> Paper:
         project_page=safe_url(_string(record, "projectPage", where, limit=2_000)),
         organization=_string(record, "organization", where, limit=_SHORT),
         source=_string(record, "source", where, limit=_SHORT),
+        categories=_categories(record, where),
     )
 
 
@@ -222,6 +227,25 @@ def _authors(value: Any, where: str) -> tuple[str, ...]:
     if len(value) > _MAX_AUTHORS:
         raise InputError(f"{where}: field 'authors' has {len(value)} names; at most {_MAX_AUTHORS} are accepted")
     return tuple(name for name in (clean(name)[:_SHORT] for name in value) if name)
+
+
+def _categories(record: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """The words of ``categories`` and the names of ``venue``, or without one of ``booktitle``. A comma is no part of a
+    name: in a filter it separates them."""
+    venue = "venue" if record.get("venue") else "booktitle"
+    found: dict[str, str] = {}
+    for field in ("categories", venue):
+        value = record.get(field) or []
+        if isinstance(value, str):
+            value = re.split(r"[;,\s]+", value) if field == "categories" else value.split(";")
+        if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+            raise InputError(f"{where}: field {field!r} is {value!r:.40}; expected a string or a list of strings")
+        names = (clean(name.replace(",", " "))[:_SHORT] for name in value)
+        for name in filter(None, names):
+            found.setdefault(name.casefold(), name)
+    if len(found) > _MAX_CATEGORIES:
+        raise InputError(f"{where}: {len(found)} venues and categories; at most {_MAX_CATEGORIES} are accepted")
+    return tuple(found.values())
 
 
 def _moment(record: Mapping[str, Any], field: str, where: str) -> datetime | None:

@@ -250,6 +250,7 @@ def paper_of(item: Mapping[str, Any]) -> Paper:
         "projectPage": told.get("projectPage"),
         "organization": (told.get("organization") or {}).get("fullname"),
         "source": told.get("source"),
+        "categories": told.get("categories"),
     }
     return parse_record(record, where="the site's answer")
 

@@ -78,6 +78,7 @@ def filter_pairs(filters: Filters) -> dict[str, Changes]:
         "org": filters.organization,
         "author": filters.author,
         "source": filters.source,
+        "category": filters.category,
         "year": filters.year,
         "votes": filters.votes,
         "code": 1 if filters.code else None,
@@ -118,5 +119,6 @@ def filter_names(filters: Filters) -> dict[str, str]:
         "year": f"of {filters.year}",
         "author": f"by {filters.author}",
         "source": f"from the source {filters.source}",
+        "category": f"in {' or '.join((filters.category or '').split(','))}",
         "topic": f"about {filters.topic}",
     }

@@ -98,7 +98,7 @@ def _entry(paper: Paper, moment: datetime, revised: datetime | None, site: str, 
     published = moment.replace(tzinfo=UTC, microsecond=0)
     updated = max(published, revised.replace(tzinfo=UTC, microsecond=0)) if revised else published
     names = tuple(filter(None, map(_speakable, paper.authors[:_NAMES])))
-    categories = [paper.organization, paper.source, "has code" if paper.has_code else None]
+    categories = [paper.organization, paper.source, *paper.categories, "has code" if paper.has_code else None]
     summary = _speakable(markup.plain(paper.summary))
     return Entry(
         id=f"https://arxiv.org/abs/{paper.id}" if paper.is_arxiv else stable_id(site, f"paper {paper.id}"),

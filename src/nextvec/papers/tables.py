@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
@@ -15,6 +15,7 @@ from sqlalchemy.ext.compiler import compiles
 
 __all__ = [
     "AUTHORS",
+    "CATEGORIES",
     "DAY",
     "FACTS",
     "MOMENT",
@@ -24,6 +25,7 @@ __all__ = [
     "YEAR",
     "Filters",
     "Selection",
+    "alternatives",
     "fold",
 ]
 
@@ -64,6 +66,14 @@ AUTHORS = sa.Table(
     sa.Column("folded", sa.Text),
     sa.Column("last", sa.Text),
 )
+CATEGORIES = sa.Table(
+    "categories",
+    _METADATA,
+    sa.Column("paper", sa.String(64), primary_key=True),
+    sa.Column("place", sa.BigInteger, primary_key=True),
+    sa.Column("name", sa.Text),
+    sa.Column("folded", sa.Text),
+)
 REVISIONS = sa.Table(
     "revisions",
     _METADATA,
@@ -97,6 +107,20 @@ def fold(name: str) -> str:
     return " ".join(letters.split())
 
 
+def alternatives(text: str) -> list[str]:
+    """What commas separate, without what is empty or comes again."""
+    found: dict[str, str] = {}
+    for name in map(str.strip, text.split(",")):
+        if name:
+            found.setdefault(fold(name), name)
+    return list(found.values())
+
+
+def _in_categories(text: str) -> sa.ColumnElement[bool]:
+    wanted = [fold(name) for name in alternatives(text)]
+    return _P.id.in_(sa.select(CATEGORIES.c.paper).where(CATEGORIES.c.folded.in_(wanted)))
+
+
 class _Each(sa.sql.functions.FunctionElement[Any]):
     """The strings of a JSON list as rows of one column, ``value``: a list of any length is one parameter."""
 
@@ -118,7 +142,8 @@ def _each_postgresql(element: _Each, compiler: Any, **kw: Any) -> str:
 class Filters:
     """What narrows a feed or a search. ``start`` and ``end`` are feed days, both included.
 
-    ``author``: a name, compared up to case, accents and spaces. ``topic``: words of title or abstract, which only the
+    ``author``: a name, compared up to case, accents and spaces; ``category``: venues or categories, compared alike, any
+    of those that commas separate. ``topic``: words of title or abstract, which only the
     word index knows (``LexicalIndex.holding``): neither ``conditions`` nor ``where`` holds it, ``Site.allowed`` does.
     """
 
@@ -131,14 +156,15 @@ class Filters:
     author: str | None = None
     source: str | None = None
     topic: str | None = None
+    category: str | None = None
 
     def __bool__(self) -> bool:
         return self != Filters()
 
     @property
     def in_collection(self) -> bool:
-        """Whether ``where`` says all of it: the vector collection knows no authors, sources and topics."""
-        return self.author is None and self.source is None and self.topic is None
+        """Whether ``where`` says all of it: the vector collection knows no authors, sources, categories and topics."""
+        return self.author is None and self.source is None and self.topic is None and self.category is None
 
     def conditions(self) -> list[sa.ColumnElement[bool]]:
         """The same filter as SQL, but for its topic."""
@@ -159,6 +185,8 @@ class Filters:
             found.append(_P.source == self.source)
         if self.author is not None:
             found.append(_P.id.in_(sa.select(AUTHORS.c.paper).where(AUTHORS.c.folded == fold(self.author))))
+        if self.category is not None:
+            found.append(_in_categories(self.category))
         return found
 
     def where(self) -> str | None:
@@ -195,6 +223,7 @@ class Selection:
     organization: str | None = None
     author: str | None = None
     source: str | None = None
+    category: str | None = None
     votes: int | None = None
     code: bool = False
     ids: str | None = None
@@ -204,7 +233,7 @@ class Selection:
         start, end = self.days
         first, last = self.period or (None, None)
         shared = Filters(start=first, end=last, organization=self.organization, votes=self.votes, code=self.code)
-        found = shared.conditions()
+        found = replace(shared, category=self.category).conditions()
         if start is not None:
             found.append(start <= DAY)
         if end is not None:

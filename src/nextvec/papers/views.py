@@ -179,6 +179,7 @@ def selection(view: View, at: datetime) -> Selection:
         organization=chosen.organization,
         author=authors.fold(chosen.author) if chosen.author else None,
         source=chosen.source,
+        category=chosen.category,
         votes=chosen.votes,
         code=chosen.code,
     )

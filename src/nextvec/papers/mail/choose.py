@@ -114,7 +114,12 @@ class Chooser:
     def _hits(self, about: About) -> dict[str, str]:
         """What the search lists now, with why. Its filters are those that a search has."""
         narrowing = about.narrowing
-        filters = Filters(organization=narrowing.organization, votes=narrowing.votes, code=narrowing.code)
+        filters = Filters(
+            organization=narrowing.organization,
+            category=narrowing.category,
+            votes=narrowing.votes,
+            code=narrowing.code,
+        )
         found = search(self.site, about.query, filters, size=_BEST)
         return {
             match.stored.paper.id: f"you saved the search “{about.query}”"

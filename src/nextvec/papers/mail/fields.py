@@ -34,6 +34,6 @@ def chosen(values: Mapping[str, str]) -> dict[str, Any]:
 
 def address_of(values: Mapping[str, str]) -> str:
     """The part of a query string that says which papers: it goes from the form to the preview and back."""
-    names = ("kind", "q", "topic", "author", "org", "source", "votes", "code", "every", "most")
+    names = ("kind", "q", "topic", "author", "org", "source", "category", "votes", "code", "every", "most")
     pairs = urlencode({name: values[name] for name in names if values.get(name)})
     return f"?{pairs}" if pairs else ""

@@ -150,7 +150,7 @@ def _subscribe(request: Request, values: dict[str, str], days: list[str]) -> Res
         return _form_page(request, values, days, problem=str(error), wrong=wrong, status=400)
     if _limits(request).address(address):
         _store(request).ask(address, wanted, _now())
-    names = {"org": "organisation", "author": "author", "source": "source"}
+    names = {"org": "organisation", "author": "author", "source": "source", "category": "venue or category"}
     notes = [
         f"No {names[name]} here is called “{values.get(name, '')}” yet."
         + (f" Did you mean {close}? Then subscribe anew." if close else "")

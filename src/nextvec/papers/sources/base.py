@@ -171,6 +171,7 @@ def read_content(key: str, stored: Any) -> Record:
     if values.get("daily_date"):
         values["daily_date"] = date.fromisoformat(values["daily_date"])
     values["authors"] = tuple(values["authors"])
+    values["categories"] = tuple(values.get("categories", ()))
     return Record(key, Paper(**values), tuple(document["names"]), document["details"])
 
 

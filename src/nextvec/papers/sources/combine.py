@@ -1,4 +1,5 @@
-"""One paper from what several sources say of it: for each field, the first source in its order that says anything.
+"""One paper from what several sources say of it: for each field, the first source in its order that says anything;
+its venues and categories are those of all sources.
 
 The order of the text (title, abstract, authors) begins with what a person gave by hand, then the place that the authors
 themselves write to; the date is that of the first publication, which Daily Papers take from arXiv; the order of what
@@ -35,8 +36,7 @@ def combine(identifier: str, given: Sequence[tuple[str, Record]]) -> tuple[Paper
     taken: dict[str, int] = {}
     values = {}
     for fields, order in ((_TEXT_FIELDS, TEXT), (("published_at",), DATE), (_FEED_FIELDS, FEED)):
-        places = {name: place for place, name in enumerate(order)}
-        ranked = sorted(range(len(given)), key=lambda i, places=places: (places.get(given[i][0], len(places)), i))  # type: ignore[misc]
+        ranked = _ranked(given, order)
         for field in fields:
             for i in ranked:
                 value = getattr(given[i][1].paper, field)
@@ -44,5 +44,15 @@ def combine(identifier: str, given: Sequence[tuple[str, Record]]) -> tuple[Paper
                     values[field] = value
                     taken[field] = i
                     break
+    held = [i for i in _ranked(given, TEXT) if given[i][1].paper.categories]
+    if held:
+        values["categories"] = tuple(dict.fromkeys(name for i in held for name in given[i][1].paper.categories))
+        taken["categories"] = held[0]
     empty = Paper(id=identifier, title=given[0][1].paper.title, summary="")
     return replace(empty, **values), taken
+
+
+def _ranked(given: Sequence[tuple[str, Record]], order: Sequence[str]) -> list[int]:
+    """The places in ``given``, the source that counts first in front."""
+    places = {name: place for place, name in enumerate(order)}
+    return sorted(range(len(given)), key=lambda i: (places.get(given[i][0], len(places)), i))

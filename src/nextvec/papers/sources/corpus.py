@@ -29,6 +29,7 @@ class Part:
     file: str | None = None
 
 
+_FIELDS = 2  # another number where more is taken from each record: the files are read again
 _DAILY = Part("daily_papers")
 _ARXIV = Part("arxiv", "arxiv_daily", "arxiv_cs_2025-03_2026-03.jsonl.xz")
 _ACL = tuple(
@@ -114,6 +115,6 @@ def _fact(part: Part) -> str:
 
 
 def _state(part: Part, path: Path | None, limit: int | None) -> str:
-    """Changes with the file and with how much of it is wanted."""
+    """Changes with the file, with how much of it is wanted and with what is taken from a record."""
     size = f"{path.stat().st_size}-{path.stat().st_mtime_ns}" if path else "bundled"
-    return f"{size}-{limit or 'all'}"
+    return f"{size}-{limit or 'all'}-{_FIELDS}"

@@ -118,23 +118,32 @@ def _described(volume: Element, paper: Element, identifier: str | None, where: s
         parts = [under(author, part) for part in ("first", "last")]
         authors.append(" ".join(part for part in parts if part))
     told = {
-        name: under(meta, tag) if meta is not None else "" for name, tag in (("venue", "venue"), ("book", "booktitle"))
+        "venue": " ".join(text_of(one).strip() for one in meta.findall("venue")) if meta is not None else "",
+        "book": under(meta, "booktitle") if meta is not None else "",
+        "award": under(paper, "award"),
     }
-    told["award"] = under(paper, "award")
     year, month = (under(meta, tag) if meta is not None else "" for tag in ("year", "month"))
     abstract = " ".join(text_of(paper.find("abstract")).split())
     return _row(identifier, title, abstract, authors, _day(year, month), under(paper, "doi"), told)
 
 
 def _row(
-    identifier: str, title: Any, abstract: Any, authors: Any, day: str | None, doi: Any, details: Mapping[str, str]
+    identifier: str,
+    title: Any,
+    abstract: Any,
+    authors: Any,
+    day: str | None,
+    doi: Any,
+    details: Mapping[str, str],
 ) -> _Row:
+    """``details``: a word of ``venue`` is a venue (``findings acl``)."""
     fields = {
         "id": identifier,
         "title": title,
         "summary": abstract or "",
         "authors": authors,
         "publishedAt": day,
+        "venue": details["venue"].split(),
         "source": "acl",
     }
     kept = {name: clean(value) for name, value in details.items() if value}

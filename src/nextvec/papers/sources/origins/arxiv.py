@@ -6,6 +6,7 @@ https://info.arxiv.org/help/api/user-manual.html (Atom).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -21,6 +22,7 @@ __all__ = ["SOURCE", "Arxiv"]
 
 OAI = "https://oaipmh.arxiv.org/oai"
 API = "https://export.arxiv.org/api/query"
+_CATEGORY = re.compile(r"[a-z-]+(?:\.[A-Za-z-]+)?")
 _TYPES = ("text/xml", "application/xml", "application/atom+xml")
 _PAGE = 100  # papers of one answer of the API
 _MOST = 2_000  # papers of one query: more is what OAI-PMH is for
@@ -102,6 +104,11 @@ def _from_api(request: Request, fetcher: Fetcher, cursor: str | None) -> Iterato
             return
 
 
+def _categories(text: str) -> list[str]:
+    """Those of arXiv; classes of mathematics and of the ACM, which may stand among them, are left out."""
+    return [word for word in text.split() if _CATEGORY.fullmatch(word)]
+
+
 def _row(paper: forms.Described) -> tuple[str, dict[str, Any], tuple[str, ...], dict[str, str]]:
     fields = {
         "id": paper.id,
@@ -109,6 +116,7 @@ def _row(paper: forms.Described) -> tuple[str, dict[str, Any], tuple[str, ...], 
         "summary": paper.summary,
         "authors": paper.authors,
         "publishedAt": paper.published,
+        "categories": _categories(paper.details.get("categories", "")),
         "source": "arxiv",
     }
     return paper.id, fields, names(arxiv=paper.id, dois=paper.dois), paper.details
@@ -148,6 +156,7 @@ def _file_row(
         "summary": record["summary"],
         "authors": record.get("authors"),
         "publishedAt": record.get("publishedAt") or forms.published(identifier, record.get("first_listed")),
+        "categories": _categories(details["categories"]),
         "source": "arxiv",
     }
     dois = (str(record["doi"]),) if record.get("doi") else ()

@@ -80,6 +80,7 @@ def _row(where: str, entry: Any) -> tuple[str, dict[str, Any], tuple[str, ...], 
         "authors": _names(str(entry.fields_dict["author"].value)) if "author" in entry.fields_dict else [],
         "publishedAt": _day(values),
         "projectPage": None if arxiv or acl else safe_url(values.get("url")),
+        "venue": values.get("booktitle"),
         "source": "bibtex",
     }
     dois = (values["doi"],) if values.get("doi") else ()
