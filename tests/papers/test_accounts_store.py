@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from people import BASE, join, of
 
-from nextvec.papers.accounts import comments, interests, lists, readers, signing_in
+from nextvec.papers.accounts import comments, interests, lists, readers, signing_in, tables
 from nextvec.papers.accounts.tables import COMMENTS, LIST_PAPERS, SIGN_INS
 from nextvec.papers.site import Site
 from nextvec.types import InputError, NotFoundError
@@ -266,3 +266,9 @@ def test_the_letter_holds_the_link_and_nothing_else() -> None:
     assert message["To"] == "ada@example.org" and f"{BASE}/sign-in/link?token=token\n" in message.get_content()
     with pytest.raises(ValueError, match=r"(?i)linefeed|newline|header"):
         signing_in.letter("ada@example.org\r\nBcc: eve@example.org", BASE, "token")
+
+
+def test_no_id_looks_like_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter(["-looks-like-an-option-", "22-characters-or-so-00"])
+    monkeypatch.setattr(tables.secrets, "token_urlsafe", lambda size: next(drawn))
+    assert tables.new_id() == "22-characters-or-so-00"

@@ -132,8 +132,10 @@ def now() -> datetime:
 
 
 def new_id() -> str:
-    """128 random bits as 22 characters that an address can hold."""
-    return secrets.token_urlsafe(16)
+    """128 random bits, nearly, as 22 characters that an address can hold; none begins as an option of a command does."""
+    while (made := secrets.token_urlsafe(16)).startswith("-"):
+        pass
+    return made
 
 
 @contextmanager
