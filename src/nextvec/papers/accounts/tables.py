@@ -132,7 +132,7 @@ def now() -> datetime:
 
 
 def new_id() -> str:
-    """128 random bits, nearly, as 22 characters that an address can hold; none begins as an option of a command does."""
+    """128 random bits, nearly, as 22 characters that an address can hold; none looks like a command's option."""
     while (made := secrets.token_urlsafe(16)).startswith("-"):
         pass
     return made
