@@ -169,7 +169,8 @@ def test_dark_theme_by_system_and_by_choice(browser: Any, address: str) -> None:
     visit(browser, address + "/about")
     light = browser.execute_script(ground)
     find(browser, ".theme button").click()
-    assert browser.current_url.endswith("/about") and browser.execute_script(ground) == "rgb(18, 22, 27)" != light
+    until(lambda: browser.execute_script(ground) == "rgb(18, 22, 27)" != light)
+    assert browser.current_url.endswith("/about")
     browser.delete_all_cookies()
 
 
