@@ -25,7 +25,7 @@ from nextvec.papers.site import Site
 from nextvec.papers.web import create_app
 from nextvec.types import InputError
 
-EVIL = "\"><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}}' OR 1=1 --"
+EVIL = "\"><script>alert(1)</script><img src=x onerror=alert(2)>{{7777*7777}}' OR 1=1 --"
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_what_readers_write_is_never_markup(app: FastAPI) -> None:
     ada, bob = Person(app), Person(app)
     ada.enter("ada@example.org")
     bob.enter("bob@example.org")
-    name = "<b>Ada</b> {{7*7}} \"'&"
+    name = "<b>Ada</b> {{7777*7777}} \"'&"
     assert ada.post("/account/name", name=name).status_code == 303
     one = ada.comment("p1", EVIL)
     assert ada.post("/save", paper="p1", name=EVIL[:80], note=EVIL).status_code == 303
@@ -133,9 +133,7 @@ def test_what_readers_write_is_never_markup(app: FastAPI) -> None:
         assert len(parsed.ids) == len(set(parsed.ids)), path
         text = answer.text
         assert "<script>alert" not in text and "<img src=x" not in text and "<b>Ada" not in text, path
-        assert (
-            "49" not in re.sub(r'value="[^"]*"|[\w-]{22}|data-[^>]*|\d{3,}|/[\w./?=-]*', "", text).split("</main>")[0]
-        ), path
+        assert str(7777 * 7777) not in text, path  # no template is made of it
         assert answer.headers["cache-control"] == "private, no-cache"
     assert ada.get(f"/lists/{held.group(1)}.json").json()["papers"][0]["note"] == EVIL
     assert bob.get(address.group(1) + ".bib").headers["content-type"].startswith("application/x-bibtex")
