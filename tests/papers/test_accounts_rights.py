@@ -14,8 +14,6 @@ from nextvec.papers.accounts import comments, interests, lists, readers, tokens,
 from nextvec.papers.site import Site
 from nextvec.papers.web import create_app
 
-pytestmark = pytest.mark.both
-
 WHO = ("anonymous", "reader", "other", "moderator")
 ALL = ("ok", "ok", "ok", "ok")
 READERS = ("sign-in", "ok", "ok", "ok")
