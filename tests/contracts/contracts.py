@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nextvec.data.samples import KINDS, write_sample
 from nextvec.engine.accumulate import backward
+from nextvec.engine.engine import TrainConfig
 from nextvec.engine.method import Method
 from nextvec.engine.parallel import Parallel
 from nextvec.types import Batch, Ragged, Run
@@ -79,9 +80,10 @@ def contract_reads_its_sample(cls: type[Method]) -> None:
         data = write_sample(cls.sample, Path(folder) / "sample")
         known = {field.name: field.default for field in fields(cls.Config)}
         small: dict[str, Any] = {"depth": 2} if "depth" in known else {}
-        if "start_from" in known and known.get("stage") == "latent":
-            small["stage"] = "tokens"  # the later ones go on from a run of an earlier one
-        method, source = cls.prepare(data, cls.Config(**small), batch=2, seed=0, folder=Path(folder))
+        small |= dict(setting.split("=") for setting in cls.begins)
+        own = dict(setting.split("=") for setting in cls.train_settings)
+        batch = int(own.get("batch", TrainConfig().batch))
+        method, source = cls.prepare(data, cls.Config(**small), batch=batch, seed=0, folder=Path(folder))
         loss, _ = loss_and_gradient(method, [source.batch(0)])
     assert math.isfinite(loss)
 

@@ -22,8 +22,8 @@ from nextvec.types import ConflictError, InputError
 def test_each_is_read_as_what_it_is(tmp_path: Path) -> None:
     written = {kind: write_sample(kind, tmp_path / kind) for kind in KINDS if kind not in ("pictures", "thoughts")}
     assert all(path.name == f"{kind}.jsonl" for kind, path in written.items())
-    assert len(read_chains(written["chains"])) == 24
-    assert len(read_pairs(written["pairs"]).queries) == 24
+    assert len(read_chains(written["chains"])) == 64
+    assert len(read_pairs(written["pairs"]).queries) == 64
     assert read_judged(written["judged"]).kind == "score"
     assert len(read_dictionary(written["words"]).entries) == 9
     assert len(read_ehr(written["patients"]).patients) == 8
@@ -33,7 +33,7 @@ def test_each_is_read_as_what_it_is(tmp_path: Path) -> None:
 
 def test_pictures_lie_beside_what_names_them(tmp_path: Path) -> None:
     pytest.importorskip("PIL", reason="the extra 'images' is not installed")
-    assert len(list(write_sample("pictures", tmp_path / "pictures").glob("*.png"))) == 24
+    assert len(list(write_sample("pictures", tmp_path / "pictures").glob("*.png"))) == 64
     records = [json.loads(line) for line in write_sample("thoughts", tmp_path / "t").read_text().splitlines()]
     named = [part["image"] for one in records for part in one["thoughts"] if isinstance(part, dict)]
     assert named and all((tmp_path / "t" / name).is_file() for name in named)
@@ -54,6 +54,6 @@ def test_the_command_takes_a_method_and_says_what_to_try(tmp_path: Path) -> None
     command = [sys.executable, "-m", "nextvec.cli.main", "data", "sample", "colar", "--out", str(tmp_path / "c")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert f"nextvec train colar --data {tmp_path / 'c.jsonl'} --out runs/colar" in done.stdout
-    assert len(read_chains(tmp_path / "c.jsonl")) == 24
+    assert len(read_chains(tmp_path / "c.jsonl")) == 64
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 1 and "exists" in again.stderr

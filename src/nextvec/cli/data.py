@@ -123,5 +123,6 @@ def sample(
     if method is not None:
         text += f"\ntry: nextvec train {what} --data {shlex.quote(str(path))} --out runs/{what} --set steps=20"
         settings = {field.name: field.default for field in dataclasses.fields(method.Config)}
+        text += "".join(f" --set {setting}" for setting in method.begins)
         text += "".join(f" --set {name}=path/to/one" for name in ("base", "model") if settings.get(name) == "")
     emit({"kind": kind, "path": str(path)}, as_json=as_json, text=text)

@@ -24,7 +24,8 @@ from nextvec.types import ConflictError, InputError
 
 __all__ = ["KINDS", "write_sample"]
 
-_ROWS = 24
+_ROWS = 64  # enough for one batch of any method as it comes
+_SCENES, _GAZES = 32, 4
 _FOLDERS = ("pictures", "thoughts")
 _CELL = 4  # pixels of a picture's cell
 _DEFINITIONS = (
@@ -117,9 +118,9 @@ def _scanpaths(path: Path) -> Path:
     """Glimpses are vectors of an encoder of pictures; here, of where a made scene is looked at."""
     rng = np.random.default_rng(0)
     records = []
-    for scene in range(6):
+    for scene in range(_SCENES):
         meaning = rng.normal(size=(8, 2))
-        for _ in range(2):
+        for _ in range(_GAZES):
             at = rng.random((int(rng.integers(4, 7)), 2))
             glimpses = np.cos(at @ meaning.T)
             records.append(

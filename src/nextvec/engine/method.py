@@ -31,12 +31,14 @@ class Method(nn.Module):
     engine's defaults where the method needs others ("optim.lr=2e-5"). ``direction`` names figures that the objective
     logs and training must move: "up" or "down" (the contract tests check that it does). ``tokenizer``: what the method
     reads texts with, where it does; saved with the weights. ``sample``: what it learns from, a kind of
-    ``data.samples``."""
+    ``data.samples``; ``begins``: settings of a first run, where the method as it comes goes on from another
+    ("stage=tokens")."""
 
     card: ClassVar[Card]
     Config: ClassVar[type[Any]]
     train_settings: ClassVar[tuple[str, ...]] = ()
     sample: ClassVar[str] = "texts"
+    begins: ClassVar[tuple[str, ...]] = ()
     direction: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, config: Any, *, tokenizer: ByteTokenizer | TextTokenizer | None = None) -> None:

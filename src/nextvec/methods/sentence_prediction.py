@@ -101,6 +101,7 @@ class SentencePrediction(Method):
     )
     train_settings: ClassVar[tuple[str, ...]] = ("optim.lr=1e-3", "optim.weight_decay=0.01", "batch=64")
     sample: ClassVar[str] = "chains"
+    begins: ClassVar[tuple[str, ...]] = ("stage=tokens",)
     direction: ClassVar[Mapping[str, str]] = {"masked_tokens": "down"}
 
     @dataclass(kw_only=True)
