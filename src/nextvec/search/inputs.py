@@ -31,7 +31,7 @@ def check_ids(ids: Any) -> pa.Array:
     if isinstance(ids, (str, bytes)):
         raise InputError(f"ids is a single {type(ids).__name__}: expected a list of strings")
     if isinstance(ids, pa.ChunkedArray):
-        ids = ids.combine_chunks()
+        ids = _in_one_piece(ids, "ids")
     if isinstance(ids, pa.Array):
         if ids.type not in (pa.string(), pa.large_string(), pa.string_view()):
             raise InputError(f"ids has type {ids.type}: expected strings")
@@ -44,6 +44,8 @@ def check_ids(ids: Any) -> pa.Array:
         array = pa.array(ids, pa.string()) if isinstance(ids, list) else ids.cast(pa.string())
     except (pa.ArrowInvalid, UnicodeEncodeError) as error:
         raise InputError("an id is not valid Unicode text (it holds a lone surrogate)") from error
+    if isinstance(array, pa.ChunkedArray):  # Arrow's way to say that they do not fit into one
+        raise _too_much("ids")
     length = pc.utf8_length(array)
     bad = pc.or_(pc.or_(pc.less(length, 1), pc.greater(length, MAX_ID)), pc.match_substring_regex(array, _CONTROL))
     i = pc.index(pc.fill_null(bad, True), True).as_py()
@@ -257,7 +259,7 @@ def _columns(records: Any, kinds: Mapping[str, str], rows: int) -> dict[str, lis
 def _typed(name: str, kind: str, values: Any) -> pa.Array:
     arrow = ARROW_TYPES[kind]
     if isinstance(values, pa.ChunkedArray):
-        values = values.combine_chunks()
+        values = _in_one_piece(values, f"attribute {name!r}")
     if isinstance(values, pa.Array) and values.type == arrow and kind not in ("float", "list[string]"):
         return values
     if isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind == {"int": "i", "bool": "b"}.get(kind):
@@ -285,6 +287,17 @@ def _typed(name: str, kind: str, values: Any) -> pa.Array:
         return pa.array(converted, arrow)
     except (pa.ArrowInvalid, UnicodeEncodeError, OverflowError) as error:
         raise InputError(f"attribute {name!r} cannot be stored as {kind}: {error}") from error
+
+
+def _in_one_piece(values: pa.ChunkedArray, what: str) -> pa.Array:
+    try:
+        return values.combine_chunks()
+    except pa.ArrowInvalid as error:
+        raise _too_much(what) from error
+
+
+def _too_much(what: str) -> InputError:
+    return InputError(f"{what} hold more than 2 GB of text in one call: add the rows in several")
 
 
 def _string(value: Any) -> str:
