@@ -40,6 +40,9 @@ QueriesOption = Annotated[
         "--queries", help="A .npy file with real queries, as rows, to measure on (32 or more).", show_default=False
     ),
 ]
+KeepOption = Annotated[
+    str, typer.Option("--keep", help="How vectors are kept: float32, float16, or int8 (with cosine).")
+]
 
 
 @app.command()
@@ -54,12 +57,17 @@ def create(
         ),
     ] = "",
     metric: Annotated[str, typer.Option("--metric", help="cosine or dot.")] = "cosine",
+    keep: KeepOption = "float32",
+    nested: Annotated[
+        bool, typer.Option("--nested", help="Cut longer vectors to their first --dim values, as nested models allow.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Make an empty collection in a new folder."""
     from nextvec.search.stores import create_collection
 
-    with create_collection(path, dim=dim, schema=_schema(schema), metric=metric) as collection:  # type: ignore[arg-type]
+    options: dict[str, Any] = {"metric": metric, "keep": keep, "nested": nested}
+    with create_collection(path, dim=dim, schema=_schema(schema), **options) as collection:
         facts = collection.info()
         emit(facts, as_json=as_json, text=f"made {_shown(facts)} ({dim} dimensions, {metric})")
 
@@ -269,6 +277,38 @@ def calibrate(
 
 
 @app.command()
+def sizes(
+    path: PathArgument,
+    queries: Annotated[
+        Path | None, typer.Option("--queries", help="A .npy file with real queries, as rows; else rows held out.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="Hits for each query.")] = 10,
+    rows: Annotated[int, typer.Option("--rows", help="Rows of the sample that is measured on.")] = 20_000,
+    as_json: JsonFlag = False,
+) -> None:
+    """What fewer bytes would cost: recall against bytes a vector, on a sample of the collection."""
+    from nextvec.search.sizes import sizes as measure
+    from nextvec.search.stores import open_collection
+
+    real = None if queries is None else load_vectors(queries, "--queries")
+    with open_collection(path) as collection, progress("measuring", quiet=as_json) as report:
+        found = measure(collection, real, k=k, rows=rows, progress=report)
+    shown = [
+        [
+            one.kind,
+            one.spec,
+            f"{one.bytes:,}",
+            "" if one.on_disk is None else f"{one.on_disk:,}",
+            f"{one.recall:.3f} ({one.low:.3f} to {one.high:.3f})",
+            f"{one.reranked:.3f}",
+        ]
+        for one in found
+    ]
+    head = ["", "", "bytes a vector", "with exact index", f"recall@{k}", "re-ranked"]
+    emit({"sizes": [dataclasses.asdict(one) for one in found]}, as_json=as_json, text=table(head, shown, right=(2, 3)))
+
+
+@app.command()
 def check(
     path: FolderArgument,
     repair: Annotated[bool, typer.Option("--repair", help="Put right what can be.")] = False,
@@ -320,6 +360,13 @@ def copy_collection(
     source: Annotated[str, typer.Argument(help=f"What to copy: {_ADDRESS}.")],
     target: Annotated[str, typer.Argument(help="Where to: the same; made where it does not exist.")],
     batch: Annotated[int, typer.Option("--batch", help="Rows per commit.")] = _BATCH,
+    keep: Annotated[
+        str | None,
+        typer.Option("--keep", help="How a target that is made keeps vectors; as the source does unless given."),
+    ] = None,
+    dim: Annotated[
+        int | None, typer.Option("--dim", help="Of a target that is made: keep the first values of nested vectors.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Copy all rows to another store and verify them. Run it again after an interruption: it goes on."""
@@ -330,7 +377,9 @@ def copy_collection(
         try:
             copy = open_collection(target)
         except NotFoundError:
-            copy = create_collection(target, dim=origin.dim, schema=origin.schema, metric=origin.metric)
+            options: dict[str, Any] = {"schema": origin.schema, "metric": origin.metric}
+            options |= {"keep": keep or origin.keep, "nested": origin.nested or dim is not None}
+            copy = create_collection(target, dim=dim or origin.dim, **options)
         with copy, progress("copying and verifying", quiet=as_json) as report:
             done = copy_rows(origin, copy, batch=batch, progress=report)
             places = {"source": _shown(origin.info()), "target": _shown(copy.info())}

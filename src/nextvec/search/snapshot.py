@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from nextvec.search import column_index, filters
 from nextvec.search.indexes.allowed import Allowed
+from nextvec.search.kept import unpacked
 from nextvec.search.native import kernels
 from nextvec.search.schema import SEQUENCE, Schema
 from nextvec.search.store import told
@@ -219,12 +220,12 @@ class Snapshot:
 
     def take_vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """float32 [len(rows), D], read from disk."""
-        return matrix(self.take(rows, ["vector"]).column(0))
+        return unpacked(self.take(rows, ["vector"]).column(0))
 
     def vectors_after(self, last: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """(sequence numbers [n], vectors [n, D]) of the rows with a number above ``last``, in insertion order."""
         for sequence, values in self.values_after(last, "vector"):
-            yield sequence, matrix(values)
+            yield sequence, unpacked(values)
 
     def values_after(self, last: int, name: str) -> Iterator[tuple[NDArray[np.int64], pa.Array]]:
         """(sequence numbers [n], values [n] of one column) of the rows with a number above ``last``, in insertion
@@ -262,10 +263,3 @@ def joined(pieces: list[pa.Array], kind: pa.DataType) -> pa.Array:
         wide = pa.large_string() if kind == pa.string() else pa.large_list(pa.large_string())
         pieces = [one.cast(wide) for one in pieces]
     return pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
-
-
-def matrix(column: Any) -> NDArray[np.float32]:
-    """A fixed-size list column as float32 [n, D]."""
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    width = array.type.list_size
-    return np.ascontiguousarray(array.flatten().to_numpy(zero_copy_only=False).reshape(-1, width))
