@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from nextvec.cli._collection_arguments import ADDRESS, FolderArgument, KeepOption, PathArgument, QueriesOption
 from nextvec.cli._collection_query import (
     check_query,
     check_remote,
@@ -18,11 +19,9 @@ from nextvec.cli._collection_query import (
     text_columns_of,
 )
 from nextvec.cli._collection_records import attributes_of, embedder, first_place, rows_of, vector_reader
+from nextvec.cli._collection_upkeep import compact, delete, sizes
 from nextvec.cli.console import JsonFlag, emit, progress, table
 from nextvec.types import Hits, InputError, NextvecError, NotFoundError
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     no_args_is_help=True, help="Store embeddings with attributes; search them under filters, exactly and durably."
@@ -30,19 +29,9 @@ app = typer.Typer(
 
 _BATCH = 1_000  # rows per commit: small enough to lose little time to Ctrl-C, large enough to be fast
 _SHOWN = 40  # characters of an attribute in a table
-_ADDRESS = "a folder, s3://BUCKET/PREFIX, qdrant://HOST:PORT/NAME, or postgresql://USER@HOST/DATABASE?collection=NAME"
-PathArgument = Annotated[str, typer.Argument(help=f"The collection's address: {_ADDRESS}.")]
 
-FolderArgument = Annotated[Path, typer.Argument(help="The collection's folder.")]
-QueriesOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--queries", help="A .npy file with real queries, as rows, to measure on (32 or more).", show_default=False
-    ),
-]
-KeepOption = Annotated[
-    str, typer.Option("--keep", help="How vectors are kept: float32, float16, or int8 (with cosine).")
-]
+for _command in (compact, delete, sizes):
+    app.command()(_command)
 
 
 @app.command()
@@ -277,38 +266,6 @@ def calibrate(
 
 
 @app.command()
-def sizes(
-    path: PathArgument,
-    queries: Annotated[
-        Path | None, typer.Option("--queries", help="A .npy file with real queries, as rows; else rows held out.")
-    ] = None,
-    k: Annotated[int, typer.Option("-k", help="Hits for each query.")] = 10,
-    rows: Annotated[int, typer.Option("--rows", help="Rows of the sample that is measured on.")] = 20_000,
-    as_json: JsonFlag = False,
-) -> None:
-    """What fewer bytes would cost: recall against bytes a vector, on a sample of the collection."""
-    from nextvec.search.sizes import sizes as measure
-    from nextvec.search.stores import open_collection
-
-    real = None if queries is None else load_vectors(queries, "--queries")
-    with open_collection(path) as collection, progress("measuring", quiet=as_json) as report:
-        found = measure(collection, real, k=k, rows=rows, progress=report)
-    shown = [
-        [
-            one.kind,
-            one.spec,
-            f"{one.bytes:,}",
-            "" if one.on_disk is None else f"{one.on_disk:,}",
-            f"{one.recall:.3f} ({one.low:.3f} to {one.high:.3f})",
-            f"{one.reranked:.3f}",
-        ]
-        for one in found
-    ]
-    head = ["", "", "bytes a vector", "with exact index", f"recall@{k}", "re-ranked"]
-    emit({"sizes": [dataclasses.asdict(one) for one in found]}, as_json=as_json, text=table(head, shown, right=(2, 3)))
-
-
-@app.command()
 def check(
     path: FolderArgument,
     repair: Annotated[bool, typer.Option("--repair", help="Put right what can be.")] = False,
@@ -357,7 +314,7 @@ def _index_words(facts: dict[str, Any]) -> str:
 
 @app.command("copy")
 def copy_collection(
-    source: Annotated[str, typer.Argument(help=f"What to copy: {_ADDRESS}.")],
+    source: Annotated[str, typer.Argument(help=f"What to copy: {ADDRESS}.")],
     target: Annotated[str, typer.Argument(help="Where to: the same; made where it does not exist.")],
     batch: Annotated[int, typer.Option("--batch", help="Rows per commit.")] = _BATCH,
     keep: Annotated[
