@@ -98,15 +98,15 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         kernels.rows(rows.vectors, rows.codes[:-1], rows.scale, rows.error, rows.norm, rows.check, DIM)
     held = ExactIndex(rows).native
     with pytest.raises(ValueError, match="fit"):
-        kernels.exact(held, made(count=1), np.arange(5), None, 3, 5, outputs(1, 4))
+        kernels.exact(held, made(count=1), np.arange(5), None, 0, 5, 3, 5, 1.0, outputs(1, 4))
     with pytest.raises(ValueError, match="fit"):
-        kernels.exact(held, np.zeros(DIM - 1, np.float32), np.arange(5), None, 3, 5, outputs(1, 3))
+        kernels.exact(held, np.zeros(DIM - 1, np.float32), np.arange(5), None, 0, 5, 3, 5, 1.0, outputs(1, 3))
     frozen = outputs(1, 3)
     frozen[0].flags.writeable = False
     with pytest.raises(ValueError, match="read-only"):
-        kernels.exact(held, made(count=1), np.arange(5), None, 3, 5, frozen)
+        kernels.exact(held, made(count=1), np.arange(5), None, 0, 5, 3, 5, 1.0, frozen)
     with pytest.raises(TypeError):
-        kernels.exact(object(), made(count=1), np.arange(5), None, 3, 5, outputs(1, 3))
+        kernels.exact(object(), made(count=1), np.arange(5), None, 0, 5, 3, 5, 1.0, outputs(1, 3))
     with pytest.raises(ValueError, match="kind"):
         kernels.filter(9, np.zeros(8, np.uint8), None, 0, 0, 64)
     with pytest.raises(ValueError, match="data"):

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from nextvec.search.indexes import codes as kernels
 from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.rows import Damaged, Rows, row_check
+from nextvec.search.native import Out, outputs
 from nextvec.search.native import kernels as native
-from nextvec.search.native import outputs
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
@@ -34,10 +34,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 DIRECT = 256  # rows; fewer matches than this are scored in float64 at once
-GATHER_SHARE = 0.25  # of all rows; under it the matching rows are gathered, above it everything is scanned
-LISTED = 65_536  # rows that one thread scores one by one, for one query; of a batch BATCHED
-BATCHED = 2_048  # where the kernels are no faster than anything else
+SEVERAL = 4  # queries from which the kernels multiply them together
+_GATHERED = 0.6  # of all rows; under it the matching rows are gathered, above it everything is scanned
+_GATHERED_SLOWLY = 0.25  # the same where the kernels are no faster than anything else; there
+_LISTED = 65_536  # are no more rows than this scored one by one for one query,
+_BATCHED = 2_048  # and no more than this for each of several
 _SHARED = 50_000  # products of codes that are worth a second thread
+_APART = 8_192  # rows for each thread from which they are parted between threads, else the queries are
 BLOCK = 16_384  # rows scanned or gathered in one piece
 RERANK = 4_096  # rows left after the codes; above it a float32 pass comes between
 _QUERIES = 64  # queries scanned together
@@ -81,31 +84,34 @@ class ExactIndex:
             self._packs = {block: pack for block, pack in previous._packs.items() if block < full}
             self._verified = previous._verified
 
-    def search(self, queries: Float32, k: int, allowed: Int64 | None = None) -> list[Found]:
+    def search(self, queries: Float32, k: int, allowed: Int64 | None = None, *, sure: float = 1.0) -> list[Found]:
         """The min(k, M) best rows for each of float32 [Q, D]. ``allowed``: ascending row numbers (None: all).
 
-        Scores are float32 dot products, computed in float64; equal scores are in row order. Raises ``Damaged`` where
-        the derived rows are not what was written.
+        Scores are float32 dot products, computed in float64; equal scores are in row order. ``sure``: the share of the
+        largest possible error of codes that is allowed for, where kernels look at them: under 1 a row may be missed
+        (``likely``). Raises ``Damaged`` where the derived rows are not what was written.
         """
         matches = len(self.rows) if allowed is None else len(allowed)
         if allowed is not None and self.lists(matches, len(queries)):
-            return self.listed(queries, k, allowed)
+            return self.listed(queries, k, allowed, sure=sure)
         if matches <= DIRECT or k * 4 >= matches:
             every = np.arange(len(self.rows)) if allowed is None else allowed
             return [self.score(query, every, k, "direct") for query in queries]
-        if len(queries) > 1 and self._fast:
+        if self._fast:
             bits = None if allowed is None else Allowed(len(self.rows), rows=allowed).native(len(queries))
-            return self._by_kernel(queries, k, None, bits, "scan int8")
+            return self._by_kernel(queries, k, None, bits, "scan int8", sure=sure)
         found: list[Found] = []
         for start in range(0, len(queries), _QUERIES):
             found += self._pruned(queries[start : start + _QUERIES], k, allowed, matches)
         return found
 
-    def among(self, queries: Float32, k: int, allowed: Allowed | None) -> list[Found]:
+    def among(self, queries: Float32, k: int, allowed: Allowed | None, *, sure: float = 1.0) -> list[Found]:
         """``search`` among the rows that a filter takes (None: all)."""
         if allowed is not None and self.lists(allowed.count, len(queries)):
-            return self.listed(queries, k, allowed.listed)
-        return self.search(queries, k, None if allowed is None else allowed.rows)
+            return self.listed(queries, k, allowed.listed, sure=sure)
+        if allowed is not None and self._fast and max(DIRECT, k * 4) < allowed.count:
+            return self._by_kernel(queries, k, None, allowed.native(len(queries)), "scan int8", sure=sure)
+        return self.search(queries, k, None if allowed is None else allowed.rows, sure=sure)
 
     def _pruned(self, queries: Float32, k: int, allowed: Int64 | None, matches: int) -> list[Found]:
         scorer: Scorer
@@ -115,7 +121,7 @@ class ExactIndex:
         else:
             scorer = _FloatScorer(self.rows, queries)
         survey = _Survey(scorer, k, len(queries))
-        if allowed is not None and matches < GATHER_SHARE * len(self.rows):
+        if allowed is not None and matches < _GATHERED_SLOWLY * len(self.rows):
             plan = f"gather {scorer.name}"
             pieces = [allowed[start : start + BLOCK // 2] for start in range(0, matches, BLOCK // 2)]
             parts = spread(survey.gather, pieces)
@@ -154,39 +160,65 @@ class ExactIndex:
 
     def lists(self, matches: int, queries: int) -> bool:
         """Whether ``listed`` is the way to look at so many rows."""
-        few = matches <= DIRECT or matches < GATHER_SHARE * len(self.rows)
-        most = LISTED if queries == 1 else len(self.rows) if self._fast else BATCHED
-        return few and matches <= most and self.native is not None
+        if self.native is None:
+            return False
+        if self._fast:
+            return matches <= max(DIRECT, _GATHERED * len(self.rows))
+        most = _LISTED if queries == 1 else _BATCHED
+        return matches <= most and matches <= max(DIRECT, _GATHERED_SLOWLY * len(self.rows))
 
-    def listed(self, queries: Float32, k: int, rows: Int64, *, plan: str = "", certain: int = _CERTAIN) -> list[Found]:
+    def listed(
+        self,
+        queries: Float32,
+        k: int,
+        rows: Int64,
+        *,
+        plan: str = "",
+        certain: int = _CERTAIN,
+        sure: float = 1.0,
+    ) -> list[Found]:
         """``search`` among these rows, in any order, by a compiled kernel: rows that their codes do not rule out are
         scored in float64 (all of them, where there are no more than ``certain``)."""
         k = min(k, len(rows))
         if k == 0:
             return [Found(rows[:0], np.zeros(0, np.float32), plan or "direct", 0)] * len(queries)
         plan = plan or ("direct" if len(rows) <= certain else "gather int8")
-        return self._by_kernel(queries, k, np.ascontiguousarray(rows, np.int64), None, plan, certain)
+        return self._by_kernel(queries, k, np.ascontiguousarray(rows, np.int64), None, plan, certain, sure)
 
     def _by_kernel(
-        self, queries: Float32, k: int, rows: Int64 | None, filter_: Any, plan: str, certain: int = 0
+        self,
+        queries: Float32,
+        k: int,
+        rows: Int64 | None,
+        filter_: Any,
+        plan: str,
+        certain: int = 0,
+        sure: float = 1.0,
     ) -> list[Found]:
         """Among these rows (None: all) that the kernels' filter takes, by as many threads as pay."""
         count = len(self.rows) if rows is None else len(rows)
         if count > certain and self._verified < len(self.rows):
             self._verify_codes()
-        hits, scores, counts = out = outputs(len(queries), k)
         queries = np.ascontiguousarray(queries)
-        if len(queries) == 1 or len(queries) * count < _SHARED:
-            whole = native.exact(self.native, queries, rows, filter_, k, certain, out)
+
+        def run(queries: Float32, part: slice, out: Out) -> bool:
+            own = None if rows is None else rows[part]
+            done = native.exact(self.native, queries, own, filter_, part.start, part.stop, k, certain, sure, out)
+            return bool(done)
+
+        out, everything = outputs(len(queries), k), slice(0, count)
+        if len(queries) * count < _SHARED or workers() == 1:
+            whole = run(queries, everything, out)
+        elif count >= _APART * workers():
+            parts = [(part, outputs(len(queries), k)) for part in parts_of(count)]
+            whole = all(spread(lambda one: run(queries, *one), parts))
+            out = _best_of([own for _, own in parts], k)
         else:
-
-            def run(part: slice) -> Any:
-                held = hits[part], scores[part], counts[part]
-                return native.exact(self.native, queries[part], rows, filter_, k, certain, held)
-
-            whole = all(spread(run, parts_of(len(queries))))
+            shares = parts_of(len(queries))
+            whole = all(spread(lambda own: run(queries[own], everything, _part(out, own)), shares))
         if not whole:
             raise Damaged("rows differ from what was written")
+        hits, scores, counts = out
         return [Found(hits[i, :n], scores[i, :n], plan, m) for i, (n, m) in enumerate(counts.tolist())]
 
     def score(self, query: Float32, rows: Int64, k: int, plan: str) -> Found:
@@ -353,6 +385,30 @@ class _FloatScorer:
 def _times(whole: NDArray[Any], scale: Float32) -> Float32:
     result: Float32 = np.multiply(whole, scale, dtype=np.float32, casting="unsafe")
     return result
+
+
+def likely(dim: int) -> float:
+    """``sure`` for a search that need not be certain: five standard deviations of the error of codes, were the rounding
+    of each value independent of all others. What can be proven is sqrt(D) of them."""
+    return min(1.0, 5 / float(np.sqrt(dim)))
+
+
+def _part(out: Out, queries: slice) -> Out:
+    hits, scores, counts = out
+    return hits[queries], scores[queries], counts[queries]
+
+
+def _best_of(parts: Sequence[Out], k: int) -> Out:
+    """The k best of what was found in parts of the rows, the first part's rows before those of the next."""
+    hits = np.concatenate([part[0] for part in parts], axis=1)
+    scores = np.concatenate([part[1] for part in parts], axis=1)
+    counts = np.stack([part[2] for part in parts])  # [P, Q, 2]
+    missing = np.arange(k) >= counts[:, :, :1]  # [P, Q, k]
+    scores[np.concatenate(list(missing), axis=1)] = -np.inf
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    total = counts.sum(axis=0)
+    total[:, 0] = np.minimum(total[:, 0], k)
+    return np.take_along_axis(hits, order, axis=1), np.take_along_axis(scores, order, axis=1), total
 
 
 def workers() -> int:
