@@ -341,16 +341,18 @@ def test_strings_are_those_of_the_rows_and_no_bytes_but_the_text() -> None:
     text = "".join(words).encode()
     begins = np.cumsum([0, *(len(word.encode()) for word in words)]).astype(np.int32)
     rows = np.array([4, 2, 2, 0, 3])
-    assert kernels.strings(begins, text, rows) == [words[row] for row in rows]
-    assert kernels.strings(begins, text, rows[:0]) == []
+    assert kernels.strings(begins, text, [rows, rows[:0], rows[:1]]) == [[words[row] for row in rows], [], [words[4]]]
+    assert kernels.strings(begins, text, []) == []
+    with pytest.raises(BufferError):
+        kernels.strings(begins, text, [rows[::2]])
     for row in (-1, 5):
         with pytest.raises(IndexError, match="not there"):
-            kernels.strings(begins, text, np.array([0, row]))
+            kernels.strings(begins, text, [rows, np.array([0, row])])
     for wrong in (begins + 1000, -begins - 1, begins[::-1].copy()):
         with pytest.raises(IndexError, match="not there"):
-            kernels.strings(wrong.astype(np.int32), text, np.array([1]))
+            kernels.strings(wrong.astype(np.int32), text, [np.array([1])])
     with pytest.raises(UnicodeDecodeError):
-        kernels.strings(np.array([0, 1], np.int32), b"\xff", np.array([0]))
+        kernels.strings(np.array([0, 1], np.int32), b"\xff", [np.array([0])])
 
 
 def test_pages_after_a_short_first_one(stored: Path) -> None:

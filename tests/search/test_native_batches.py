@@ -1,4 +1,4 @@
-"""Many queries at once: every way to multiply codes, every split between threads, gives what float64 brute force gives."""
+"""Many queries at once: every way to multiply codes, however threads share them, gives what brute force gives."""
 
 from __future__ import annotations
 

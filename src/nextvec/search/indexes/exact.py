@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -219,7 +220,10 @@ class ExactIndex:
         if not whole:
             raise Damaged("rows differ from what was written")
         hits, scores, counts = out
-        return [Found(hits[i, :n], scores[i, :n], plan, m) for i, (n, m) in enumerate(counts.tolist())]
+        found, reranked = counts.T.tolist()
+        if min(found, default=k) == k:  # nearly always, and in half of the time
+            return list(map(Found, hits, scores, itertools.repeat(plan), reranked))
+        return [Found(hits[i, :n], scores[i, :n], plan, reranked[i]) for i, n in enumerate(found)]
 
     def score(self, query: Float32, rows: Int64, k: int, plan: str) -> Found:
         """The k best of these rows, by float64 scores rounded to float32, ties in row order."""
@@ -390,7 +394,7 @@ def _times(whole: NDArray[Any], scale: Float32) -> Float32:
 def likely(dim: int) -> float:
     """``sure`` for a search that need not be certain: five standard deviations of the error of codes, were the rounding
     of each value independent of all others. What can be proven is sqrt(D) of them."""
-    return min(1.0, 5 / float(np.sqrt(dim)))
+    return min(1.0, 5 / math.sqrt(dim))
 
 
 def _part(out: Out, queries: slice) -> Out:

@@ -619,31 +619,45 @@ VERSIONS static PyObject *call_bits(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* strings(begins int32 [N + 1], text, rows int64 [n]) -> list of n strings: of each row text[begins[row] : begins[row + 1]],
- * UTF-8 */
+/* Of each row text[begins[row] : begins[row + 1]], UTF-8: a list of strings. */
+static PyObject *strings_of(const Py_buffer *begins_held, const Py_buffer *text, const int64_t *rows, int64_t count) {
+    const int32_t *begins = begins_held->buf;
+    const int64_t total = begins_held->len / 4 - 1;
+    PyObject *made = PyList_New(count);
+    for (int64_t i = 0; made && i < count; i++) {
+        PyObject *one = NULL;
+        if (rows[i] < 0 || rows[i] >= total || begins[rows[i]] < 0 || begins[rows[i]] > begins[rows[i] + 1] ||
+            begins[rows[i] + 1] > text->len)
+            PyErr_SetString(PyExc_IndexError, "a listed row is not there");
+        else
+            one = PyUnicode_FromStringAndSize((const char *)text->buf + begins[rows[i]],
+                                              begins[rows[i] + 1] - begins[rows[i]]);
+        if (!one || PyList_SetItem(made, i, one) < 0) Py_CLEAR(made);
+    }
+    return made;
+}
+
+/* strings(begins int32 [N + 1], text, a list of rows int64 [n]) -> for each rows a list of n strings */
 static PyObject *call_strings(PyObject *self, PyObject *args) {
     (void)self;
-    PyObject *objects[3], *made = NULL;
-    Py_buffer buffers[3] = {{0}};
-    if (!PyArg_ParseTuple(args, "OOO", &objects[0], &objects[1], &objects[2])) return NULL;
-    int held = 0;
-    while (held < 3 && PyObject_GetBuffer(objects[held], &buffers[held], PyBUF_SIMPLE) == 0) held++;
-    if (held == 3) {
-        const int32_t *begins = buffers[0].buf;
-        const char *text = buffers[1].buf;
-        const int64_t *rows = buffers[2].buf, count = buffers[2].len / 8, total = buffers[0].len / 4 - 1;
-        made = PyList_New(count);
-        for (int64_t i = 0; made && i < count; i++) {
+    PyObject *objects[2], *each, *made = NULL;
+    Py_buffer begins = {0}, text = {0};
+    if (!PyArg_ParseTuple(args, "OOO!", &objects[0], &objects[1], &PyList_Type, &each)) return NULL;
+    if (PyObject_GetBuffer(objects[0], &begins, PyBUF_SIMPLE) < 0) return NULL;
+    if (PyObject_GetBuffer(objects[1], &text, PyBUF_SIMPLE) == 0) {
+        made = PyList_New(PyList_Size(each));
+        for (Py_ssize_t i = 0; made && i < PyList_Size(made); i++) {
             PyObject *one = NULL;
-            if (rows[i] < 0 || rows[i] >= total || begins[rows[i]] < 0 || begins[rows[i]] > begins[rows[i] + 1] ||
-                begins[rows[i] + 1] > buffers[1].len)
-                PyErr_SetString(PyExc_IndexError, "a listed row is not there");
-            else
-                one = PyUnicode_FromStringAndSize(text + begins[rows[i]], begins[rows[i] + 1] - begins[rows[i]]);
+            Py_buffer rows;
+            if (PyObject_GetBuffer(PyList_GetItem(each, i), &rows, PyBUF_SIMPLE) == 0) {
+                one = strings_of(&begins, &text, rows.buf, rows.len / 8);
+                PyBuffer_Release(&rows);
+            }
             if (!one || PyList_SetItem(made, i, one) < 0) Py_CLEAR(made);
         }
+        PyBuffer_Release(&text);
     }
-    while (held) PyBuffer_Release(&buffers[--held]);
+    PyBuffer_Release(&begins);
     return made;
 }
 
