@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nextvec.search.indexes import exact
+from nextvec.search.indexes import threads as threads_module
 from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.exact import ExactIndex, likely
 from nextvec.search.indexes.rows import Damaged, in_memory
@@ -91,7 +92,7 @@ def test_a_filter_of_any_share(level: str, share: float) -> None:
 @pytest.mark.parametrize("queries", [1, 2, 6])
 @pytest.mark.parametrize("apart", [64, 10_000])
 def test_threads_share_rows_or_queries(monkeypatch: pytest.MonkeyPatch, threads: int, queries: int, apart: int) -> None:
-    monkeypatch.setattr(exact, "workers", lambda: threads)
+    monkeypatch.setattr(threads_module, "workers", lambda: threads)
     monkeypatch.setattr(exact, "_APART", apart)
     monkeypatch.setattr(exact, "_SHARED", 1)
     vectors, asked = clustered(3_000, 40), clustered(queries, 40, seed=6)
@@ -104,7 +105,7 @@ def test_threads_share_rows_or_queries(monkeypatch: pytest.MonkeyPatch, threads:
 
 
 def test_parts_of_rows_that_hold_fewer_than_k_matches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exact, "workers", lambda: 4)
+    monkeypatch.setattr(threads_module, "workers", lambda: 4)
     monkeypatch.setattr(exact, "_APART", 1)
     monkeypatch.setattr(exact, "_SHARED", 1)
     vectors, asked = clustered(2_000, 16), clustered(5, 16, seed=8)

@@ -32,8 +32,9 @@ from nextvec.search.calibration import FEWEST, MOST
 from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.approximate import Approximate
 from nextvec.search.indexes.cells import look, search_cells
-from nextvec.search.indexes.exact import DIRECT, SEVERAL, ExactIndex, Found, likely, parts_of, spread, workers
+from nextvec.search.indexes.exact import DIRECT, SEVERAL, ExactIndex, Found, likely
 from nextvec.search.indexes.graph import search_graph
+from nextvec.search.indexes.threads import parts_of, spread, workers
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
