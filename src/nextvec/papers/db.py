@@ -270,6 +270,11 @@ class Database(Connected):
             spelt, there = categories.known(connection, text)
             return spelt, None if there else categories.close(connection, text), there
 
+    def categories(self, *, limit: int) -> list[tuple[str, int]]:
+        """(venue or category as most papers spell it, papers), the most papers first."""
+        with self.read() as connection:
+            return categories.most(connection, limit) if self._has(connection, CATEGORIES) else []
+
     def sources(self) -> list[tuple[str, int]]:
         """(source, papers), the most papers first."""
         query = sa.select(_P.source, sa.func.count()).where(_P.source.is_not(None)).group_by(_P.source)

@@ -101,8 +101,9 @@ class Here:
 
     def search(self, query: str, values: Mapping[str, str], *, mode: Mode, limit: int) -> list[Found]:
         filters, unknown = read_all_filters(values, self.site.db)
-        if close := unknown.get("org"):
-            raise NotFoundError(f"no paper is of the organisation {values['org']!r}; did you mean {close!r}?")
+        for name, said in (("org", "of the organisation"), ("category", "in the venue or category")):
+            if close := unknown.get(name):
+                raise NotFoundError(f"no paper is {said} {values[name][:80]!r}; did you mean {close!r}?")
         results = search_site(self.site, query, filters, mode=mode, size=limit)
         return [Found(match.stored.paper, match.why()) for match in results.matches]
 
