@@ -2,8 +2,8 @@
 
 Daily papers come from the Hugging Face daily list, ``source = "daily_papers"``. A few papers that the methods
 of this library stand on and that the list lacks come from arXiv's own metadata, ``source = "arxiv"``, with no
-votes and no ``daily_date``. Categories are those of arXiv's metadata, where these have the paper. Fields that another party's model wrote (``ai_summary``, ``ai_keywords``) and
-thumbnails are left out.
+votes and no ``daily_date``. Categories are those of arXiv's metadata, where these have the paper. Fields that
+another party's model wrote (``ai_summary``, ``ai_keywords``) and thumbnails are left out.
 """
 
 from __future__ import annotations
