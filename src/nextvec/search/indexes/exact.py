@@ -33,7 +33,8 @@ Float32 = NDArray[np.float32]
 
 DIRECT = 256  # rows; fewer matches than this are scored in float64 at once
 SEVERAL = 4  # queries from which the kernels multiply them together
-_GATHERED = 0.6  # of all rows; under it the matching rows are gathered, above it everything is scanned
+_GATHERED = 0.6  # of all rows; under it the matching rows are gathered, above it everything is scanned; for several
+_GATHERED_TOGETHER = 0.45  # queries, since what they share of reading rows in order is more
 _GATHERED_SLOWLY = 0.25  # the same where the kernels are no faster than anything else; there
 _LISTED = 65_536  # are no more rows than this scored one by one for one query,
 _BATCHED = 2_048  # and no more than this for each of several
@@ -148,7 +149,8 @@ class ExactIndex:
         if self.native is None:
             return False
         if self._fast:
-            return matches <= max(DIRECT, _GATHERED * len(self.rows))
+            share = _GATHERED if queries < SEVERAL else _GATHERED_TOGETHER
+            return matches <= max(DIRECT, share * len(self.rows))
         most = _LISTED if queries == 1 else _BATCHED
         return matches <= most and matches <= max(DIRECT, _GATHERED_SLOWLY * len(self.rows))
 
