@@ -97,6 +97,16 @@ def test_dot_keeps_lengths(tmp_path: Path) -> None:
         collection.add(["x"], [[1e20, 0]])
 
 
+def test_more_ids_than_one_call_can_take(small: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = pa.array
+    with monkeypatch.context() as patch:
+        # More than 2 GB come back from Arrow in pieces; so many are too much for a test.
+        patch.setattr(pa, "array", lambda values, *kind: pa.chunked_array([array(values, *kind)]))
+        with pytest.raises(InputError, match="ids hold more than 2 GB"):
+            small.add(["d", "e"], vectors(2))
+    assert len(small) == 3
+
+
 def test_huge_k_and_empty(tmp_path: Path) -> None:
     collection = Collection.create(tmp_path / "c", dim=4)
     assert collection.search(vectors(1)[0], 10**12).ids == []

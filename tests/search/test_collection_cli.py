@@ -257,3 +257,21 @@ def test_bad_options_of_search(texts: Path, tmp_path: Path) -> None:
         fails=InputError,
         said="no string attribute",
     )
+
+
+def test_delete_and_compact(made: Path, tmp_path: Path) -> None:
+    for _ in range(3):
+        run("add", made, records(tmp_path, 30), "--upsert")
+    assert json.loads(run("delete", made, "r1", "r2", "nope", "--json")) == {"deleted": 2, "rows": 28}
+    assert "9 rows deleted; 19 left" in run("delete", made, "--where", "year = 2001")
+    run("delete", made, fails=InputError, said="give either their ids or --where")
+    run("delete", made, "r3", "--where", "year = 2000", fails=InputError, said="give either")
+    run("delete", made, "--where", "yaer = 2000", fails=InputError, said="did you mean 'year'")
+    reader = Collection.open(made)  # stays open, and sees the merged pieces
+    run("add", made, records(tmp_path, 40), "--skip-existing")
+    told = json.loads(run("compact", made, "--json"))
+    assert told["before"]["fragments"] > told["after"]["fragments"] == 1
+    assert told["after"]["rows"] == 40 and told["after"]["version"] > told["before"]["version"]
+    assert reader.info()["fragments"] == 1 and len(reader) == 40
+    assert "1 pieces are 1" in run("compact", made)
+    run("compact", tmp_path / "nowhere", fails=NotFoundError)

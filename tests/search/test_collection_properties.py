@@ -13,11 +13,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from nextvec.search import store
+from nextvec.search import snapshot, store
 from nextvec.search.collection import Collection
 from nextvec.types import ConflictError
 
 DIM = 3
+PLAIN_TEXT = snapshot._PLAIN_TEXT
 IDS = st.integers(0, 30).map(lambda i: f"id{i}")
 # Few values, so that equal scores are common.
 VECTORS = st.lists(st.sampled_from([-1.0, 0.0, 0.5, 1.0]), min_size=DIM, max_size=DIM).filter(any)
@@ -33,13 +34,15 @@ class CollectionMachine(RuleBasedStateMachine):
         self.model: dict[str, tuple[np.ndarray, dict[str, Any]]] = {}
 
     def teardown(self) -> None:
+        snapshot._PLAIN_TEXT = PLAIN_TEXT
         if hasattr(self, "collection"):
             self.collection.close()  # pieces may still be merged in the background
             self.reader.close()
         self.folder.cleanup()
 
-    @initialize(metric=st.sampled_from(["cosine", "dot"]))
-    def create(self, metric: Any) -> None:
+    @initialize(metric=st.sampled_from(["cosine", "dot"]), wide=st.booleans())
+    def create(self, metric: Any, wide: bool) -> None:
+        snapshot._PLAIN_TEXT = -1 if wide else PLAIN_TEXT  # -1: as if there were more than 2 GB of each text
         self.metric = metric
         self.path = Path(self.folder.name) / "c"
         self.collection = Collection.create(self.path, dim=DIM, schema=SCHEMA, metric=metric)

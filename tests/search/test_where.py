@@ -18,6 +18,7 @@ from nextvec.search.schema import check_schema
 from nextvec.search.where import MAX_DEPTH, MAX_LENGTH, parse
 from nextvec.types import InputError
 
+WIDE = {pa.string(): pa.large_string(), pa.list_(pa.string()): pa.large_list(pa.large_string())}
 COLUMNS = {"id": "string", **SCHEMA, "date": "date"}
 SCHEMA_OBJECT = check_schema(4, "cosine", SCHEMA)
 
@@ -134,8 +135,14 @@ def test_no_text_does_anything_but_parse_or_explain(text: str) -> None:
 def test_filters_agree_with_plain_python(records: list[dict], case: tuple) -> None:
     where, truth = case
     table = table_of(records)
-    got = mask(parse(where, COLUMNS), lambda name: table.column(name).combine_chunks())
-    assert got.tolist() == [truth(record) is True for record in records], where
+    for wide in (False, True):  # texts with 32-bit and with 64-bit offsets
+
+        def column(name: str, wide: bool = wide) -> pa.Array:
+            array = table.column(name).combine_chunks()
+            return array.cast(WIDE.get(array.type, array.type)) if wide else array
+
+        got = mask(parse(where, COLUMNS), column)
+        assert got.tolist() == [truth(record) is True for record in records], where
 
 
 @pytest.fixture(scope="module")

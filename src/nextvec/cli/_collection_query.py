@@ -79,7 +79,7 @@ def embed_query(model: str, text: str, collection: AnyCollection) -> Any:
     from nextvec.encoder import Encoder
 
     query = Encoder.load(model).encode_query(text)
-    if len(query) != collection.dim:
+    if len(query) != collection.dim and not (collection.nested and len(query) > collection.dim):
         raise InputError(
             f"model {model!r} gives {len(query)} dimensions, the collection has {collection.dim}: "
             "search with the model that it was embedded with"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from nextvec.cli._collection_arguments import ADDRESS, FolderArgument, KeepOption, PathArgument, QueriesOption
 from nextvec.cli._collection_query import (
     check_query,
     check_remote,
@@ -18,11 +19,9 @@ from nextvec.cli._collection_query import (
     text_columns_of,
 )
 from nextvec.cli._collection_records import attributes_of, embedder, first_place, rows_of, vector_reader
+from nextvec.cli._collection_upkeep import compact, delete, sizes
 from nextvec.cli.console import JsonFlag, emit, progress, table
 from nextvec.types import Hits, InputError, NextvecError, NotFoundError
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     no_args_is_help=True, help="Store embeddings with attributes; search them under filters, exactly and durably."
@@ -30,16 +29,9 @@ app = typer.Typer(
 
 _BATCH = 1_000  # rows per commit: small enough to lose little time to Ctrl-C, large enough to be fast
 _SHOWN = 40  # characters of an attribute in a table
-_ADDRESS = "a folder, s3://BUCKET/PREFIX, qdrant://HOST:PORT/NAME, or postgresql://USER@HOST/DATABASE?collection=NAME"
-PathArgument = Annotated[str, typer.Argument(help=f"The collection's address: {_ADDRESS}.")]
 
-FolderArgument = Annotated[Path, typer.Argument(help="The collection's folder.")]
-QueriesOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--queries", help="A .npy file with real queries, as rows, to measure on (32 or more).", show_default=False
-    ),
-]
+for _command in (compact, delete, sizes):
+    app.command()(_command)
 
 
 @app.command()
@@ -54,12 +46,17 @@ def create(
         ),
     ] = "",
     metric: Annotated[str, typer.Option("--metric", help="cosine or dot.")] = "cosine",
+    keep: KeepOption = "float32",
+    nested: Annotated[
+        bool, typer.Option("--nested", help="Cut longer vectors to their first --dim values, as nested models allow.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Make an empty collection in a new folder."""
     from nextvec.search.stores import create_collection
 
-    with create_collection(path, dim=dim, schema=_schema(schema), metric=metric) as collection:  # type: ignore[arg-type]
+    options: dict[str, Any] = {"metric": metric, "keep": keep, "nested": nested}
+    with create_collection(path, dim=dim, schema=_schema(schema), **options) as collection:
         facts = collection.info()
         emit(facts, as_json=as_json, text=f"made {_shown(facts)} ({dim} dimensions, {metric})")
 
@@ -317,9 +314,16 @@ def _index_words(facts: dict[str, Any]) -> str:
 
 @app.command("copy")
 def copy_collection(
-    source: Annotated[str, typer.Argument(help=f"What to copy: {_ADDRESS}.")],
+    source: Annotated[str, typer.Argument(help=f"What to copy: {ADDRESS}.")],
     target: Annotated[str, typer.Argument(help="Where to: the same; made where it does not exist.")],
     batch: Annotated[int, typer.Option("--batch", help="Rows per commit.")] = _BATCH,
+    keep: Annotated[
+        str | None,
+        typer.Option("--keep", help="How a target that is made keeps vectors; as the source does unless given."),
+    ] = None,
+    dim: Annotated[
+        int | None, typer.Option("--dim", help="Of a target that is made: keep the first values of nested vectors.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Copy all rows to another store and verify them. Run it again after an interruption: it goes on."""
@@ -330,7 +334,9 @@ def copy_collection(
         try:
             copy = open_collection(target)
         except NotFoundError:
-            copy = create_collection(target, dim=origin.dim, schema=origin.schema, metric=origin.metric)
+            options: dict[str, Any] = {"schema": origin.schema, "metric": origin.metric}
+            options |= {"keep": keep or origin.keep, "nested": origin.nested or dim is not None}
+            copy = create_collection(target, dim=dim or origin.dim, **options)
         with copy, progress("copying and verifying", quiet=as_json) as report:
             done = copy_rows(origin, copy, batch=batch, progress=report)
             places = {"source": _shown(origin.info()), "target": _shown(copy.info())}

@@ -140,7 +140,9 @@ def _vectors(
         newest = Snapshot(store.dataset(), snapshot.schema, snapshot.path)
         still = np.isin(numbers, newest.sequence)  # others may have written meanwhile
         at = np.searchsorted(newest.sequence, numbers[still])
-        columns = {name: newest.column(name).take(at) for name in ("id", *snapshot.schema.attributes)}
+        kinds = newest.schema.arrow()
+        names = ("id", *snapshot.schema.attributes)
+        columns = {name: newest.column(name).take(at).cast(kinds.field(name).type) for name in names}
         store.replace(numbers[still], columns, rows.vectors[inside[still]])
     yield Finding("table", words, "", repaired=True)
 

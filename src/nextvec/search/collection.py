@@ -33,7 +33,7 @@ from nextvec.search.inputs import (
 )
 from nextvec.search.memory import held
 from nextvec.search.requests import Options, check_request, text_weights
-from nextvec.search.schema import check_schema
+from nextvec.search.schema import Kept, check_schema
 from nextvec.search.searching import Searching
 from nextvec.search.store import Store
 from nextvec.types import ConflictError, Hits, InputError
@@ -52,24 +52,25 @@ class Collection(Searching):
         dim: int,
         schema: Mapping[str, str] | None = None,
         metric: Literal["cosine", "dot"] = "cosine",
+        keep: Kept = "float32",
+        nested: bool = False,
         exist_ok: bool = False,
     ) -> Collection:
         """Make an empty collection in a new or empty folder, and open it.
 
         schema maps attributes to "string", "int", "float", "bool", "date", "timestamp" or "list[string]". With
-        metric "cosine" the vectors are stored at length 1, with "dot" as they come. ``exist_ok`` opens a collection
-        that is there, if dim, metric and schema agree. Raises InputError, ConflictError, StorageError.
+        metric "cosine" the vectors are stored at length 1, with "dot" as they come. keep: how the table keeps them,
+        "float32", "float16" or (with "cosine") "int8": what a row is then is what is left of it, and searches rank
+        that exactly. nested: vectors and queries of more than ``dim`` values are cut to the first ones. ``exist_ok``
+        opens a collection that is there, if all of this agrees. Raises InputError, ConflictError, StorageError.
         """
         folder = Path(path).expanduser()
-        wanted = check_schema(dim, metric, schema)
+        wanted = check_schema(dim, metric, schema, keep=keep, nested=nested)
         Store.create(folder, wanted, exist_ok=exist_ok)
         collection = cls(folder)
         if collection._schema != wanted:
-            there = collection._schema
-            raise ConflictError(
-                f"collection {str(folder)!r} exists with dim {there.dim}, metric {there.metric!r} and schema "
-                f"{dict(there.attributes)}: they differ from what was asked for"
-            )
+            told = collection._schema.told()
+            raise ConflictError(f"collection {str(folder)!r} exists with {told}: they differ from what was asked for")
         return collection
 
     def __len__(self) -> int:
@@ -302,6 +303,8 @@ class Collection(Searching):
             "dim": self.dim,
             "metric": self.metric,
             "schema": self.schema,
+            "keep": self.keep,
+            "nested": self.nested,
             "rows": snapshot.rows,
             "version": snapshot.version,
             "fragments": len(snapshot.fragments),

@@ -167,11 +167,16 @@ def _as_float(column: Column, values: tuple[Value, ...]) -> bool:
 def _compare(array: pa.Array, column: Column, operator: Operator, value: Value) -> pa.BooleanArray:
     if _as_float(column, (value,)):
         return _COMPARE[operator](array.cast(pa.float64(), safe=False), pa.scalar(value, pa.float64()))
-    return _COMPARE[operator](array, pa.scalar(value, ARROW_TYPES[column.kind]))
+    return _COMPARE[operator](array, pa.scalar(value, _kind(array, column)))
+
+
+def _kind(array: pa.Array, column: Column) -> pa.DataType:
+    """The type that a value has to have to be compared; texts of more than 2 GB in all have one of their own."""
+    return array.type if column.kind == "string" else ARROW_TYPES[column.kind]
 
 
 def _is_in(array: pa.Array, column: Column, values: tuple[Value, ...]) -> pa.BooleanArray:
-    kind = ARROW_TYPES[column.kind]
+    kind = _kind(array, column)
     if _as_float(column, values):
         kind = pa.float64()
         array = array.cast(kind, safe=False)
@@ -182,7 +187,8 @@ def _is_in(array: pa.Array, column: Column, values: tuple[Value, ...]) -> pa.Boo
 
 def _contains(array: pa.Array, value: str) -> pa.BooleanArray:
     found = np.zeros(len(array), np.bool_)
-    equal = pc.equal(array.flatten(), value).to_numpy(zero_copy_only=False)
+    values = array.flatten()
+    equal = pc.equal(values, pa.scalar(value, values.type)).to_numpy(zero_copy_only=False)
     found[pc.list_parent_indices(array).to_numpy()[equal]] = True
     return pa.array(found, mask=array.is_null().to_numpy(zero_copy_only=False))
 

@@ -15,7 +15,7 @@ from nextvec.search import filters
 from nextvec.search import where as grammar
 from nextvec.search.derived import Derived
 from nextvec.search.paging import Remembered
-from nextvec.search.schema import HEADER, Schema
+from nextvec.search.schema import HEADER, Kept, Schema
 from nextvec.search.snapshot import Snapshot
 from nextvec.search.store import Store
 from nextvec.search.text_index import TextIndexes
@@ -71,6 +71,16 @@ class Handle:
     def schema(self) -> dict[str, str]:
         """Attribute to type."""
         return dict(self._schema.attributes)
+
+    @property
+    def keep(self) -> Kept:
+        """How the table keeps the values of a vector."""
+        return self._schema.keep
+
+    @property
+    def nested(self) -> bool:
+        """Whether longer vectors are cut."""
+        return self._schema.nested
 
     @property
     def version(self) -> int:

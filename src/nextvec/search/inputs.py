@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nextvec.search.calibration import FEWEST
+from nextvec.search.kept import rounded, stays
 from nextvec.search.native import kernels
 from nextvec.search.schema import ARROW_TYPES, Schema
 from nextvec.types import ConflictError, InputError, did_you_mean
@@ -31,7 +32,7 @@ def check_ids(ids: Any) -> pa.Array:
     if isinstance(ids, (str, bytes)):
         raise InputError(f"ids is a single {type(ids).__name__}: expected a list of strings")
     if isinstance(ids, pa.ChunkedArray):
-        ids = ids.combine_chunks()
+        ids = _in_one_piece(ids, "ids")
     if isinstance(ids, pa.Array):
         if ids.type not in (pa.string(), pa.large_string(), pa.string_view()):
             raise InputError(f"ids has type {ids.type}: expected strings")
@@ -44,6 +45,8 @@ def check_ids(ids: Any) -> pa.Array:
         array = pa.array(ids, pa.string()) if isinstance(ids, list) else ids.cast(pa.string())
     except (pa.ArrowInvalid, UnicodeEncodeError) as error:
         raise InputError("an id is not valid Unicode text (it holds a lone surrogate)") from error
+    if isinstance(array, pa.ChunkedArray):  # Arrow's way to say that they do not fit into one
+        raise _too_much("ids")
     length = pc.utf8_length(array)
     bad = pc.or_(pc.or_(pc.less(length, 1), pc.greater(length, MAX_ID)), pc.match_substring_regex(array, _CONTROL))
     i = pc.index(pc.fill_null(bad, True), True).as_py()
@@ -69,8 +72,9 @@ def check_unique(ids: pa.Array) -> None:
         seen.add(identifier)
 
 
-def check_vectors(vectors: Any, dim: int, *, rows: int | None = None) -> NDArray[np.float32]:
-    """A float32 [N, dim] C-contiguous array of finite numbers; ``rows`` is the N expected."""
+def check_vectors(vectors: Any, dim: int, *, rows: int | None = None, nested: bool = False) -> NDArray[np.float32]:
+    """A float32 [N, dim] C-contiguous array of finite numbers; ``rows`` is the N expected. nested: longer vectors are
+    cut."""
     try:
         array = np.asarray(vectors)
     except ValueError as error:
@@ -79,8 +83,11 @@ def check_vectors(vectors: Any, dim: int, *, rows: int | None = None) -> NDArray
         raise InputError(f"the vectors have type {array.dtype}: expected numbers (float32)")
     if rows == 0 and array.size == 0:
         return np.zeros((0, dim), np.float32)
+    if array.ndim == 2 and nested and array.shape[1] > dim:
+        array = array[:, :dim]
     if array.ndim != 2 or array.shape[1] != dim:
-        raise InputError(f"the vectors have shape {list(array.shape)}: expected [n, {dim}]")
+        more = " or more values" if nested else ""
+        raise InputError(f"the vectors have shape {list(array.shape)}: expected [n, {dim}]{more}")
     if rows is not None and len(array) != rows:
         raise InputError(f"{rows} ids came with {len(array)} vectors: expected one vector for each id")
     with np.errstate(over="ignore"):
@@ -99,9 +106,9 @@ def check_rows(
     """What a write takes, checked: columns ("id" and every attribute) of N values, and vectors [N, D] as stored."""
     array = check_ids(ids)
     check_unique(array)
-    rows = check_vectors(vectors, schema.dim, rows=len(array))
+    rows = check_vectors(vectors, schema.dim, rows=len(array), nested=schema.nested)
     columns = {"id": array, **attribute_table(attributes, schema, len(array))}
-    return columns, scaled(rows, schema, "vector")
+    return columns, as_kept(rows, schema, "vector")
 
 
 def check_queries(vector: Any, schema: Schema) -> tuple[NDArray[np.float32], bool]:
@@ -111,7 +118,7 @@ def check_queries(vector: Any, schema: Schema) -> tuple[NDArray[np.float32], boo
     except ValueError as error:
         raise InputError(f"the query vectors do not form one array: {error}") from error
     single = array.ndim == 1
-    queries = check_vectors(array[None] if single else array, schema.dim)
+    queries = check_vectors(array[None] if single else array, schema.dim, nested=schema.nested)
     return scaled(queries, schema, "query vector"), single
 
 
@@ -152,6 +159,14 @@ def refuse_existing(taken: Sequence[str], rows: int) -> None:
         )
 
 
+def as_kept(vectors: NDArray[np.float32], schema: Schema, what: str) -> NDArray[np.float32]:
+    """Vectors [N, D] as a collection holds them: as the metric wants them, and as its table gives them back. What a
+    collection of the same make gave back stays as it is."""
+    same = stays(vectors, schema.keep) if schema.metric == "cosine" else np.zeros(len(vectors), np.bool_)
+    made = rounded(scaled(vectors, schema, what), schema.keep, what)
+    return np.where(same[:, None], vectors, made) if same.any() else made
+
+
 def scaled(vectors: NDArray[np.float32], schema: Schema, what: str) -> NDArray[np.float32]:
     """Vectors as the metric wants them: of length 1, or as they come."""
     if schema.metric == "cosine":
@@ -181,6 +196,8 @@ def plain_queries(vectors: Any, schema: Schema) -> NDArray[np.float32] | None:
     None where they are not as plain as that, and have to be looked at."""
     if kernels is None or type(vectors) is not np.ndarray or schema.metric != "cosine":
         return None
+    if schema.nested and vectors.ndim and vectors.shape[-1] > schema.dim:
+        vectors = np.ascontiguousarray(vectors[..., : schema.dim])
     if vectors.dtype != np.float32 or vectors.shape[-1:] != (schema.dim,) or not vectors.flags.c_contiguous:
         return None
     if not 1 <= vectors.ndim <= 2 or not vectors.size:
@@ -257,7 +274,7 @@ def _columns(records: Any, kinds: Mapping[str, str], rows: int) -> dict[str, lis
 def _typed(name: str, kind: str, values: Any) -> pa.Array:
     arrow = ARROW_TYPES[kind]
     if isinstance(values, pa.ChunkedArray):
-        values = values.combine_chunks()
+        values = _in_one_piece(values, f"attribute {name!r}")
     if isinstance(values, pa.Array) and values.type == arrow and kind not in ("float", "list[string]"):
         return values
     if isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind == {"int": "i", "bool": "b"}.get(kind):
@@ -285,6 +302,17 @@ def _typed(name: str, kind: str, values: Any) -> pa.Array:
         return pa.array(converted, arrow)
     except (pa.ArrowInvalid, UnicodeEncodeError, OverflowError) as error:
         raise InputError(f"attribute {name!r} cannot be stored as {kind}: {error}") from error
+
+
+def _in_one_piece(values: pa.ChunkedArray, what: str) -> pa.Array:
+    try:
+        return values.combine_chunks()
+    except pa.ArrowInvalid as error:
+        raise _too_much(what) from error
+
+
+def _too_much(what: str) -> InputError:
+    return InputError(f"{what} hold more than 2 GB of text in one call: add the rows in several")
 
 
 def _string(value: Any) -> str:

@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 
 from nextvec.search import column_index, filters
 from nextvec.search.indexes.allowed import Allowed
+from nextvec.search.kept import unpacked
 from nextvec.search.native import kernels
 from nextvec.search.schema import SEQUENCE, Schema
 from nextvec.search.store import told
 
 _MASKS = 32
 _BATCH = 8_192
+_TEXTS = 1_024  # rows of texts read in one piece: Lance reads no piece of more than 2 GB
+_PLAIN_TEXT = 2**31 - 1  # bytes that Arrow's plain strings can address
 _INDEX_AFTER = 3  # new filters on a column
 _SMALL_KINDS = {"int", "float", "bool", "date", "timestamp"}
 
@@ -104,15 +107,15 @@ class Snapshot:
             numbers = {fragment.number for fragment in missing}
             with self.told():
                 chosen = [part for part in self.dataset.get_fragments() if part.fragment_id in numbers]
-                read = self.dataset.scanner(columns=[name], fragments=chosen).to_table().column(0).combine_chunks()
+                batch = _TEXTS if _is_text(self.schema.arrow().field(name).type) else None
+                scanner = self.dataset.scanner(columns=[name], fragments=chosen, batch_size=batch)
+                read = joined(scanner.to_table().column(0).chunks, self.schema.arrow().field(name).type)
             start = 0
             for fragment in missing:
                 self._pieces[fragment, name] = read.slice(start, fragment.rows)
                 start += fragment.rows
         pieces = [self._pieces[fragment, name] for fragment in self.fragments]
-        if not pieces:
-            return pa.array([], self.schema.arrow().field(name).type)
-        return pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
+        return joined(pieces, self.schema.arrow().field(name).type)
 
     @cached_property
     def identity(self) -> tuple[int | str, ...]:
@@ -154,6 +157,7 @@ class Snapshot:
     def rows_of(self, ids: pa.Array) -> NDArray[np.int64]:
         """The row of each id, -1 where there is none: int64 [len(ids)]."""
         column = self.column("id")
+        ids = ids.cast(column.type)
         if len(ids) == 1:
             return np.array([pc.index(column, ids[0]).as_py()], np.int64)
         rows = np.flatnonzero(pc.is_in(column, value_set=ids).to_numpy(zero_copy_only=False))
@@ -168,7 +172,7 @@ class Snapshot:
 
     def ids_of_each(self, rows: Sequence[NDArray[np.int64]]) -> list[list[str]]:
         """The ids of the rows of each query."""
-        if kernels is None:
+        if kernels is None or self._id_buffers is None:
             column = self.column("id")
             return [column.take(pa.array(own)).to_pylist() for own in rows]
         # Out of Arrow's own memory, which takes a tenth of what asking Arrow for a few rows does.
@@ -178,9 +182,12 @@ class Snapshot:
         return made
 
     @cached_property
-    def _id_buffers(self) -> tuple[NDArray[np.int32], memoryview]:
-        """Where each id begins in the text of all of them: int32 [rows + 1], and that text."""
+    def _id_buffers(self) -> tuple[NDArray[np.int32], memoryview] | None:
+        """Where each id begins in the text of all of them: int32 [rows + 1], and that text; None where it has more than
+        2 GB."""
         column = self.column("id")
+        if column.type != pa.string():
+            return None
         _, offsets, text = column.buffers()
         begins = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
         return begins, memoryview(text) if text is not None else memoryview(b"")
@@ -211,12 +218,12 @@ class Snapshot:
 
     def take_vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """float32 [len(rows), D], read from disk."""
-        return matrix(self.take(rows, ["vector"]).column(0))
+        return unpacked(self.take(rows, ["vector"]).column(0))
 
     def vectors_after(self, last: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """(sequence numbers [n], vectors [n, D]) of the rows with a number above ``last``, in insertion order."""
         for sequence, values in self.values_after(last, "vector"):
-            yield sequence, matrix(values)
+            yield sequence, unpacked(values)
 
     def values_after(self, last: int, name: str) -> Iterator[tuple[NDArray[np.int64], pa.Array]]:
         """(sequence numbers [n], values [n] of one column) of the rows with a number above ``last``, in insertion
@@ -234,15 +241,23 @@ class Snapshot:
             return
         with self.told():
             chosen = [part for part in self.dataset.get_fragments() if part.fragment_id in numbers]
-            scanner = self.dataset.scanner(columns=[SEQUENCE, name], fragments=chosen, batch_size=_BATCH)
+            size = _TEXTS if _is_text(self.schema.arrow().field(name).type) else _BATCH
+            scanner = self.dataset.scanner(columns=[SEQUENCE, name], fragments=chosen, batch_size=size)
             for batch in scanner.to_batches():
                 sequence = batch.column(0).to_numpy()
                 new = int(np.searchsorted(sequence, last, side="right"))
                 yield sequence[new:], batch.column(1)[new:]
 
 
-def matrix(column: Any) -> NDArray[np.float32]:
-    """A fixed-size list column as float32 [n, D]."""
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    width = array.type.list_size
-    return np.ascontiguousarray(array.flatten().to_numpy(zero_copy_only=False).reshape(-1, width))
+def _is_text(kind: pa.DataType) -> bool:
+    return kind in (pa.string(), pa.list_(pa.string()))
+
+
+def joined(pieces: list[pa.Array], kind: pa.DataType) -> pa.Array:
+    """The pieces of a column of this type as one array; texts of more than 2 GB in all with 64-bit offsets."""
+    if not pieces:
+        return pa.array([], kind)
+    if _is_text(kind) and (sum(one.nbytes for one in pieces) > _PLAIN_TEXT or any(one.type != kind for one in pieces)):
+        wide = pa.large_string() if kind == pa.string() else pa.large_list(pa.large_string())
+        pieces = [one.cast(wide) for one in pieces]
+    return pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)

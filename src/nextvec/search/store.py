@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from nextvec.files import storage_error
+from nextvec.search.kept import packed
 from nextvec.search.schema import HEADER, SEQUENCE, Schema
 from nextvec.types import ConflictError, NextvecError, NotFoundError, StorageError
 
@@ -250,7 +251,7 @@ def numbered(schema: Schema, version: int, columns: dict[str, pa.Array], vectors
     # Versions only grow, and a version is committed once: no sequence number is ever given twice.
     first = version << 32
     rows = len(vectors)
-    flat = pa.array(vectors.reshape(-1))
+    flat = pa.array(packed(vectors, schema.keep).reshape(-1))
     arrays = {
         SEQUENCE: pa.array(np.arange(first, first + rows, dtype=np.int64)),
         **columns,

@@ -11,6 +11,7 @@ from nextvec.types import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from nextvec.search.collection import Collection
+    from nextvec.search.schema import Kept
     from nextvec.search.stores.remote import RemoteCollection
 
     AnyCollection: TypeAlias = Collection | RemoteCollection
@@ -48,10 +49,21 @@ def create_collection(
     dim: int,
     schema: Mapping[str, str] | None = None,
     metric: Literal["cosine", "dot"] = "cosine",
+    keep: Kept = "float32",
+    nested: bool = False,
     exist_ok: bool = False,
 ) -> AnyCollection:
-    """Make an empty collection at an address (see ``open_collection``) and open it; as ``Collection.create``."""
-    made: AnyCollection = _store(address).create(address, dim=dim, schema=schema, metric=metric, exist_ok=exist_ok)
+    """Make an empty collection at an address (see ``open_collection``) and open it; as ``Collection.create``.
+
+    keep: PostgreSQL has "float32" and "float16", Qdrant "float32". InputError for others."""
+    store = _store(address)
+    options: dict[str, Any] = {"dim": dim, "schema": schema, "metric": metric, "nested": nested, "exist_ok": exist_ok}
+    if keep != "float32":
+        engine = getattr(store, "engine", "")
+        if engine == "qdrant":
+            raise InputError(f"keep is {keep!r}: Qdrant keeps 'float32' here; use a folder or PostgreSQL")
+        options["precision" if engine == "postgresql" else "keep"] = keep
+    made: AnyCollection = store.create(address, **options)
     return made
 
 

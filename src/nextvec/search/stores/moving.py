@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.search.inputs import scaled
+from nextvec.search.inputs import as_kept
 from nextvec.search.schema import Schema
 from nextvec.types import ConflictError, InputError, Progress
 
@@ -30,8 +30,8 @@ _SUMS = 2**256
 @dataclass(frozen=True, slots=True)
 class Copied:
     """What a copy did. rows: of both collections; copied, skipped: rows moved now, and rows that were there;
-    checksum: of all rows (``checksum``); precision: "float32" where vectors agree bit by bit, "float16" where they
-    agree after rounding to it.
+    checksum: of all rows (``checksum``); precision: "float32" where vectors agree bit by bit, "float16" or "int8"
+    where they agree after rounding to it.
     """
 
     rows: int
@@ -46,7 +46,8 @@ def copy_rows(
 ) -> Copied:
     """Copy the rows of ``source`` that ``target`` lacks, in insertion order, then verify all of them.
 
-    Both need the same dim, metric and schema. ``progress`` counts the rows moved or passed over, then those verified:
+    Both need the same metric and schema, and the same dim unless the target is ``nested``: it takes the first values.
+    ``progress`` counts the rows moved or passed over, then those verified:
     twice the rows in all. Raises InputError (they are of different make), ConflictError that names what differs
     (rows changed at either end, or rows that only the target holds).
     """
@@ -66,7 +67,7 @@ def copy_rows(
         moved += len(part)
         report(skipped + moved, 2 * len(ids))
     total = _verified(source, target, ids, batch, lambda done: report(len(ids) + done, 2 * len(ids)))
-    return Copied(len(ids), moved, skipped, total, _precision(target))
+    return Copied(len(ids), moved, skipped, total, "float32" if source.keep == target.keep else target.keep)
 
 
 def checksum(collection: AnyCollection, *, batch: int = BATCH) -> str:
@@ -82,11 +83,12 @@ def checksum(collection: AnyCollection, *, batch: int = BATCH) -> str:
 
 def _verified(source: AnyCollection, target: AnyCollection, ids: list[str], batch: int, report: Any) -> str:
     """The checksum of both; ConflictError where they differ."""
-    schema = Schema(source.dim, source.metric, source.schema)
+    schema = Schema(target.dim, source.metric, source.schema, target.keep)
     sums, differing, first, done = [0, 0], 0, "", 0
     for part in _parts(ids, batch):
         rows = _present(source, part)
-        vectors = _as_kept(np.stack([row.pop("vector") for row in rows]), schema, _precision(target))
+        # Changes no bits where both keep the same.
+        vectors = as_kept(np.stack([row.pop("vector")[: target.dim] for row in rows]), schema, "vector")
         for identifier, row, vector, copy in zip(part, rows, vectors, target.get(part, vectors=True), strict=True):
             wanted = _digest(row, vector)
             found = 0 if copy is None else _digest(copy, copy.pop("vector"))
@@ -112,18 +114,8 @@ def _verified(source: AnyCollection, target: AnyCollection, ids: list[str], batc
 def _refuse_different(source: AnyCollection, target: AnyCollection) -> None:
     for what in ("dim", "metric", "schema"):
         one, other = getattr(source, what), getattr(target, what)
-        if one != other:
+        if one != other and not (what == "dim" and target.nested and target.dim < source.dim):
             raise InputError(f"source and target have different {what} ({one!r} and {other!r}): copy to a new one")
-
-
-def _precision(collection: AnyCollection) -> str:
-    return str(getattr(collection, "precision", "float32"))
-
-
-def _as_kept(vectors: NDArray[np.float32], schema: Schema, precision: str) -> NDArray[np.float32]:
-    """Vectors as a collection keeps them that is given these: [n, D]. Changes no bits where both keep float32."""
-    vectors = scaled(vectors, schema, "vector")
-    return vectors.astype(np.float16).astype(np.float32) if precision == "float16" else vectors
 
 
 def _parts(ids: Sequence[str], batch: int) -> Iterator[list[str]]:

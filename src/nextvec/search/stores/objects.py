@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 
 from nextvec.search import filters
 from nextvec.search.inputs import refuse_existing
-from nextvec.search.schema import SEQUENCE, Schema, check_schema
-from nextvec.search.snapshot import Snapshot, matrix
+from nextvec.search.kept import unpacked
+from nextvec.search.schema import SEQUENCE, Kept, Schema, check_schema
+from nextvec.search.snapshot import Snapshot
 from nextvec.search.store import LOCK_TIMEOUT, MAX_SMALL_FRAGMENTS, RETENTION, SMALL_FRAGMENT, numbered, without
 from nextvec.search.stores.objects_place import Place
 from nextvec.search.stores.objects_vectors import Vectors
@@ -71,6 +72,7 @@ class ObjectCollection(RemoteCollection):
         """Use ``ObjectCollection.open`` or ``ObjectCollection.create``."""
         super().__init__(place.address, _described(place, dataset))
         self._place = place
+        self.precision = self._schema.keep
         self._vectors = Vectors(self.dim)
         self._version: _Version | None = _Version(dataset, self._schema, place)
 
@@ -82,10 +84,12 @@ class ObjectCollection(RemoteCollection):
         dim: int,
         schema: Mapping[str, str] | None = None,
         metric: Literal["cosine", "dot"] = "cosine",
+        keep: Kept = "float32",
+        nested: bool = False,
         exist_ok: bool = False,
     ) -> ObjectCollection:
         """Make an empty collection, and open it. Arguments and errors as for ``Collection.create``."""
-        place, wanted = Place(address), check_schema(dim, metric, schema)
+        place, wanted = Place(address), check_schema(dim, metric, schema, keep=keep, nested=nested)
         made = True
         with place.told():
             try:
@@ -234,7 +238,7 @@ class ObjectCollection(RemoteCollection):
         table = version.take(rows, [*names, *(["vector"] if vectors else [])])
         records = table.select(names).to_pylist()
         if vectors:
-            for record, vector in zip(records, matrix(table.column("vector")), strict=True):
+            for record, vector in zip(records, unpacked(table.column("vector")), strict=True):
                 record["vector"] = vector
         return {record["id"]: record for record in records}
 

@@ -81,6 +81,8 @@ class Place:
         if refused and refused[1] not in ("SlowDown", "InternalError", "ServiceUnavailable"):
             what = refused[1] or "no credentials"
             return StorageError(f"the store of {self.address!r} refused ({what}): look at {_KEYS[self.scheme]}")
+        if "no Azure account name" in text:
+            return StorageError(f"no account for {self.address!r}: set {_KEYS[self.scheme]}")
         if "error sending request" in text or "dns error" in text or "timed out" in text:
             at = f" at {_endpoint()!r}" if self.scheme == "s3" and _endpoint() else ""
             return StorageError(f"no object store answers{at} for {self.address!r}: is it running, is the network up?")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from nextvec.extras import require
 from nextvec.search import filters
 from nextvec.search.inputs import refuse_existing
-from nextvec.search.schema import Schema, check_schema
+from nextvec.search.schema import Kept, Schema, check_schema
 from nextvec.search.stores.postgres_place import LOCK_TIMEOUT, WHY, Place, register
 from nextvec.search.stores.postgres_sql import (
     COPY_TYPES,
@@ -34,12 +35,12 @@ from nextvec.search.stores.postgres_sql import (
     table_ddl,
     to_sql,
 )
-from nextvec.search.stores.remote import Precision, RemoteCollection, check_same
+from nextvec.search.stores.remote import RemoteCollection, check_same
 from nextvec.types import ConflictError, Hits, InputError, NotFoundError, StorageError
 
 MAX_DIM = 16_000  # pgvector's limit for a column
 MAX_ID_BYTES = 2_600  # a row of an index of PostgreSQL holds no more
-_VECTOR_TYPES: dict[Precision, str] = {"float32": "vector", "float16": "halfvec"}
+_VECTOR_TYPES: dict[Kept, str] = {"float32": "vector", "float16": "halfvec"}
 _MAX_INDEXED = {"vector": 2_000, "halfvec": 4_000}  # dimensions that pgvector can index
 _MAX_EF = 1_000
 
@@ -64,8 +65,9 @@ class PostgresCollection(RemoteCollection):
         dim: int,
         schema: Mapping[str, str] | None = None,
         metric: Literal["cosine", "dot"] = "cosine",
+        nested: bool = False,
         exist_ok: bool = False,
-        precision: Precision = "float32",
+        precision: Kept = "float32",
     ) -> PostgresCollection:
         """Make an empty collection, and open it. Arguments as for ``Collection.create``; ``precision="float16"``
         keeps vectors as ``halfvec``, at half the size.
@@ -73,9 +75,9 @@ class PostgresCollection(RemoteCollection):
         Makes pgvector's extension where the database lacks it, which needs the right to do so. Raises InputError,
         ConflictError, StorageError.
         """
-        place, wanted = Place(address), check_schema(dim, metric, schema)
         if precision not in _VECTOR_TYPES:
             raise InputError(f"precision is {precision!r}: expected 'float32' or 'float16'")
+        place, wanted = Place(address), check_schema(dim, metric, schema, keep=precision, nested=nested)
         if dim > MAX_DIM:
             raise InputError(f"dim is {dim}: pgvector keeps at most {MAX_DIM} dimensions")
         link = place.connect()
@@ -84,9 +86,9 @@ class PostgresCollection(RemoteCollection):
             collection = cls(place, link, False)
             if not made and not exist_ok:
                 raise ConflictError(f"collection {place.shown!r} exists: open it, or pass exist_ok=True")
-            check_same(place.shown, collection._schema, wanted)
             if collection.precision != precision:
                 raise ConflictError(f"collection {place.shown!r} exists with precision {collection.precision}")
+            check_same(place.shown, collection._schema, wanted)
         except BaseException:
             link.close()
             raise
@@ -170,7 +172,7 @@ class PostgresCollection(RemoteCollection):
             yield cursor
 
     def _write(self, columns: dict[str, pa.Array], rows: NDArray[np.float32], *, replace: bool) -> None:
-        _refuse_unstorable(columns, rows, self.precision)
+        _refuse_unstorable(columns)
         values = [columns[name].to_pylist() for name in self._names]
         kinds = [COPY_TYPES[kind] for kind in self._schema.columns.values()]
         targets = ", ".join([*self._names.values(), "vector"])
@@ -294,11 +296,12 @@ def _exists(cursor: Any, name: str) -> bool:
     return bool(cursor.fetchone()[0])
 
 
-def _make(place: Place, link: Any, schema: Schema, precision: Precision) -> bool:
+def _make(place: Place, link: Any, schema: Schema, precision: Kept) -> bool:
     """Make the extension and the table in one transaction; False where there is a table of that name."""
     psycopg = require("psycopg", why=WHY)
     table = quoted(place.name)
-    document = json.dumps({**schema.document(), "precision": precision}, ensure_ascii=False)
+    # As it always was: the precision is beside the schema here, so that an older nextvec reads it.
+    document = json.dumps({**replace(schema, keep="float32").document(), "precision": precision}, ensure_ascii=False)
     with place.told():
         try:
             with link.transaction(), link.cursor() as cursor:
@@ -318,7 +321,7 @@ def _make(place: Place, link: Any, schema: Schema, precision: Precision) -> bool
     return True
 
 
-def _described(place: Place, link: Any) -> tuple[Schema, Precision]:
+def _described(place: Place, link: Any) -> tuple[Schema, Kept]:
     """What the table's comment says."""
     with place.told():
         row = link.execute(
@@ -330,11 +333,11 @@ def _described(place: Place, link: Any) -> tuple[Schema, Precision]:
     if not (row[1] or "").startswith('{"format"'):
         raise NotFoundError(f"{place.shown!r} is not a collection (the table was not made by nextvec): choose another")
     schema = Schema.from_document(row[1], place.shown)
-    precision: Precision = "float16" if json.loads(row[1]).get("precision") == "float16" else "float32"
-    return schema, precision
+    precision: Kept = "float16" if json.loads(row[1]).get("precision") == "float16" else "float32"
+    return replace(schema, keep=precision), precision
 
 
-def _refuse_unstorable(columns: dict[str, pa.Array], rows: NDArray[np.float32], precision: Precision) -> None:
+def _refuse_unstorable(columns: dict[str, pa.Array]) -> None:
     """InputError for what nextvec allows and PostgreSQL does not."""
     long = pc.index(pc.greater(pc.binary_length(columns["id"]), MAX_ID_BYTES), True).as_py()
     if long >= 0:
@@ -343,7 +346,3 @@ def _refuse_unstorable(columns: dict[str, pa.Array], rows: NDArray[np.float32], 
         texts = pc.list_flatten(array) if pa.types.is_list(array.type) else array
         if pa.types.is_string(texts.type) and pc.any(pc.match_substring(texts, "\x00")).as_py():
             raise InputError(f"attribute {name!r} holds the character U+0000, which PostgreSQL cannot store")
-    if precision == "float16":
-        large = np.flatnonzero(np.abs(rows).max(axis=1, initial=0.0) >= 65_520)
-        if len(large):
-            raise InputError(f"vector {large[0]} holds a number beyond 65504: float16 cannot keep it")

@@ -58,10 +58,11 @@ class QdrantCollection(RemoteCollection):
         dim: int,
         schema: Mapping[str, str] | None = None,
         metric: Literal["cosine", "dot"] = "cosine",
+        nested: bool = False,
         exist_ok: bool = False,
     ) -> QdrantCollection:
         """Make an empty collection, and open it. Arguments and errors as for ``Collection.create``."""
-        place, wanted = Place(address), check_schema(dim, metric, schema)
+        place, wanted = Place(address), check_schema(dim, metric, schema, nested=nested)
         server = Server.of(place)
         try:
             models = require("qdrant_client", why=WHY).models

@@ -23,10 +23,9 @@ from nextvec.search import filters
 from nextvec.search import where as grammar
 from nextvec.search.inputs import Attributes, check_columns, check_ids, check_queries, check_rows
 from nextvec.search.requests import check_k_or_all, check_number
-from nextvec.search.schema import Schema
+from nextvec.search.schema import Kept, Schema
 from nextvec.types import ConflictError, Hits, InputError
 
-Precision = Literal["float32", "float16"]
 _ALL = 2**62  # hits
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,47}")
 
@@ -35,7 +34,7 @@ class RemoteCollection(ABC):
     """A collection on a server. A handle may be shared between threads, but not across ``fork``."""
 
     engine: ClassVar[str]
-    precision: Precision = "float32"
+    precision: Kept = "float32"
 
     def __init__(self, address: str, schema: Schema) -> None:
         """Use ``open`` or ``create``. address: as it may be shown, without a password."""
@@ -54,6 +53,16 @@ class RemoteCollection(ABC):
     def metric(self) -> Literal["cosine", "dot"]:
         """What scores are."""
         return self._schema.metric
+
+    @property
+    def keep(self) -> Kept:
+        """How the store keeps the values of a vector."""
+        return self.precision
+
+    @property
+    def nested(self) -> bool:
+        """Whether longer vectors are cut."""
+        return self._schema.nested
 
     @property
     def schema(self) -> dict[str, str]:
@@ -203,6 +212,7 @@ class RemoteCollection(ABC):
             "schema": self.schema,
             "rows": self._count(None),
             "precision": self.precision,
+            "nested": self.nested,
             **self._facts(),
         }
 
@@ -266,7 +276,4 @@ def check_name(name: str, address: str) -> str:
 def check_same(address: str, there: Schema, wanted: Schema) -> None:
     """ConflictError where a collection that exists is not the one asked for."""
     if there != wanted or list(there.attributes) != list(wanted.attributes):
-        raise ConflictError(
-            f"collection {address!r} exists with dim {there.dim}, metric {there.metric!r} and schema "
-            f"{dict(there.attributes)}: they differ from what was asked for"
-        )
+        raise ConflictError(f"collection {address!r} exists with {there.told()}: they differ from what was asked for")
