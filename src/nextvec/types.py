@@ -93,7 +93,7 @@ class Hit:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that takes three times as long to make, and a batch makes one per query
 class Hits:
     """The results of one query, best first; ties are broken by insertion order.
 

@@ -40,6 +40,9 @@ def test_rows_are_clean_and_in_order() -> None:
         assert row["upvotes"] >= 0
         for field in ("githubRepo", "projectPage"):
             assert row[field] is None or row[field].startswith(("https://", "http://"))
+    filed = [row["categories"] for row in rows if row["categories"] is not None]
+    assert len(filed) == 3111 and all(filed) and {"cs.CL", "stat.ML"} <= {name for names in filed for name in names}
+    assert not any(" " in name or name[0].isdigit() or len(name) < 2 for names in filed for name in names)
     for row in rows[9877:]:
         assert (row["daily_date"], row["upvotes"], row["num_comments"]) == (None, 0, 0)
 

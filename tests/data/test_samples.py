@@ -3,10 +3,12 @@ from its own is a contract of the methods."""
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,7 @@ from nextvec.data.judged import read_judged
 from nextvec.data.pairs import read_pairs
 from nextvec.data.reasoning import read_chains
 from nextvec.data.samples import KINDS, write_sample
-from nextvec.types import ConflictError, InputError
+from nextvec.types import ConflictError, InputError, StorageError
 
 
 def test_each_is_read_as_what_it_is(tmp_path: Path) -> None:
@@ -37,6 +39,27 @@ def test_pictures_lie_beside_what_names_them(tmp_path: Path) -> None:
     records = [json.loads(line) for line in write_sample("thoughts", tmp_path / "t").read_text().splitlines()]
     named = [part["image"] for one in records for part in one["thoughts"] if isinstance(part, dict)]
     assert named and all((tmp_path / "t" / name).is_file() for name in named)
+
+
+def test_pictures_are_all_there_or_nothing_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = pytest.importorskip("PIL.Image", reason="the extra 'images' is not installed")
+    whole, saved = image.Image.save, 0
+
+    def save(*given: Any) -> None:
+        nonlocal saved
+        saved += 1
+        if saved == 10:
+            raise OSError(errno.ENOSPC, "no space left")
+        whole(*given)
+
+    monkeypatch.setattr(image.Image, "save", save)
+    for kind in ("pictures", "thoughts"):
+        saved = 0
+        with pytest.raises(StorageError, match="the disk is full"):
+            write_sample(kind, tmp_path / "new" / kind)
+        assert not list((tmp_path / "new").iterdir())
+    assert write_sample("thoughts", tmp_path / "new" / "t") == tmp_path / "new" / "t" / "thoughts.jsonl"
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["t"]
 
 
 def test_refusals(tmp_path: Path) -> None:

@@ -152,8 +152,8 @@ class Server:
 
 
 @contextmanager
-def smtp_server(**options: Any) -> Iterator[tuple[Server, str]]:
-    """(the handler, its address) of a server on a free port of this machine."""
+def smtp_server(*, controller: Any = None, **options: Any) -> Iterator[tuple[Server, str]]:
+    """(the handler, its address) of a server on a free port of this machine; ``controller``: another class of it."""
     import socket
 
     import pytest
@@ -163,9 +163,9 @@ def smtp_server(**options: Any) -> Iterator[tuple[Server, str]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     handler = Server()
-    controller = controllers.Controller(handler, hostname="127.0.0.1", port=port, **options)
-    controller.start()
+    running = (controller or controllers.Controller)(handler, hostname="127.0.0.1", port=port, **options)
+    running.start()
     try:
         yield handler, f"smtp://127.0.0.1:{port}"
     finally:
-        controller.stop()
+        running.stop()

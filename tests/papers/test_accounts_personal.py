@@ -21,12 +21,13 @@ from nextvec.papers.mail.subscriptions import About, Subscription
 from nextvec.papers.migrations import MIGRATIONS, migrate
 from nextvec.papers.narrowing import Narrowing
 from nextvec.papers.site import Site
+from nextvec.papers.sources import moderation
 from nextvec.types import NotFoundError, StorageError
 
 pytestmark = pytest.mark.both
 
 # -- everything of one reader --------------------------------------------------------------------------------------
-PERSONAL = {"reader", "email", "address", "hidden_by"}
+PERSONAL = {"reader", "email", "address", "hidden_by", "actor"}
 """Columns that lead to a person; ``readers.id`` and ``list_papers`` (by its list) do too."""
 
 
@@ -61,6 +62,7 @@ def busy(site: Site, email: str) -> readers.Reader:
     with site.db.write() as connection:
         mailbox = connection.execute(sa.select(mail.READERS.c.id).where(mail.READERS.c.address == email)).scalar_one()
         connection.execute(mail.SEEN.insert(), {"reader": mailbox, "paper": "p1"})
+    moderation.log(site.db, reader.id, "reject", "2501.00001", f"Said by {email.partition('@')[0]}")
     return reader
 
 
@@ -78,6 +80,7 @@ def test_the_export_holds_every_table(site: Site) -> None:
         "List of ada",
         "Note of ada",
         "Token of ada",
+        "Said by ada",
         "latent",
         "ada@example.org",
     ):
@@ -155,7 +158,9 @@ def test_all_of_it_from_the_version_before(tmp_path: Path) -> None:
         token = signing_in.make_link(db, "ada@example.org", "/")
         assert signing_in.session_reader(db, signing_in.redeem(db, token or "")[1]) == ada
         assert all(
-            personal.export(db, ada)[name] for name in personal.HELD if name != "sign_ins" and "mail" not in name
+            personal.export(db, ada)[name]
+            for name in personal.HELD
+            if name not in ("sign_ins", "moderated") and "mail" not in name
         )
         personal.delete_account(db, ada)
         with db.read() as connection:

@@ -119,6 +119,38 @@ def test_lists(site: Site) -> None:
         assert {row.list for row in connection.execute(sa.select(LIST_PAPERS))} == {other}
 
 
+def test_a_name_is_one_lists_of_its_reader(site: Site) -> None:
+    ada, bob = join(site.db, "ada@example.org").id, join(site.db, "bob@example.org").id
+    mine = lists.create(site.db, ada, "To read")
+    lists.create(site.db, bob, "To read")
+    for act in (
+        lambda: lists.create(site.db, ada, " to  READ"),
+        lambda: lists.add(site.db, ada, None, "p1", name="Tó read"),
+        lambda: lists.rename(site.db, ada, lists.create(site.db, ada, "Later"), "TO READ"),
+    ):
+        with pytest.raises(InputError, match="you have a list called 'To read' already: use that one, or choose"):
+            act()
+    assert sorted(one.name for one in lists.of_reader(site.db, ada)) == ["Later", "To read"]
+    lists.rename(site.db, ada, mine, "to read")
+    lists.rename(site.db, ada, mine, "To Read")
+    assert lists.own(site.db, ada, mine).name == "To Read"
+
+
+def test_lists_that_shared_a_name_before_stay_usable(site: Site) -> None:
+    ada = join(site.db, "ada@example.org").id
+    first, second = lists.create(site.db, ada, "Same"), lists.create(site.db, ada, "Other")
+    with site.db.write() as connection:
+        connection.execute(tables.LISTS.update().values(name="Same"))
+    lists.add(site.db, ada, second, "p1")
+    lists.rename(site.db, ada, second, "Same")
+    assert lists.share(site.db, ada, second, on=True)
+    assert [one.name for one in lists.of_reader(site.db, ada)] == ["Same", "Same"]
+    with pytest.raises(InputError, match="called 'Same' already"):
+        lists.rename(site.db, ada, first, "same")
+    lists.rename(site.db, ada, first, "One")
+    lists.rename(site.db, ada, second, "same")
+
+
 def test_limits_of_lists(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     ada = join(site.db, "ada@example.org").id
     monkeypatch.setattr(lists, "MAX_LISTS", 2)

@@ -256,6 +256,27 @@ def test_the_page_says_what_is_chosen(client: TestClient) -> None:
     assert "Venue or category" not in client.get("/papers/2504.00004").text.partition("<aside")[2]
 
 
+@pytest.mark.parametrize("path", ["/", "/papers/new", "/papers/trending", "/search", "/subscribe"])
+def test_forms_offer_those_of_most_papers_first_without_a_script(client: TestClient, path: str) -> None:
+    text = client.get(path).text
+    field = re.search(r'<input type="text" name="category"[^>]*>', text)
+    assert field and 'list="categories"' in field.group()
+    (offered,) = re.findall(r'<datalist id="categories">(.*?)</datalist>', text)
+    names = re.findall(r'<option value="([^"]*)">', offered)
+    assert names == ["cs.CL", "cs.CV", "cs.LG", "emnlp", "Journées d&#39;été"]
+
+
+def test_the_most_common_ones(site: Site) -> None:
+    assert site.db.categories(limit=2) == [("cs.CL", 2), ("cs.CV", 1)]
+    ingest(site, [paper(5, "Zebra five", "CS.CL", "CS.CV"), paper(6, "Zebra six", "CS.CV")])
+    assert site.db.categories(limit=9)[:2] == [("cs.CL", 3), ("CS.CV", 3)], "as most papers spell it"
+
+
+def test_a_subscription_is_narrowed_by_it(client: TestClient) -> None:
+    text = client.get("/subscribe?category=cs.CL").text
+    assert re.search(r'<input type="text" name="category" value="cs\.CL"', text)
+
+
 def test_a_name_that_no_paper_has(client: TestClient) -> None:
     text = client.get("/papers/new?category=emnpl").text
     assert "No venue or category here is called “emnpl”" in text and 'href="/papers/new?category=emnlp"' in text

@@ -61,6 +61,24 @@ def test_each_tool_answers_from_the_site(small: Site, few: list[Paper]) -> None:
     talk(create_server(small), conversation)
 
 
+def test_a_search_is_narrowed_to_venues_and_categories(tmp_path: Path) -> None:
+    filed = (("a", ("cs.CL", "emnlp")), ("b", ("cs.CV",)), ("c", ("cs.LG",)), ("d", ()))
+    site = Site(tmp_path, encoder=HashEncoder())
+    ingest(site, [Paper(id=name, title=f"Zebra {name}", summary="Of zebras.", categories=of) for name, of in filed])
+
+    async def conversation(client: Any) -> None:
+        told = (await client.list_tools()).tools[0].input_schema["properties"]["category"]
+        assert "cs.CL,emnlp" in told["description"] and told["default"] == ""
+        for category, wanted in (("CS.cl", {"a"}), ("emnlp, cs.cv", {"a", "b"}), ("", {"a", "b", "c", "d"})):
+            found = entries(await client.call_tool("search", {"query": "zebra", "category": category}))
+            assert {entry["id"] for entry in found} == wanted
+        result = await client.call_tool("search", {"query": "zebra", "category": "emlnp"})
+        assert result.is_error and "in the venue or category 'emlnp'; did you mean 'emnlp'?" in result.content[0].text
+
+    talk(create_server(site), conversation)
+    site.close()
+
+
 def test_a_period_is_a_day_a_week_or_a_month(small: Site, few: list[Paper]) -> None:
     tools = PaperTools(small)
     for period, fits in (

@@ -108,7 +108,7 @@ def test_matches_that_lie_far_from_the_query_are_left_to_the_exact_index(built: 
         assert 0.3 * ROWS < collection.count(where) < 0.7 * ROWS
         hits = collection.search(query, 10, where=where, recall=0.95, explain=True)
         assert hits.ids == collection.search(query, 10, where=where).ids
-        assert hits.explain is not None and list(hits.explain["considered"]) == ["exact"]
+        assert hits.explain is not None and next(iter(hits.explain["considered"])) == "exact"
 
 
 def test_explain_tells_what_was_considered(built: Path) -> None:

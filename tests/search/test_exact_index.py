@@ -80,7 +80,8 @@ def test_near_ties_closer_than_the_codes_can_tell(kernel: str) -> None:
     vectors = base + rng.standard_normal((20_000, 64)).astype(np.float32) * np.float32(1e-5)
     vectors = np.concatenate([unit(rng, 10_000, 64), vectors.astype(np.float32)])
     found = agree(vectors, base, 25)
-    assert "near ties in float32" in found[0].plan or kernel == "float32"
+    told = "near ties in float32" in found[0].plan  # the kernels score all of them instead
+    assert told or kernel == "float32" or found[0].reranked == 20_000
     agree(vectors, base, 25, np.flatnonzero(rng.random(30_000) < 0.5))
 
 

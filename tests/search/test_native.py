@@ -98,15 +98,15 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         kernels.rows(rows.vectors, rows.codes[:-1], rows.scale, rows.error, rows.norm, rows.check, DIM)
     held = ExactIndex(rows).native
     with pytest.raises(ValueError, match="fit"):
-        kernels.exact(held, made(count=1), np.arange(5), None, 3, 5, outputs(1, 4))
+        kernels.exact(held, made(count=1), np.arange(5), None, 0, 5, 3, 5, 1.0, outputs(1, 4))
     with pytest.raises(ValueError, match="fit"):
-        kernels.exact(held, np.zeros(DIM - 1, np.float32), np.arange(5), None, 3, 5, outputs(1, 3))
+        kernels.exact(held, np.zeros(DIM - 1, np.float32), np.arange(5), None, 0, 5, 3, 5, 1.0, outputs(1, 3))
     frozen = outputs(1, 3)
     frozen[0].flags.writeable = False
     with pytest.raises(ValueError, match="read-only"):
-        kernels.exact(held, made(count=1), np.arange(5), None, 3, 5, frozen)
+        kernels.exact(held, made(count=1), np.arange(5), None, 0, 5, 3, 5, 1.0, frozen)
     with pytest.raises(TypeError):
-        kernels.exact(object(), made(count=1), np.arange(5), None, 3, 5, outputs(1, 3))
+        kernels.exact(object(), made(count=1), np.arange(5), None, 0, 5, 3, 5, 1.0, outputs(1, 3))
     with pytest.raises(ValueError, match="kind"):
         kernels.filter(9, np.zeros(8, np.uint8), None, 0, 0, 64)
     with pytest.raises(ValueError, match="data"):
@@ -341,16 +341,18 @@ def test_strings_are_those_of_the_rows_and_no_bytes_but_the_text() -> None:
     text = "".join(words).encode()
     begins = np.cumsum([0, *(len(word.encode()) for word in words)]).astype(np.int32)
     rows = np.array([4, 2, 2, 0, 3])
-    assert kernels.strings(begins, text, rows) == [words[row] for row in rows]
-    assert kernels.strings(begins, text, rows[:0]) == []
+    assert kernels.strings(begins, text, [rows, rows[:0], rows[:1]]) == [[words[row] for row in rows], [], [words[4]]]
+    assert kernels.strings(begins, text, []) == []
+    with pytest.raises(ValueError, match="contiguous"):
+        kernels.strings(begins, text, [rows[::2]])
     for row in (-1, 5):
         with pytest.raises(IndexError, match="not there"):
-            kernels.strings(begins, text, np.array([0, row]))
+            kernels.strings(begins, text, [rows, np.array([0, row])])
     for wrong in (begins + 1000, -begins - 1, begins[::-1].copy()):
         with pytest.raises(IndexError, match="not there"):
-            kernels.strings(wrong.astype(np.int32), text, np.array([1]))
+            kernels.strings(wrong.astype(np.int32), text, [np.array([1])])
     with pytest.raises(UnicodeDecodeError):
-        kernels.strings(np.array([0, 1], np.int32), b"\xff", np.array([0]))
+        kernels.strings(np.array([0, 1], np.int32), b"\xff", [np.array([0])])
 
 
 def test_pages_after_a_short_first_one(stored: Path) -> None:

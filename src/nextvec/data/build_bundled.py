@@ -2,8 +2,8 @@
 
 Daily papers come from the Hugging Face daily list, ``source = "daily_papers"``. A few papers that the methods
 of this library stand on and that the list lacks come from arXiv's own metadata, ``source = "arxiv"``, with no
-votes and no ``daily_date``. Fields that another party's model wrote (``ai_summary``, ``ai_keywords``) and
-thumbnails are left out.
+votes and no ``daily_date``. Categories are those of arXiv's metadata, where these have the paper. Fields that
+another party's model wrote (``ai_summary``, ``ai_keywords``) and thumbnails are left out.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ FOUNDATIONS = frozenset(
 )
 # fmt: on
 """arXiv ids of the published methods this library is about; those found in the arXiv set are added."""
+
+
+_CATEGORY = re.compile(r"[a-z-]+(?:\.[A-Za-z-]+)?")
 
 
 def tidy(text: str | None) -> str | None:
@@ -97,12 +100,20 @@ def arxiv_row(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def categories(record: dict[str, Any]) -> list[str] | None:
+    """Those of arXiv; classes of mathematics and of the ACM, which stand among them, are left out."""
+    return [word for word in record.get("categories") or () if _CATEGORY.fullmatch(word)] or None
+
+
 def build(daily: Iterable[dict[str, Any]], arxiv: Iterable[dict[str, Any]]) -> pa.Table:
     """The table: daily papers by day and id, then the added arXiv papers by id."""
     rows = sorted((daily_row(record) for record in daily), key=lambda row: (row["daily_date"], row["id"]))
     known = {row["id"] for row in rows}
-    extra = [arxiv_row(r) for r in arxiv if r["id"] in FOUNDATIONS and r["id"] not in known]
+    listed = {record["id"]: record for record in arxiv}
+    extra = [arxiv_row(listed[name]) for name in FOUNDATIONS & listed.keys() if name not in known]
     rows += sorted(extra, key=lambda row: row["id"])
+    for row in rows:
+        row["categories"] = categories(listed[row["id"]]) if row["id"] in listed else None
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 

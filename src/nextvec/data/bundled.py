@@ -36,6 +36,7 @@ SCHEMA = pa.schema(
         pa.field("projectPage", pa.string()),
         pa.field("organization", pa.string()),
         pa.field("source", pa.string(), nullable=False),
+        pa.field("categories", pa.list_(pa.string())),
     ]
 )
 
@@ -44,7 +45,8 @@ def daily_papers(*, columns: Sequence[str] | None = None) -> pa.Table:
     """The bundled papers, by day and id: one row each, columns as in ``SCHEMA``.
 
     ``source`` is "daily_papers" (9,877 rows, with ``daily_date``) or "arxiv" (added papers, after them, with
-    ``daily_date`` null and no votes). InputError for a column that does not exist.
+    ``daily_date`` null and no votes). ``categories`` are arXiv's, of the papers that its listings at hand name.
+    InputError for a column that does not exist.
     """
     unknown = [name for name in columns or () if name not in SCHEMA.names]
     if unknown:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -66,9 +67,17 @@ def write_sample(kind: str, path: Path) -> Path:
         raise ConflictError(f"{str(path)!r} exists: name a new file or folder, nothing is written over")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return KINDS[kind](path)
+        return _folder(kind, path) if kind in _FOLDERS else KINDS[kind](path)
     except OSError as error:
         raise storage_error(error, path) from error
+
+
+def _folder(kind: str, path: Path) -> Path:
+    """All of a sample of pictures or nothing: it is written beside ``path`` and moved there when it is whole."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".part") as made:
+        given = KINDS[kind](Path(made) / path.name)
+        (Path(made) / path.name).rename(path)
+    return path / given.relative_to(Path(made) / path.name)
 
 
 def _lines(path: Path, records: Iterable[Mapping[str, Any]]) -> Path:

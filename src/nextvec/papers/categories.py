@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from nextvec.papers.tables import CATEGORIES, alternatives, fold
 
-__all__ = ["close", "known", "note", "of", "toggled"]
+__all__ = ["close", "known", "most", "note", "of", "toggled"]
 
 _C = CATEGORIES.c
 _CANDIDATES = 5_000
@@ -51,6 +51,16 @@ def known(connection: sa.Connection, text: str) -> tuple[str, bool]:
     query = sa.select(_C.folded, _C.name).where(_C.folded.in_(wanted)).group_by(_C.folded, _C.name)
     spelt = dict(map(tuple, connection.execute(query.order_by(sa.func.count(), _C.name))))
     return ",".join(spelt.get(folded, name) for folded, name in wanted.items()), bool(spelt)
+
+
+def most(connection: sa.Connection, limit: int) -> list[tuple[str, int]]:
+    """(name, papers) of those that most papers are in, the most papers first; of its spellings the most common one."""
+    papers = sa.func.count().label("papers")
+    every = sa.select(_C.folded, papers).group_by(_C.folded).order_by(papers.desc(), _C.folded).limit(limit)
+    counts = {row.folded: int(row.papers) for row in connection.execute(every)}
+    query = sa.select(_C.folded, _C.name).where(_C.folded.in_(counts)).group_by(_C.folded, _C.name)
+    spelt = dict(map(tuple, connection.execute(query.order_by(sa.func.count(), _C.name))))
+    return [(spelt[folded], count) for folded, count in counts.items()]
 
 
 def close(connection: sa.Connection, text: str) -> str | None:

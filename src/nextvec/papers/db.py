@@ -10,10 +10,9 @@ import difflib
 import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -23,6 +22,18 @@ from nextvec.papers.connection import Connected, upsert_statement
 from nextvec.papers.db_errors import DamagedDatabaseError
 from nextvec.papers.insight.tables import INSIGHTS
 from nextvec.papers.records import Paper
+from nextvec.papers.rows import (
+    CONTENT,
+    NO_VECTOR,
+    Order,
+    Pending,
+    Stored,
+    as_row,
+    as_stored,
+    ordering,
+    same,
+    stored_paper,
+)
 from nextvec.papers.sources import kept
 from nextvec.papers.tables import AUTHORS, CATEGORIES, FACTS, MOMENT, PAPERS, REVISIONS, SITE, Filters, Selection
 
@@ -38,38 +49,11 @@ __all__ = [
     "stored_paper",
 ]
 
-Order = Literal["votes", "newest", "comments", "moment", "days"]
-"""By votes; newest feed day first; most comments first; latest to come first; by day, then by votes."""
 Filtered = Filters | Selection
 
-NO_VECTOR = "-"
-"""The emblem of a paper whose text has no token the encoder knows: it is found by its words only."""
-
-_OURS = ("indexed_text", "indexed_facets", "mark", *SITE)
-_CONTENT = [column.name for column in PAPERS.columns if column.name not in _OURS]
 _P = PAPERS.c
 _I = INSIGHTS.c
 _BEHIND = sa.or_(_P.indexed_text.is_(None), _P.indexed_text != _P.text_hash, _P.indexed_facets != _P.facet_hash)
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A paper as it lies in the database. ``mark`` is its emblem, drawn from its embedding (None: not indexed).
-
-    ``line``: the sentence that sums it up (None: not worked out yet, or of an older text).
-    """
-
-    paper: Paper
-    mark: str | None
-    line: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A paper that the vector collection does not hold yet, or holds in an older state."""
-
-    paper: Paper
-    text_changed: bool
 
 
 class Database(Connected):
@@ -90,11 +74,11 @@ class Database(Connected):
     def put(self, connection: sa.Connection, papers: Sequence[Paper]) -> int:
         """``upsert`` within the caller's transaction."""
         given_papers = {paper.id: paper for paper in papers}
-        rows = [_row(paper) for paper in given_papers.values()]
+        rows = [as_row(paper) for paper in given_papers.values()]
         if not rows:
             return 0
         identifiers = list(given_papers)
-        query = sa.select(*(_P[name] for name in (*_CONTENT, *SITE))).where(_P.id.in_(identifiers))
+        query = sa.select(*(_P[name] for name in (*CONTENT, *SITE))).where(_P.id.in_(identifiers))
         # Locked where the database has several writers: a vote given at this moment waits, or it would be lost.
         before = {row.id: row for row in connection.execute(query.with_for_update())}
         given = given_here(connection, identifiers)
@@ -105,11 +89,11 @@ class Database(Connected):
         filed = categories.of(connection, identifiers)
         moved = {name for name, paper in given_papers.items() if paper.categories != filed.get(name, ())}
         changed = [
-            row for row in rows if row["id"] in moved or row["id"] not in before or not _same(row, before[row["id"]])
+            row for row in rows if row["id"] in moved or row["id"] not in before or not same(row, before[row["id"]])
         ]
         if changed:
             categories.note(connection, ((name, given_papers[name].categories) for name in moved))
-            connection.execute(upsert_statement(connection, PAPERS, "id", [*_CONTENT[1:], *SITE]), changed)
+            connection.execute(upsert_statement(connection, PAPERS, "id", [*CONTENT[1:], *SITE]), changed)
             self._follow(connection, changed, before)
             self._renew(connection)
         return len(changed)
@@ -163,7 +147,7 @@ class Database(Connected):
 
     def select(self, filters: Filtered, *, order: Order = "votes", limit: int, offset: int = 0) -> list[Stored]:
         """Papers that satisfy the filter, in the given order."""
-        query = sa.select(PAPERS).where(*filters.conditions()).order_by(*_order(order)).limit(limit).offset(offset)
+        query = sa.select(PAPERS).where(*filters.conditions()).order_by(*ordering(order)).limit(limit).offset(offset)
         with self.read() as connection:
             return self._read(connection, query)
 
@@ -175,7 +159,7 @@ class Database(Connected):
             said = sa.select(_I.paper, _I.text_hash, _I.line).where(_I.paper.in_([row.id for row in rows]))
             lines = {(row.paper, row.text_hash): row.line for row in connection.execute(said)}
         filed = categories.of(connection, [row.id for row in rows]) if self._has(connection, CATEGORIES) else {}
-        return [_stored(row, lines.get((row.id, row.text_hash)) or None, filed.get(row.id, ())) for row in rows]
+        return [as_stored(row, lines.get((row.id, row.text_hash)) or None, filed.get(row.id, ())) for row in rows]
 
     @property
     def has_insights(self) -> bool:
@@ -192,7 +176,7 @@ class Database(Connected):
     def ordered(self, filters: Filtered, order: Order) -> Sequence[str]:
         """The ids of all papers that satisfy the filter, in the given order."""
         with self.read() as connection:
-            query = sa.select(_P.id).where(*filters.conditions()).order_by(*_order(order))
+            query = sa.select(_P.id).where(*filters.conditions()).order_by(*ordering(order))
             return connection.execute(query).scalars().all()
 
     def lifted(self, filters: Filters) -> set[str]:
@@ -270,6 +254,11 @@ class Database(Connected):
             spelt, there = categories.known(connection, text)
             return spelt, None if there else categories.close(connection, text), there
 
+    def categories(self, *, limit: int) -> list[tuple[str, int]]:
+        """(venue or category as most papers spell it, papers), the most papers first."""
+        with self.read() as connection:
+            return categories.most(connection, limit) if self._has(connection, CATEGORIES) else []
+
     def sources(self) -> list[tuple[str, int]]:
         """(source, papers), the most papers first."""
         query = sa.select(_P.source, sa.func.count()).where(_P.source.is_not(None)).group_by(_P.source)
@@ -303,7 +292,7 @@ class Database(Connected):
         day = stored.paper.daily_date
         if day is None:
             return None, None
-        query = sa.select(_P.id).where(_P.daily_date == day).order_by(*_order("votes"))
+        query = sa.select(_P.id).where(_P.daily_date == day).order_by(*ordering("votes"))
         with self.read() as connection:
             ids = list(connection.execute(query).scalars())
         place = ids.index(stored.paper.id)
@@ -375,38 +364,3 @@ class Database(Connected):
         with self.read() as connection:
             for row in connection.execute(query):
                 yield row.id, row.title, row.summary, row.authors, row.organization
-
-
-def _order(order: Order) -> list[sa.ColumnElement[Any]]:
-    # What has no time comes last; PostgreSQL would have it first.
-    newest = [sa.func.coalesce(_P.listed_at, _P.published_at).desc().nulls_last(), _P.id.desc()]
-    if order == "newest":
-        return [_P.daily_date.desc().nulls_last(), *newest]
-    if order == "moment":
-        return [MOMENT.desc().nulls_last(), _P.id.desc()]
-    if order == "comments":
-        return [_P.num_comments.desc(), _P.upvotes.desc(), *newest]
-    if order == "days":
-        return [_P.daily_date.desc().nulls_last(), _P.upvotes.desc(), *newest]
-    return [_P.upvotes.desc(), *newest]
-
-
-def _row(paper: Paper) -> dict[str, Any]:
-    row = {name: getattr(paper, name) for name in _CONTENT if name not in ("text_hash", "facet_hash")}
-    return row | {"authors": list(paper.authors), "text_hash": paper.text_hash(), "facet_hash": paper.facet_hash()}
-
-
-def _stored(row: sa.Row[Any], line: str | None = None, filed: tuple[str, ...] = ()) -> Stored:
-    values = {name: getattr(row, name) for name in _CONTENT if name not in ("text_hash", "facet_hash")}
-    return Stored(Paper(**(values | {"authors": tuple(row.authors), "categories": filed})), row.mark, line)
-
-
-def stored_paper(row: sa.Row[Any]) -> Paper:
-    """The paper of a row of ``PAPERS``, with the votes and comments that came with it and not those given here."""
-    paper = _stored(row).paper
-    votes, comments = row.upvotes - row.site_votes, row.num_comments - row.site_comments
-    return replace(paper, upvotes=votes, num_comments=comments)
-
-
-def _same(row: Mapping[str, Any], known: sa.Row[Any]) -> bool:
-    return all(row[name] == getattr(known, name) for name in (*_CONTENT, *SITE))

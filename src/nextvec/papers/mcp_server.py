@@ -54,6 +54,9 @@ class PaperTools:
         start: Day = "",
         end: Day = "",
         organization: str = "",
+        category: Annotated[
+            str, Field(description="arXiv categories or venues, any of them, such as cs.CL,emnlp; empty for any")
+        ] = "",
         votes: Annotated[int, Field(ge=0, le=10**9, description="at least so many votes")] = 0,
         code: Annotated[bool, Field(description="only papers with code")] = False,
         mode: Mode = "hybrid",
@@ -61,7 +64,8 @@ class PaperTools:
         """Find machine-learning papers by meaning and by word, under exact filters, the best first."""
         if not check_query(query):
             raise InputError("the query is empty: say what to look for")
-        values = {"from": start, "to": end, "org": organization, "votes": str(votes), "code": str(int(code))}
+        values = {"from": start, "to": end, "org": organization, "category": category}
+        values |= {"votes": str(votes or ""), "code": "1" if code else ""}
         given = {name: value for name, value in values.items() if value}
         return [_entry(one) for one in self.papers.search(query, given, mode=mode, limit=limit)]
 

@@ -20,6 +20,7 @@ from nextvec.papers.records import Paper
 from nextvec.papers.search import Mode, paper_id
 from nextvec.papers.search import search as search_site
 from nextvec.papers.site import Site
+from nextvec.papers.tables import fold
 from nextvec.types import InputError, NotFoundError, did_you_mean
 
 __all__ = ["FORMS", "Form", "Found", "Here", "Listed", "Reading", "choose"]
@@ -80,8 +81,9 @@ class Reading(Protocol):
 
 
 def choose(known: list[Listed], word: str) -> Listed:
-    """The list with this id or name. NotFoundError; InputError where several have the name."""
-    found = [one for one in known if one.id == word] or [one for one in known if one.name.casefold() == word.casefold()]
+    """The list with this id or name. NotFoundError; InputError where several have the name, as old ones may."""
+    found = [one for one in known if one.id == word] or [one for one in known if one.name == word]
+    found = found or [one for one in known if fold(one.name) == fold(word)]
     if not found:
         hint = did_you_mean(word, [one.name for one in known])
         raise NotFoundError(f"there is no list {word[:80]!r}{hint or '; `nextvec papers lists` shows those there are'}")
@@ -99,8 +101,9 @@ class Here:
 
     def search(self, query: str, values: Mapping[str, str], *, mode: Mode, limit: int) -> list[Found]:
         filters, unknown = read_all_filters(values, self.site.db)
-        if close := unknown.get("org"):
-            raise NotFoundError(f"no paper is of the organisation {values['org']!r}; did you mean {close!r}?")
+        for name, said in (("org", "of the organisation"), ("category", "in the venue or category")):
+            if close := unknown.get(name):
+                raise NotFoundError(f"no paper is {said} {values[name][:80]!r}; did you mean {close!r}?")
         results = search_site(self.site, query, filters, mode=mode, size=limit)
         return [Found(match.stored.paper, match.why()) for match in results.matches]
 

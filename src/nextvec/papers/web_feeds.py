@@ -17,6 +17,7 @@ from fastapi.responses import RedirectResponse
 
 from nextvec.papers import feed, syndication, trending, views
 from nextvec.papers.narrowing import Narrowing
+from nextvec.papers.offered import offered
 from nextvec.papers.params import check_page, read_page
 from nextvec.papers.responses import base_of, page, site_of
 from nextvec.papers.site import Site
@@ -27,7 +28,6 @@ from nextvec.types import NotFoundError
 __all__ = ["changed_at", "conditional", "router"]
 
 PAGE_SIZE = 40
-_KNOWN = 100  # organisations that the form offers
 _FRESH = 300  # seconds that a feed may be kept without asking
 _GET = ["GET", "HEAD"]
 _TEMPLATES = {"trending": "trending.html", "rising": "rising.html", "discussed": "listing.html", "new": "listing.html"}
@@ -75,8 +75,7 @@ def _view_page(request: Request, kind: Kind, key: str = "") -> Response:
         "none_set": Narrowing(),
         "ways": views.ways(site, view, at) if view.narrowing and not listed.total else [],
         "feeds": _feeds(views.daily(view.narrowing) if home else view),
-        "organizations_known": [name for name, _ in site.db.organizations(limit=_KNOWN)],
-        "sources": [name for name, _ in site.db.sources()],
+        "offered": offered(site),
         "page": number,
         "pages": pages,
         "first": (number - 1) * PAGE_SIZE + 1,

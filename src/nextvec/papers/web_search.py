@@ -10,6 +10,7 @@ from fastapi.responses import RedirectResponse
 from nextvec.papers import examples, lexical, syndication
 from nextvec.papers.facets import facets
 from nextvec.papers.insight.about import best_sentences
+from nextvec.papers.offered import offered
 from nextvec.papers.params import check_page, check_query, read_page
 from nextvec.papers.ranking import papers_in
 from nextvec.papers.responses import base_of, page, site_of
@@ -51,7 +52,7 @@ def search_page(request: Request) -> Response:
         if "hx-request" in request.headers:  # a script asked: the page itself has to move, not its results
             return Response(headers={"HX-Redirect": f"/papers/{identifier}"})
         return RedirectResponse(f"/papers/{identifier}", status_code=303)
-    organizations, sources = _known(site)
+    known = offered(site)
     context: dict[str, Any] = {
         "active": "search",
         "form": form,
@@ -62,9 +63,8 @@ def search_page(request: Request) -> Response:
         "examples": EXAMPLES,
         "most_text": examples.MAX_TEXT,
         "unknown_id": identifier,
-        "known_organizations": [name for name, _ in organizations],
-        "top_organizations": organizations[:24],
-        "sources": sources,
+        "offered": known,
+        "top_organizations": known.organizations[:24],
         "papers": papers_in(site),
         "results": None,
         "feeds": [],
@@ -74,16 +74,6 @@ def search_page(request: Request) -> Response:
         check_page(number, results.pages)
         context |= _answered(site, form, results)
     return page(request, "search.html", context)
-
-
-def _known(site: Site) -> tuple[list[tuple[str, int]], list[str]]:
-    """(organisations with their papers, sources): what the form offers, asked for once for each state of the site."""
-    made: tuple[list[tuple[str, int]], list[str]] = site.kept.made(
-        (site.stamp, "form"),
-        lambda: (site.db.organizations(limit=300), [name for name, _ in site.db.sources()]),
-        weight=300,
-    )
-    return made
 
 
 def _answered(site: Site, form: SearchForm, results: Results) -> dict[str, Any]:

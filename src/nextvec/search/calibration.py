@@ -7,7 +7,6 @@ Shapes: N rows, C cells, D dimensions, M matching rows, S calibration queries.
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.cells import Cells, look, prepare, search_cells, seen_by
-from nextvec.search.indexes.exact import GATHER_SHARE, ExactIndex
+from nextvec.search.indexes.exact import SEVERAL, ExactIndex, likely
 from nextvec.search.indexes.graph import Graph, search_graph
 
 Int64 = NDArray[np.int64]
@@ -37,7 +36,7 @@ _SPARE = 0.5  # of what a target leaves open, asked for besides: other queries m
 _LOSS = 0.2  # of what a target leaves open, lost to signs
 _USUAL = 0.95  # the target at which costs are measured
 _REPEATS = 15
-_BATCH = 16
+_SOME, _MANY = 16, 64  # queries of a batch
 
 
 @dataclass(frozen=True)
@@ -91,27 +90,32 @@ class Calibration:
         part = math.log(SHARES[after - 1] / share) / math.log(SHARES[after - 1] / SHARES[after])
         return math.exp((1 - part) * math.log(low) + part * math.log(high))
 
-    def exact(self, matches: int, total: int, alone: bool) -> float:
-        """Predicted milliseconds per query of the exact index; ``alone``: one query at a time."""
-        kind = "" if alone else "batch "
-        if matches < GATHER_SHARE * total:
-            return self.line(f"{kind}gather", matches)
-        return self.line(f"{kind}scan", total)
+    def exact(self, rows: int, gathered: bool, queries: int) -> float:
+        """Predicted milliseconds per query of the exact index, of ``queries`` at once. rows: that it looks at."""
+        kind = "gather" if gathered else "scan"
+        if queries < SEVERAL:
+            return self.line(kind, rows)
+        some, many = self.line(f"some {kind}", rows), self.line(f"many {kind}", rows)
+        # Part of the time is the same for any number of queries.
+        shared = max(some - many, 0.0) / (1 / _SOME - 1 / _MANY)
+        return many + shared * (1 / min(queries, _MANY) - 1 / _MANY)
 
     def line(self, name: str, amount: float) -> float:
         """Predicted milliseconds."""
         start, slope = self.costs[name]
         return start + slope * amount
 
-    def at_share(self, name: str, share: float, amount: float) -> float:
-        """Predicted milliseconds of a way that looks for matches, between the shares that were measured."""
+    def at_share(self, name: str, share: float, amount: float, queries: int = 1) -> float:
+        """Predicted milliseconds per query of a way that looks for matches, between the shares that were measured, of
+        ``queries`` at once by one thread."""
+        kind = name if queries < SEVERAL else f"some {name}"
         share = min(max(share, SHARES[-1]), SHARES[0])
         after = next(i for i, known in enumerate(SHARES) if known <= share)
-        own = self.line(f"{name} {SHARES[after]}", amount)
+        own = self.line(f"{kind} {SHARES[after]}", amount)
         if SHARES[after] == share:
             return own
         part = math.log(share / SHARES[after]) / math.log(SHARES[after - 1] / SHARES[after])
-        return own + part * (self.line(f"{name} {SHARES[after - 1]}", amount) - own)
+        return own + part * (self.line(f"{kind} {SHARES[after - 1]}", amount) - own)
 
     def to_json(self) -> dict[str, Any]:
         """For a JSON file."""
@@ -284,36 +288,34 @@ def _costs(
         return max(at[0] - slope * low, 0.0), slope
 
     parts = {size: np.sort(rng.choice(total, size, replace=False)) for size in (total // 100, total // 10)}
+    sure = likely(exact.rows.vectors.shape[1])
 
-    def gather(query: Float32, amount: float) -> object:
-        return exact.search(query, k, parts[int(amount)])
+    def gather(queries: Float32, amount: float) -> object:
+        return exact.search(queries, k, parts[int(amount)], sure=sure)
 
-    batch = min(_BATCH, len(queries))
-    costs = {
-        "gather": line(gather, total // 100, total // 10),
-        "batch gather": line(gather, total // 100, total // 10, batch),
-    }
-    for name, size in (("scan", 1), ("batch scan", batch)):
-        some = queries[:size]
-        costs[name] = (0.0, timed(functools.partial(_scan, exact, some, k), _REPEATS // 2) / size / total)
+    def every(queries: Float32, _: float) -> object:
+        return exact.search(queries, k, sure=sure)
+
+    costs = {}
+    batches = {"": 1, "some ": min(_SOME, len(queries)), "many ": min(_MANY, len(queries))}
+    for name, size in batches.items():
+        costs[f"{name}gather"] = line(gather, total // 100, total // 10, size)
+        costs[f"{name}scan"] = (0.0, timed(lambda _, size=size: every(queries[:size], 0), _REPEATS // 2) / size / total)  # type: ignore[misc]
 
     for share, allowed in zip(SHARES, filters, strict=True):
 
         def scan(query: Float32, amount: float, allowed: Allowed | None = allowed) -> object:
             order, _ = look(cells, query, allowed)
-            return search_cells(cells, exact, query, k, allowed, order, rows=np.array([amount]), keep=keep)
+            return search_cells(cells, exact, query, k, allowed, order, rows=np.full(len(query), amount), keep=keep)
 
         def walk(query: Float32, amount: float, allowed: Allowed | None = allowed) -> object:
             return search_graph(cast(Graph, graph), exact, query, k, allowed, width=int(amount))
 
-        costs[f"cells {share}"] = line(scan, total / 100, total / 10)
-        if graph is not None:
-            costs[f"graph {share}"] = line(walk, 16, 128)
+        for name in ("", "some "):
+            costs[f"{name}cells {share}"] = line(scan, total / 100, total / 10, batches[name])
+            if graph is not None:
+                costs[f"{name}graph {share}"] = line(walk, 16, 128, batches[name])
     return costs
-
-
-def _scan(exact: ExactIndex, queries: Float32, k: int, _: int) -> object:
-    return exact.search(queries, k)
 
 
 def timed(run: Callable[[int], object], times: int) -> float:

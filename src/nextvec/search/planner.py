@@ -32,8 +32,9 @@ from nextvec.search.calibration import FEWEST, MOST
 from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.approximate import Approximate
 from nextvec.search.indexes.cells import look, search_cells
-from nextvec.search.indexes.exact import DIRECT, GATHER_SHARE, ExactIndex, Found, parts_of, spread, workers
+from nextvec.search.indexes.exact import DIRECT, SEVERAL, ExactIndex, Found, likely
 from nextvec.search.indexes.graph import search_graph
+from nextvec.search.indexes.threads import parts_of, spread, workers
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
@@ -41,7 +42,6 @@ Float32 = NDArray[np.float32]
 AMPLE = 4  # matches in the neighbourhood per hit asked for; where there are fewer, the exact index answers
 WIDEST = 2_048  # of a walk through the graph
 _STEP = 4  # of widths
-_BATCH = 8  # queries from which the exact index scans them together and the others share the threads
 _CHECKS = 0.05  # of the time of searches may go into checking some of them
 _WAYS = 1_024  # weighings kept
 _ENOUGH = 32  # checked answers before a correction
@@ -135,8 +135,9 @@ class Planner:
         considered."""
         near, total = self.approximate, len(self.exact.rows)
         matches = total if allowed is None else allowed.count
+        sure = 1.0 if recall is None else likely(queries.shape[1])
         if recall is None or near is None or matches <= DIRECT or k * 4 >= matches:
-            answers = self.exact.among(queries, k, allowed)
+            answers = self.exact.among(queries, k, allowed, sure=sure)
             if recall is None or not told:
                 return answers
             return [replace(one, told={"why": self._why(matches, k)}) for one in answers]
@@ -144,19 +145,20 @@ class Planner:
         if target is None:
             why = {"why": f"no approximate way reached a recall of {recall} when it was calibrated"}
             return [replace(one, told=why) for one in self.exact.among(queries, k, allowed)]
-        began, alone = time.perf_counter(), len(queries) < _BATCH
-        ways = self._ways(near, k, target, matches, matches / total, alone)
-        if ways[0].name == "exact" and matches < GATHER_SHARE * total:
-            # Not worth a look at the neighbourhood, where they are few: gathering them is as fast.
-            answers = self.exact.among(queries, k, allowed)
+        began = time.perf_counter()
+        ways = self._ways(near, k, target, matches, matches / total, len(queries))
+        several = len(queries) >= SEVERAL
+        if ways[0].name == "exact" and (several or self.exact.lists(matches, len(queries))):
+            # No look at the neighbourhood: gathering a few is as fast, and many queries had better stay together.
+            answers = self.exact.among(queries, k, allowed, sure=sure)
             return [replace(one, told=_told(ways)) for one in answers] if told else answers
-        answer = functools.partial(self._part, near, k, target, allowed, ways, alone)
-        plans, found = answer(queries) if alone else _in_parts(answer, queries)
+        answer = functools.partial(self._part, near, k, target, allowed, ways, len(queries))
+        plans, found = _in_parts(answer, queries) if several else answer(queries)
         want = k if allowed is None else min(k, matches)
         # Planned so, or fewer hits than there are matches: the exact index is never wrong.
         left = [i for i, one in enumerate(found) if one is None or len(one.rows) < want]
         if left:
-            for i, one in zip(left, self.exact.among(queries[left], k, allowed), strict=True):
+            for i, one in zip(left, self.exact.among(queries[left], k, allowed, sure=sure), strict=True):
                 found[i] = one
         answers = [one for one in found if one is not None]
         self._searching += time.perf_counter() - began
@@ -178,17 +180,17 @@ class Planner:
         target: float,
         allowed: Allowed | None,
         ways: list[Way],
-        alone: bool,
+        together: int,
         queries: Float32,
     ) -> tuple[list[list[Way]], list[Found | None]]:
         """For each query, by one thread: its ways, the cheapest first (``ways`` where there is no filter), and what
-        that one found; None where it is the exact index."""
+        that one found; None where it is the exact index. together: the number of queries of all threads."""
         order = None
         plans = [ways] * len(queries)
         if allowed is not None or ways[0].name == "cells":
             order, shares = look(near.cells, queries, allowed)
         if allowed is not None:
-            plans = [self._plan(near, allowed, k, target, alone, share) for share in shares.tolist()]
+            plans = [self._plan(near, allowed, k, target, together, share) for share in shares.tolist()]
         found: list[Found | None] = [None] * len(queries)
         for name in ("graph", "cells"):
             numbers = [i for i, own in enumerate(plans) if own[0].name == name]
@@ -207,22 +209,28 @@ class Planner:
                 found[i] = one
         return plans, found
 
-    def _plan(self, near: Approximate, allowed: Allowed, k: int, target: float, alone: bool, share: float) -> list[Way]:
+    def _plan(
+        self, near: Approximate, allowed: Allowed, k: int, target: float, queries: int, share: float
+    ) -> list[Way]:
         """The ways for a query of whose neighbours this share matches, the cheapest first."""
         if share * near.cells.near < AMPLE * k:
-            cost = near.calibration.exact(allowed.count, len(self.exact.rows), alone)
-            return [Way("exact", allowed.count, cost)]
-        return self._ways(near, k, target, allowed.count, share, alone)
+            return [self._exact(near, allowed.count, queries)]
+        return self._ways(near, k, target, allowed.count, share, queries)
 
-    def _ways(self, near: Approximate, k: int, target: float, matches: int, share: float, alone: bool) -> list[Way]:
+    def _exact(self, near: Approximate, matches: int, queries: int) -> Way:
+        gathered = self.exact.lists(matches, queries)
+        rows = matches if gathered else len(self.exact.rows)
+        return Way("exact", matches, near.calibration.exact(rows, gathered, queries))
+
+    def _ways(self, near: Approximate, k: int, target: float, matches: int, share: float, queries: int) -> list[Way]:
         """The ways where ``share`` of the rows near the query match, the cheapest first."""
         further = {way: self.watch.boost.get((target, way), 1.0) for way in ("cells", "graph")}
         share = float(f"{share:.2g}")
-        key = (k, target, matches, share, alone, *further.values())
+        key = (k, target, matches, share, queries, *further.values())
         if key not in self._ways_kept:
             if len(self._ways_kept) >= _WAYS:
                 self._ways_kept.clear()
-            self._ways_kept[key] = self._weighed(near, k, target, matches, share, alone, further)
+            self._ways_kept[key] = self._weighed(near, k, target, matches, share, queries, further)
         return self._ways_kept[key]
 
     def _weighed(
@@ -232,17 +240,17 @@ class Planner:
         target: float,
         matches: int,
         share: float,
-        alone: bool,
+        queries: int,
         further: dict[str, float],
     ) -> list[Way]:
-        cost, threads = near.calibration, 1 if alone else workers()
+        cost, threads = near.calibration, min(workers(), queries) if queries >= SEVERAL else 1
         total = len(self.exact.rows)
         rows = min(cost.rows_needed(target, k, share) * further["cells"] / share, total)
         # No more than there are to choose from: k and the correction have no such bound, and the kernel makes room.
         keep = math.ceil(min(cost.keep(target, k) * max(further["cells"], 1.0), rows))
         ways = [
-            Way("exact", matches, cost.exact(matches, total, alone)),
-            Way("cells", rows, cost.at_share("cells", share, rows) / threads, keep),
+            self._exact(near, matches, queries),
+            Way("cells", rows, cost.at_share("cells", share, rows, queries) / threads, keep),
         ]
         width = cost.width(target, share)
         if width is not None and near.graph is not None:
@@ -250,7 +258,7 @@ class Planner:
             if wide <= WIDEST:
                 # In steps, so that the queries of a batch share them.
                 wide = _STEP * math.ceil(wide / _STEP)
-                ways.append(Way("graph", wide, cost.at_share("graph", share, wide) / threads))
+                ways.append(Way("graph", wide, cost.at_share("graph", share, wide, queries) / threads))
         return sorted(ways, key=lambda way: way.cost)
 
     def _sample(self, query: Float32, k: int, allowed: Allowed | None, target: float, way: str, found: Found) -> None:

@@ -168,28 +168,26 @@ class Snapshot:
 
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
         """The ids of these rows."""
-        if kernels is None or self.column("id").type != pa.string():
-            ids: list[str] = self.column("id").take(pa.array(rows)).to_pylist()
-            return ids
-        # Out of Arrow's own memory, which takes a tenth of what asking Arrow for a few rows does.
-        made: list[str] = kernels.strings(*self._id_buffers, np.ascontiguousarray(rows, np.int64))
-        return made
+        return self.ids_of_each([rows])[0]
 
     def ids_of_each(self, rows: Sequence[NDArray[np.int64]]) -> list[list[str]]:
-        """The ids of the rows of each query, by one look into the table."""
-        if len(rows) == 1:
-            return [self.ids(rows[0])]
-        ids = self.ids(np.concatenate(rows)) if rows else []
-        parts, start = [], 0
-        for own in rows:
-            parts.append(ids[start : start + len(own)])
-            start += len(own)
-        return parts
+        """The ids of the rows of each query."""
+        if kernels is None or self._id_buffers is None:
+            column = self.column("id")
+            return [column.take(pa.array(own)).to_pylist() for own in rows]
+        # Out of Arrow's own memory, which takes a tenth of what asking Arrow for a few rows does.
+        made: list[list[str]] = kernels.strings(
+            *self._id_buffers, [np.ascontiguousarray(own, np.int64) for own in rows]
+        )
+        return made
 
     @cached_property
-    def _id_buffers(self) -> tuple[NDArray[np.int32], memoryview]:
-        """Where each id begins in the text of all of them: int32 [rows + 1], and that text."""
+    def _id_buffers(self) -> tuple[NDArray[np.int32], memoryview] | None:
+        """Where each id begins in the text of all of them: int32 [rows + 1], and that text; None where it has more than
+        2 GB."""
         column = self.column("id")
+        if column.type != pa.string():
+            return None
         _, offsets, text = column.buffers()
         begins = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
         return begins, memoryview(text) if text is not None else memoryview(b"")

@@ -1,4 +1,8 @@
-"""Reading lists: papers with notes, for oneself or for whoever has the list's address."""
+"""Reading lists: papers with notes, for oneself or for whoever has the list's address.
+
+A name is one list's of its reader, up to case and accents: commands and programs name lists by it. Lists that shared
+one before that was so keep it until one of them is renamed.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from nextvec.papers.accounts.tables import LIST_PAPERS, LISTS, READERS, as_reade
 from nextvec.papers.bibtex import bibtex
 from nextvec.papers.db import Database, Stored
 from nextvec.papers.records import check_text, clean, read_name
-from nextvec.papers.tables import PAPERS
+from nextvec.papers.tables import PAPERS, fold
 from nextvec.types import InputError, NotFoundError
 
 __all__ = [
@@ -64,7 +68,7 @@ class Entry:
 
 
 def create(db: Database, reader: str, name: str) -> str:
-    """The id of a new, private list. InputError above 100 lists."""
+    """The id of a new, private list. InputError above 100 lists, and where one of them is called so."""
     kept = read_name(name, "the name of the list", most=MAX_NAME)
     with as_reader(db, reader) as connection:
         return _create(connection, reader, kept)
@@ -74,6 +78,7 @@ def _create(connection: sa.Connection, reader: str, name: str) -> str:
     held = connection.execute(sa.select(sa.func.count()).select_from(LISTS).where(_L.reader == reader)).scalar_one()
     if held >= MAX_LISTS:
         raise InputError(f"you have {held} lists, the most there can be: delete one first")
+    _check_free(connection, reader, name)
     identifier = new_id()
     values = {"id": identifier, "reader": reader, "name": name, "created_at": now()}
     connection.execute(LISTS.insert().values(values))
@@ -81,11 +86,20 @@ def _create(connection: sa.Connection, reader: str, name: str) -> str:
 
 
 def rename(db: Database, reader: str, identifier: str, name: str) -> None:
-    """NotFoundError where it is not a list of ``reader``, as in all that follow."""
+    """InputError where another one is called so; NotFoundError where it is no list of ``reader``, as in all below."""
     kept = read_name(name, "the name of the list", most=MAX_NAME)
     with as_reader(db, reader) as connection:
-        _own(connection, reader, identifier)
+        if _own(connection, reader, identifier).name == kept:
+            return  # also one that shares its name since before names were one list's
+        _check_free(connection, reader, kept, but=identifier)
         connection.execute(LISTS.update().where(_L.id == identifier).values(name=kept))
+
+
+def _check_free(connection: sa.Connection, reader: str, name: str, *, but: str = "") -> None:
+    """InputError where a list of ``reader`` other than ``but`` has this name. Those who write take turns."""
+    for row in connection.execute(sa.select(_L.name).where(_L.reader == reader, _L.id != but)):
+        if fold(row.name) == fold(name):
+            raise InputError(f"you have a list called {row.name!r} already: use that one, or choose another name")
 
 
 def share(db: Database, reader: str, identifier: str, *, on: bool) -> str | None:

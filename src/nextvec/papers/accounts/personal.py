@@ -29,6 +29,7 @@ from nextvec.papers.accounts.tables import (
 from nextvec.papers.db import Database
 from nextvec.papers.mail import tables as mail
 from nextvec.papers.mail.addresses import fold
+from nextvec.papers.sources.tables import AUDIT
 
 __all__ = ["HELD", "delete_account", "export"]
 
@@ -42,6 +43,7 @@ HELD: dict[str, tuple[sa.Table, str]] = {
     "lists": (LISTS, "reader"),
     "list_papers": (LIST_PAPERS, "list"),
     "interests": (INTERESTS, "reader"),
+    "moderated": (AUDIT, "actor"),
     "mail": (mail.READERS, "folded"),
     "mail_subscriptions": (mail.SUBSCRIPTIONS, "mailbox"),
     "mail_sent": (mail.OUTBOX, "mailbox"),
@@ -66,7 +68,8 @@ def export(db: Database, reader: Reader) -> dict[str, Any]:
 
 
 def delete_account(db: Database, reader: Reader) -> None:
-    """Take ``reader`` away with all that is theirs; comments lose text and author, not their place."""
+    """Take ``reader`` away with all that is theirs; comments lose text and author, not their place,
+    and the log of moderators the name of one who acted."""
     with as_reader(db, reader.id) as connection:
         for (paper,) in connection.execute(sa.select(VOTES.c.paper).where(VOTES.c.reader == reader.id)).all():
             count(connection, paper, votes=-1)
@@ -74,7 +77,9 @@ def delete_account(db: Database, reader: Reader) -> None:
             blank(connection, row)
         hid = COMMENTS.update().where(COMMENTS.c.hidden_by == reader.id)
         connection.execute(hid.values(hidden_by="moderator"))
-        kept = (COMMENTS, READERS)
+        acts = AUDIT.update().where(AUDIT.c.actor == reader.id)
+        connection.execute(acts.values(actor="a former moderator"))
+        kept = (COMMENTS, READERS, AUDIT)
         for table, column in reversed(HELD.values()):
             if table not in kept:
                 connection.execute(table.delete().where(_mine(table, column, reader)))

@@ -17,6 +17,7 @@ from nextvec.papers.db import Stored
 from nextvec.papers.params import check_page, read_page
 from nextvec.papers.records import Paper
 from nextvec.papers.responses import page
+from nextvec.papers.sources import moderation
 from nextvec.types import NotFoundError
 
 __all__ = ["beside", "router"]
@@ -62,6 +63,7 @@ def beside(request: Request, paper: Paper) -> dict[str, Any]:
             "names": [(kind, name, fold(name), stances.get((kind, fold(name)))) for kind, name in names],
             "most_name": lists.MAX_NAME,
             "most_note": lists.MAX_NOTE,
+            "most_reason": moderation.MAX_REASON,
         }
     return {"beside": context}
 

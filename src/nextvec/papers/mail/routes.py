@@ -23,6 +23,7 @@ from nextvec.papers.mail.fields import choices, chosen
 from nextvec.papers.mail.schedule import WEEKDAYS, next_slot
 from nextvec.papers.mail.store import MailStore
 from nextvec.papers.mail.subscriptions import Subscription, read_wanted, rescheduled
+from nextvec.papers.offered import offered
 from nextvec.papers.rate import RateLimit, network
 from nextvec.papers.responses import page as _page
 from nextvec.papers.responses import site_of
@@ -116,7 +117,7 @@ def _form_page(
         "problem": problem[:1].upper() + problem[1:],
         "wrong": wrong,
         "unavailable": unavailable,
-        "organizations_known": [name for name, _ in site.db.organizations(limit=300)],
+        "offered": offered(site),
         **chosen(values),
     }
     return _private(_page(request, "mail/subscribe.html", context, status=status))

@@ -34,7 +34,17 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from nextvec.files import atomic_write
 from nextvec.papers.mail.addresses import read_sender
-from nextvec.types import InputError, NextvecError, StorageError
+from nextvec.papers.mail.replies import (
+    DeferredError,
+    DoubtfulError,
+    RefusedError,
+    RejectedSetupError,
+    check_recipient,
+    check_sender,
+    check_text,
+    told,
+)
+from nextvec.types import InputError, StorageError
 
 __all__ = [
     "CATCH_PORT",
@@ -80,30 +90,6 @@ class _Policy(email.policy.EmailPolicy):
 
 POLICY = _Policy(linesep="\r\n", cte_type="7bit", utf8=False, raise_on_defect=False)
 """CRLF, 7 bits only (any server takes that), no line break in a header: what holds one raises ValueError."""
-
-
-class DeferredError(NextvecError):
-    """Not taken now (4xx, no connection): the same mail may be taken later. ``unreachable``: no answer at all."""
-
-    def __init__(self, message: str, *, unreachable: bool = False) -> None:
-        super().__init__(message)
-        self.unreachable = unreachable
-
-
-class RefusedError(NextvecError):
-    """Refused for good (5xx). ``gone``: the server said so of the address and not of this mail."""
-
-    def __init__(self, message: str, *, gone: bool = False) -> None:
-        super().__init__(message)
-        self.gone = gone
-
-
-class DoubtfulError(NextvecError):
-    """The connection broke between the end of the mail and the server's answer to it."""
-
-
-class RejectedSetupError(NextvecError):
-    """The server refuses this site as a sender (sign-in, sender address, TLS): no mail would go, whoever it is for."""
 
 
 class Mailer(Protocol):
@@ -293,10 +279,10 @@ class SmtpMailer:
             kept = self._smtp is not None
             smtp = self._connected()
             try:
-                _check_sender(*smtp.mail(origin))
+                check_sender(*smtp.mail(origin))
                 for address in recipients:
-                    _check_recipient(*smtp.rcpt(address))
-                _check_text(*smtp.docmd("DATA"), wanted=354)
+                    check_recipient(*smtp.rcpt(address))
+                check_text(*smtp.docmd("DATA"), wanted=354)
                 return smtp
             except RefusedError:
                 with contextlib.suppress(smtplib.SMTPException, OSError):
@@ -305,7 +291,7 @@ class SmtpMailer:
             except (smtplib.SMTPServerDisconnected, OSError) as error:
                 self._drop()
                 if not kept:  # a kept connection may have been closed in the meantime: once more with a new one
-                    raise DeferredError(f"{self!r} hung up: {_told(error)}", unreachable=True) from None
+                    raise DeferredError(f"{self!r} hung up: {told(error)}", unreachable=True) from None
             except BaseException:
                 self._drop()
                 raise
@@ -315,14 +301,14 @@ class SmtpMailer:
         try:
             smtp.send(text if text.endswith(b"\r\n") else text + b"\r\n")
         except (smtplib.SMTPException, OSError) as error:
-            raise DeferredError(f"{self!r} hung up in the middle of a mail: {_told(error)}", unreachable=True) from None
+            raise DeferredError(f"{self!r} hung up in the middle of a mail: {told(error)}", unreachable=True) from None
         handing()
         try:
             smtp.send(b".\r\n")
             code, reply = smtp.getreply()
         except (smtplib.SMTPException, OSError) as error:
-            raise DoubtfulError(f"{self!r} did not say whether it took the mail: {_told(error)}") from None
-        _check_text(code, reply, wanted=250)
+            raise DoubtfulError(f"{self!r} did not say whether it took the mail: {told(error)}") from None
+        check_text(code, reply, wanted=250)
 
     # -- the connection ----------------------------------------------------------------------------------------
     def _connected(self) -> smtplib.SMTP:
@@ -342,10 +328,10 @@ class SmtpMailer:
             raise RejectedSetupError(f"{self!r} lacks what is needed: {error}") from None
         except ssl.SSLError as error:
             self._drop()
-            raise RejectedSetupError(f"{self!r}: no trusted TLS connection: {_told(error)}") from None
+            raise RejectedSetupError(f"{self!r}: no trusted TLS connection: {told(error)}") from None
         except (smtplib.SMTPException, OSError) as error:
             self._drop()
-            raise DeferredError(f"{self!r} cannot be reached: {_told(error)}", unreachable=True) from None
+            raise DeferredError(f"{self!r} cannot be reached: {told(error)}", unreachable=True) from None
         self._used, self._sent = time.monotonic(), 0
         return self._smtp
 
@@ -371,37 +357,3 @@ class SmtpMailer:
         if self._smtp is not None:
             self._smtp.close()
         self._smtp = None
-
-
-def _check_sender(code: int, reply: bytes) -> None:
-    if 500 <= code < 600:
-        raise RejectedSetupError(f"the mail server refuses the sender's address: {code} {_line(reply)}")
-    _check_text(code, reply, wanted=250)
-
-
-def _check_recipient(code: int, reply: bytes) -> None:
-    if code in (250, 251):
-        return
-    if 500 <= code < 600:
-        # 5.7.x is a matter of policy (RFC 3463): the address may well be there.
-        policy = re.match(r"5\.7\.|5\.3\.", _line(reply)) is not None
-        raise RefusedError(f"{code} {_line(reply)}", gone=not policy)
-    raise DeferredError(f"{code} {_line(reply)}")
-
-
-def _check_text(code: int, reply: bytes, *, wanted: int) -> None:
-    if code == wanted:
-        return
-    if 500 <= code < 600:
-        raise RefusedError(f"{code} {_line(reply)}", gone=re.match(r"5\.1\.|5\.2\.1", _line(reply)) is not None)
-    raise DeferredError(f"{code} {_line(reply)}", unreachable=code == 421)
-
-
-def _line(reply: bytes) -> str:
-    return " ".join(reply.decode("utf-8", "replace").split())[:200]
-
-
-def _told(error: Exception) -> str:
-    code = getattr(error, "smtp_code", None)
-    text = " ".join(str(getattr(error, "smtp_error", b"").decode("utf-8", "replace") if code else error).split())
-    return f"{code} {text}"[:200] if code else text[:200] or type(error).__name__

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from nextvec.papers.accounts.standing import move
+from nextvec.papers.accounts.tables import READERS
 from nextvec.papers.db import Database, stored_paper
 from nextvec.papers.records import ID_PATTERN
 from nextvec.papers.sources.base import Record
@@ -25,15 +26,30 @@ from nextvec.papers.sources.tables import AUDIT, NAMES, SOURCE_RECORDS, WITHDRAW
 from nextvec.papers.tables import FACTS, PAPERS
 from nextvec.types import ConflictError, InputError, NotFoundError, StorageError
 
-__all__ = ["Act", "Away", "audit", "away", "hide", "log", "merge", "split", "unhide", "withdrawn_ids"]
+__all__ = [
+    "MAX_REASON",
+    "Act",
+    "Away",
+    "Withdrawn",
+    "audit",
+    "away",
+    "check_reason",
+    "hide",
+    "log",
+    "merge",
+    "split",
+    "unhide",
+    "withdrawn",
+    "withdrawn_ids",
+]
 
-_LONGEST = 500
+MAX_REASON = 500
 _W = WITHDRAWN.c
 
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One line of the log."""
+    """One line of the log. ``actor``: who it was, by name; a reader's id became one."""
 
     at: datetime
     actor: str
@@ -50,6 +66,18 @@ class Away:
     state: Literal["hidden", "merged", "deleted"]
     reason: str
     target: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """A paper that is out of sight, as its sources call it."""
+
+    paper: str
+    title: str
+    state: str
+    reason: str
+    target: str | None
+    at: datetime
 
 
 def away(db: Database, identifier: str) -> Away | None:
@@ -99,10 +127,23 @@ def withdrawn_ids(db: Database) -> frozenset[str]:
         raise
 
 
+def withdrawn(db: Database, *, limit: int) -> list[Withdrawn]:
+    """What is out of sight, the latest first."""
+    query = sa.select(WITHDRAWN).where(_W.state != "deleted").order_by(_W.at.desc(), _W.paper).limit(limit)
+    with db.read() as connection:
+        rows = connection.execute(query).all()
+        # A merged paper's records lie with the one that it is part of; what it would be alone is its home.
+        c = SOURCE_RECORDS.c
+        told = connection.execute(sa.select(c.home, c.content).where(c.home.in_([row.paper for row in rows]))).all()
+    contents = {row.home: json.loads(row.content) if isinstance(row.content, str) else row.content for row in told}
+    titles = {home: str(content.get("title") or "") for home, content in contents.items()}
+    return [Withdrawn(row.paper, titles.get(row.paper, ""), row.state, row.reason, row.target, row.at) for row in rows]
+
+
 def hide(db: Database, identifier: str, *, reason: str, actor: str) -> None:
     """Take a paper out of sight until ``unhide``: its address answers 410 with the reason. NotFoundError where there is
     none, ConflictError where it is hidden already."""
-    reason = _checked(reason)
+    reason = check_reason(reason)
     with db.write() as connection:
         identifier = _there(connection, identifier)
         _adopt(connection, identifier)
@@ -178,10 +219,12 @@ def audit(db: Database, *, limit: int = 50) -> list[Act]:
     """The log, the latest first."""
     with db.read() as connection:
         rows = connection.execute(sa.select(AUDIT).order_by(AUDIT.c.number.desc()).limit(limit)).all()
+        known = sa.select(READERS.c.id, READERS.c.name).where(READERS.c.id.in_({row.actor for row in rows}))
+        names = {row.id: row.name for row in connection.execute(known)}
     return [
         Act(
             row.at,
-            row.actor,
+            names.get(row.actor, row.actor),
             row.action,
             row.paper,
             row.reason,
@@ -243,13 +286,14 @@ def _note(
     now = datetime.now(UTC).replace(tzinfo=None)
     last = connection.execute(sa.select(sa.func.coalesce(sa.func.max(AUDIT.c.number), 0))).scalar_one()
     values = {"number": last + 1, "at": now, "actor": actor[:100], "action": action, "paper": paper[:64]}
-    connection.execute(AUDIT.insert(), values | {"reason": reason[:_LONGEST], "details": details or {}})
+    connection.execute(AUDIT.insert(), values | {"reason": reason[:MAX_REASON], "details": details or {}})
     connection.execute(FACTS.delete().where(FACTS.c.name == "moderated"))
     connection.execute(FACTS.insert(), {"name": "moderated", "value": str(last + 1)})
 
 
-def _checked(reason: str) -> str:
+def check_reason(reason: str) -> str:
+    """``reason`` in one line. InputError for none, and for one that is too long."""
     text = " ".join(reason.split())
-    if not 1 <= len(text) <= _LONGEST:
-        raise InputError(f"the reason has {len(text)} characters; expected 1 to {_LONGEST}: readers are shown it")
+    if not 1 <= len(text) <= MAX_REASON:
+        raise InputError(f"the reason has {len(text)} characters; expected 1 to {MAX_REASON}: readers are shown it")
     return text

@@ -60,6 +60,22 @@ for (const button of document.querySelectorAll("[data-copy]")) {
   });
 }
 
+// A browser offers the names of a list for a whole field; here they go on behind the last comma of what is typed.
+for (const field of document.querySelectorAll("input[data-several]")) {
+  const names = [...(field.list?.options ?? [])].map((option) => option.value);
+  if (!names.length) continue;
+  const own = field.list.cloneNode(true);
+  own.id = `${field.list.id}-of-${field.name}`;
+  field.list.after(own);
+  field.setAttribute("list", own.id);
+  field.addEventListener("input", () => {
+    const before = field.value.slice(0, field.value.lastIndexOf(",") + 1);
+    const there = new Set(before.split(",").map((name) => name.trim().toLowerCase()));
+    const left = names.filter((name) => !there.has(name.toLowerCase()));
+    own.replaceChildren(...left.map((name) => new Option("", before + name)));
+  });
+}
+
 for (const field of document.querySelectorAll("select[data-zone]")) {
   const here = Intl.DateTimeFormat().resolvedOptions().timeZone;
   if ([...field.options].some((option) => option.value === here)) field.value = here;

@@ -12,37 +12,37 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.search.indexes import codes as kernels
+from nextvec.search.indexes import threads
 from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.rows import Damaged, Rows, row_check
+from nextvec.search.indexes.survey import BLOCK, CodeScorer, FloatScorer, Scorer, Survey
+from nextvec.search.native import Out, outputs
 from nextvec.search.native import kernels as native
-from nextvec.search.native import outputs
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 DIRECT = 256  # rows; fewer matches than this are scored in float64 at once
-GATHER_SHARE = 0.25  # of all rows; under it the matching rows are gathered, above it everything is scanned
-LISTED = 65_536  # rows that one thread scores one by one, for one query; of a batch BATCHED
-BATCHED = 2_048  # where the kernels are no faster than anything else
+SEVERAL = 4  # queries from which the kernels multiply them together
+_GATHERED = 0.6  # of all rows; under it the matching rows are gathered, above it everything is scanned; for several
+_GATHERED_TOGETHER = 0.45  # queries, since what they share of reading rows in order is more
+_GATHERED_SLOWLY = 0.25  # the same where the kernels are no faster than anything else; there
+_LISTED = 65_536  # are no more rows than this scored one by one for one query,
+_BATCHED = 2_048  # and no more than this for each of several
 _SHARED = 50_000  # products of codes that are worth a second thread
-BLOCK = 16_384  # rows scanned or gathered in one piece
+_APART = 8_192  # rows for each thread from which they are parted between threads, else the queries are
 RERANK = 4_096  # rows left after the codes; above it a float32 pass comes between
 _QUERIES = 64  # queries scanned together
 _CHUNK = 8_192  # rows turned into float64 in one piece
-_UNIT = 2.0**-24  # float32 rounding
 _CERTAIN = 24  # rows that a kernel scores in float64 at once
 
 
@@ -58,17 +58,6 @@ class Found:
     told: Mapping[str, Any] | None = None
 
 
-class Scorer(Protocol):
-    """Scan scores of Q queries, in a unit of its own for each query, and how far they may be off."""
-
-    name: str
-    widest: Float32  # [Q] the largest error of any row
-
-    def scan(self, start: int, stop: int) -> Float32: ...  # [Q, stop - start]
-    def gather(self, rows: Int64) -> Float32: ...  # [Q, len(rows)]
-    def errors(self, query: int, rows: Int64) -> Float32: ...  # [len(rows)]
-
-
 class ExactIndex:
     """Exact top k over ``rows``. Safe to share between threads; ``previous`` lends its packed blocks."""
 
@@ -81,57 +70,60 @@ class ExactIndex:
             self._packs = {block: pack for block, pack in previous._packs.items() if block < full}
             self._verified = previous._verified
 
-    def search(self, queries: Float32, k: int, allowed: Int64 | None = None) -> list[Found]:
+    def search(self, queries: Float32, k: int, allowed: Int64 | None = None, *, sure: float = 1.0) -> list[Found]:
         """The min(k, M) best rows for each of float32 [Q, D]. ``allowed``: ascending row numbers (None: all).
 
-        Scores are float32 dot products, computed in float64; equal scores are in row order. Raises ``Damaged`` where
-        the derived rows are not what was written.
+        Scores are float32 dot products, computed in float64; equal scores are in row order. ``sure``: the share of the
+        largest possible error of codes that is allowed for, where kernels look at them: under 1 a row may be missed
+        (``likely``). Raises ``Damaged`` where the derived rows are not what was written.
         """
         matches = len(self.rows) if allowed is None else len(allowed)
         if allowed is not None and self.lists(matches, len(queries)):
-            return self.listed(queries, k, allowed)
+            return self.listed(queries, k, allowed, sure=sure)
         if matches <= DIRECT or k * 4 >= matches:
             every = np.arange(len(self.rows)) if allowed is None else allowed
             return [self.score(query, every, k, "direct") for query in queries]
-        if len(queries) > 1 and self._fast:
+        if self._fast:
             bits = None if allowed is None else Allowed(len(self.rows), rows=allowed).native(len(queries))
-            return self._by_kernel(queries, k, None, bits, "scan int8")
+            return self._by_kernel(queries, k, None, bits, "scan int8", sure=sure)
         found: list[Found] = []
         for start in range(0, len(queries), _QUERIES):
             found += self._pruned(queries[start : start + _QUERIES], k, allowed, matches)
         return found
 
-    def among(self, queries: Float32, k: int, allowed: Allowed | None) -> list[Found]:
+    def among(self, queries: Float32, k: int, allowed: Allowed | None, *, sure: float = 1.0) -> list[Found]:
         """``search`` among the rows that a filter takes (None: all)."""
         if allowed is not None and self.lists(allowed.count, len(queries)):
-            return self.listed(queries, k, allowed.listed)
-        return self.search(queries, k, None if allowed is None else allowed.rows)
+            return self.listed(queries, k, allowed.listed, sure=sure)
+        if allowed is not None and self._fast and max(DIRECT, k * 4) < allowed.count:
+            return self._by_kernel(queries, k, None, allowed.native(len(queries)), "scan int8", sure=sure)
+        return self.search(queries, k, None if allowed is None else allowed.rows, sure=sure)
 
     def _pruned(self, queries: Float32, k: int, allowed: Int64 | None, matches: int) -> list[Found]:
         scorer: Scorer
         if kernels.available():
             self._verify_codes()
-            scorer = _CodeScorer(self.rows, self._pack, queries)
+            scorer = CodeScorer(self.rows, self._pack, queries)
         else:
-            scorer = _FloatScorer(self.rows, queries)
-        survey = _Survey(scorer, k, len(queries))
-        if allowed is not None and matches < GATHER_SHARE * len(self.rows):
+            scorer = FloatScorer(self.rows, queries)
+        survey = Survey(scorer, k, len(queries))
+        if allowed is not None and matches < _GATHERED_SLOWLY * len(self.rows):
             plan = f"gather {scorer.name}"
             pieces = [allowed[start : start + BLOCK // 2] for start in range(0, matches, BLOCK // 2)]
-            parts = spread(survey.gather, pieces)
+            parts = threads.spread(survey.gather, pieces)
         else:
             plan = f"scan {scorer.name}"
             bitmap = None
             if allowed is not None and matches < len(self.rows):
                 bitmap = np.zeros(len(self.rows), np.bool_)
                 bitmap[allowed] = True
-            parts = spread(functools.partial(survey.scan, bitmap), range(0, len(self.rows), BLOCK))
+            parts = threads.spread(functools.partial(survey.scan, bitmap), range(0, len(self.rows), BLOCK))
         left = survey.left(parts)
         return [self._finish(query, k, plan, rows) for query, rows in zip(queries, left, strict=True)]
 
     def _finish(self, query: Float32, k: int, plan: str, left: Int64) -> Found:
         if len(left) > RERANK:
-            survey = _Survey(_FloatScorer(self.rows, query[None]), k, 1)
+            survey = Survey(FloatScorer(self.rows, query[None]), k, 1)
             parts = [survey.gather(left[start : start + _CHUNK]) for start in range(0, len(left), _CHUNK)]
             left = survey.left(parts)[0]
             plan += ", near ties in float32"
@@ -154,40 +146,81 @@ class ExactIndex:
 
     def lists(self, matches: int, queries: int) -> bool:
         """Whether ``listed`` is the way to look at so many rows."""
-        few = matches <= DIRECT or matches < GATHER_SHARE * len(self.rows)
-        most = LISTED if queries == 1 else len(self.rows) if self._fast else BATCHED
-        return few and matches <= most and self.native is not None
+        if self.native is None:
+            return False
+        if self._fast:
+            share = _GATHERED if queries < SEVERAL else _GATHERED_TOGETHER
+            return matches <= max(DIRECT, share * len(self.rows))
+        most = _LISTED if queries == 1 else _BATCHED
+        return matches <= most and matches <= max(DIRECT, _GATHERED_SLOWLY * len(self.rows))
 
-    def listed(self, queries: Float32, k: int, rows: Int64, *, plan: str = "", certain: int = _CERTAIN) -> list[Found]:
+    def listed(
+        self,
+        queries: Float32,
+        k: int,
+        rows: Int64,
+        *,
+        plan: str = "",
+        certain: int = _CERTAIN,
+        sure: float = 1.0,
+    ) -> list[Found]:
         """``search`` among these rows, in any order, by a compiled kernel: rows that their codes do not rule out are
         scored in float64 (all of them, where there are no more than ``certain``)."""
         k = min(k, len(rows))
         if k == 0:
             return [Found(rows[:0], np.zeros(0, np.float32), plan or "direct", 0)] * len(queries)
         plan = plan or ("direct" if len(rows) <= certain else "gather int8")
-        return self._by_kernel(queries, k, np.ascontiguousarray(rows, np.int64), None, plan, certain)
+        return self._by_kernel(queries, k, np.ascontiguousarray(rows, np.int64), None, plan, certain, sure)
 
     def _by_kernel(
-        self, queries: Float32, k: int, rows: Int64 | None, filter_: Any, plan: str, certain: int = 0
+        self,
+        queries: Float32,
+        k: int,
+        rows: Int64 | None,
+        filter_: Any,
+        plan: str,
+        certain: int = 0,
+        sure: float = 1.0,
     ) -> list[Found]:
         """Among these rows (None: all) that the kernels' filter takes, by as many threads as pay."""
         count = len(self.rows) if rows is None else len(rows)
         if count > certain and self._verified < len(self.rows):
             self._verify_codes()
-        hits, scores, counts = out = outputs(len(queries), k)
         queries = np.ascontiguousarray(queries)
-        if len(queries) == 1 or len(queries) * count < _SHARED:
-            whole = native.exact(self.native, queries, rows, filter_, k, certain, out)
+        out = outputs(len(queries), k)
+        if len(queries) * count < _SHARED or threads.workers() == 1:
+            whole = native.exact(self.native, queries, rows, filter_, 0, count, k, certain, sure, out)
         else:
-
-            def run(part: slice) -> Any:
-                held = hits[part], scores[part], counts[part]
-                return native.exact(self.native, queries[part], rows, filter_, k, certain, held)
-
-            whole = all(spread(run, parts_of(len(queries))))
+            out, whole = self._by_threads(queries, rows, filter_, count, k, certain, sure, out)
         if not whole:
             raise Damaged("rows differ from what was written")
-        return [Found(hits[i, :n], scores[i, :n], plan, m) for i, (n, m) in enumerate(counts.tolist())]
+        return _found(out, k, plan)
+
+    def _by_threads(
+        self,
+        queries: Float32,
+        rows: Int64 | None,
+        filter_: Any,
+        count: int,
+        k: int,
+        certain: int,
+        sure: float,
+        out: Out,
+    ) -> tuple[Out, bool]:
+        """The answers and whether the rows are whole; each thread has all queries and a part of the rows where these
+        are many, else a part of the queries."""
+
+        def run(queries: Float32, part: slice, out: Out) -> bool:
+            own = None if rows is None else rows[part]
+            done = native.exact(self.native, queries, own, filter_, part.start, part.stop, k, certain, sure, out)
+            return bool(done)
+
+        if count >= _APART * threads.workers():
+            parts = [(part, outputs(len(queries), k)) for part in threads.parts_of(count)]
+            whole = all(threads.spread(lambda one: run(queries, *one), parts))
+            return _best_of([own for _, own in parts], k), whole
+        shares = threads.parts_of(len(queries))
+        return out, all(threads.spread(lambda own: run(queries[own], slice(0, count), _part(out, own)), shares))
 
     def score(self, query: Float32, rows: Int64, k: int, plan: str) -> Found:
         """The k best of these rows, by float64 scores rounded to float32, ties in row order."""
@@ -223,175 +256,35 @@ class ExactIndex:
         self._verified = len(self.rows)
 
 
-class _Survey:
-    """Which rows could be among the k best: keeps a threshold per query that rises from block to block."""
-
-    def __init__(self, scorer: Scorer, k: int, queries: int) -> None:
-        self.scorer = scorer
-        self.k = k
-        self.best = np.full(queries, -np.inf, np.float32)  # the k-th best scan score so far
-
-    def scan(self, bitmap: NDArray[np.bool_] | None, start: int) -> tuple[Int64, Int64, Float32]:
-        """(query, row, scan score) of what the block that starts at ``start`` leaves."""
-        stop = start + BLOCK
-        scores = self.scorer.scan(start, stop)
-        mask = None if bitmap is None else bitmap[start:stop]
-        query, place, kept = self._keep(scores, mask)
-        return query, place + start, kept
-
-    def gather(self, rows: Int64) -> tuple[Int64, Int64, Float32]:
-        """The same for chosen rows."""
-        query, place, kept = self._keep(self.scorer.gather(rows), None)
-        return query, rows[place], kept
-
-    def _keep(self, scores: Float32, mask: NDArray[np.bool_] | None) -> tuple[Int64, Int64, Float32]:
-        if np.isneginf(self.best).any():
-            self._start(scores if mask is None else scores[:, mask])
-        keep = scores >= (self.best - 2 * self.scorer.widest)[:, None]
-        if mask is not None:
-            keep &= mask
-        flat = np.flatnonzero(keep)  # nonzero of the matrix itself takes ten times as long
-        query, place = np.divmod(flat, scores.shape[1])
-        kept = scores.ravel()[flat]
-        if len(kept) > 8 * self.k * len(scores):
-            bounds = np.searchsorted(query, np.arange(len(scores) + 1))
-            for i in range(len(scores)):
-                self._raise(i, kept[bounds[i] : bounds[i + 1]])
-            sure = kept >= (self.best - 2 * self.scorer.widest)[query]
-            query, place, kept = query[sure], place[sure], kept[sure]
-        return query, place, kept
-
-    def _start(self, scores: Float32) -> None:
-        # Of many queries a part of the rows gives a threshold that is nearly as high, in a quarter of the time.
-        if len(scores) > 8 and scores.shape[1] >= 1024 * self.k:
-            scores = scores[:, ::4]
-        if scores.shape[1] >= self.k:
-            kth = np.partition(scores, -self.k, axis=1)[:, -self.k]
-            np.maximum(self.best, kth, out=self.best)
-
-    def _raise(self, query: int, scores: Float32) -> None:
-        if len(scores) >= self.k:
-            self.best[query] = max(self.best[query], np.partition(scores, -self.k)[-self.k])
-
-    def left(self, parts: list[tuple[Int64, Int64, Float32]]) -> list[Int64]:
-        """For each query the rows, ascending, whose upper bound reaches the k-th best lower bound."""
-        query = np.concatenate([part[0] for part in parts])
-        rows = np.concatenate([part[1] for part in parts])
-        scores = np.concatenate([part[2] for part in parts])
-        if len(self.best) > 1:
-            order = np.argsort(query, kind="stable")
-            query, rows, scores = query[order], rows[order], scores[order]
-        bounds = np.searchsorted(query, np.arange(len(self.best) + 1))
-        return [self._sure(i, rows[a:b], scores[a:b]) for i, (a, b) in enumerate(itertools.pairwise(bounds))]
-
-    def _sure(self, query: int, rows: Int64, scores: Float32) -> Int64:
-        if len(rows) <= self.k:
-            return np.sort(rows)
-        self._raise(query, scores)
-        near = scores >= self.best[query] - 2 * self.scorer.widest[query]
-        rows, scores = rows[near], scores[near]
-        errors = self.scorer.errors(query, rows)
-        lower = scores - errors
-        kth = np.partition(lower, -self.k)[-self.k]
-        return np.sort(rows[scores + errors >= kth])
+def likely(dim: int) -> float:
+    """``sure`` for a search that need not be certain: five standard deviations of the error of codes, were the rounding
+    of each value independent of all others. What can be proven is sqrt(D) of them."""
+    return min(1.0, 5 / math.sqrt(dim))
 
 
-class _CodeScorer:
-    """Integer dot products of int8 codes. The unit of query i is ``query.scale[i]``."""
-
-    name = "int8"
-
-    def __init__(self, rows: Rows, pack: Callable[[int], Any], queries: Float32) -> None:
-        self.rows = rows
-        self.pack = pack
-        self.query = kernels.quantise(queries)
-        unit = np.maximum(self.query.scale, np.finfo(np.float32).tiny)
-        # |q~| <= |q| + |dq|; the last term covers float32 rounding of the scan score, of the bounds and of the result.
-        reach = self.query.norm + self.query.error
-        self._row_error = (reach / unit).astype(np.float32)
-        self._row_norm = ((self.query.error + reach * np.float32(16 * _UNIT)) / unit).astype(np.float32)
-        self.widest = self._row_error * rows.widest_error + self._row_norm * rows.widest_norm
-
-    def scan(self, start: int, stop: int) -> Float32:
-        if len(self.query.codes) < kernels.PACK_FROM:
-            return _times(kernels.dots(self.query.codes, self.rows.codes[start:stop]), self.rows.scale[start:stop])
-        return _times(kernels.packed_dots(self.query.codes, self.pack(start // BLOCK)), self.rows.scale[start:stop])
-
-    def gather(self, rows: Int64) -> Float32:
-        return _times(kernels.dots(self.query.codes, np.take(self.rows.codes, rows, axis=0)), self.rows.scale[rows])
-
-    def errors(self, query: int, rows: Int64) -> Float32:
-        errors: Float32 = self._row_error[query] * self.rows.error[rows] + self._row_norm[query] * self.rows.norm[rows]
-        return errors
+def _found(out: Out, k: int, plan: str) -> list[Found]:
+    hits, scores, counts = out
+    numbers = counts.tolist()
+    if len(numbers) == 1 and numbers[0][0] == k:
+        return [Found(hits[0], scores[0], plan, numbers[0][1])]
+    if all(n == k for n, _ in numbers):  # nearly always, and in half of the time
+        return list(map(Found, hits, scores, itertools.repeat(plan), (m for _, m in numbers)))
+    return [Found(hits[i, :n], scores[i, :n], plan, m) for i, (n, m) in enumerate(numbers)]
 
 
-class _FloatScorer:
-    """Float32 dot products by BLAS; the error is that of summing D products in float32."""
-
-    name = "float32"
-
-    def __init__(self, rows: Rows, queries: Float32) -> None:
-        self.rows = rows
-        self.queries = queries
-        norms = np.sqrt(np.einsum("ij,ij->i", queries, queries, dtype=np.float64, casting="safe"))
-        self._row_norm = (norms * ((queries.shape[1] + 16) * _UNIT * 1.01)).astype(np.float32)
-        self.widest = self._row_norm * rows.widest_norm
-
-    def scan(self, start: int, stop: int) -> Float32:
-        scores: Float32 = np.matmul(self.queries, self.rows.vectors[start:stop].T)
-        return scores
-
-    def gather(self, rows: Int64) -> Float32:
-        scores: Float32 = np.matmul(self.queries, np.take(self.rows.vectors, rows, axis=0).T)
-        return scores
-
-    def errors(self, query: int, rows: Int64) -> Float32:
-        errors: Float32 = self._row_norm[query] * self.rows.norm[rows]
-        return errors
+def _part(out: Out, queries: slice) -> Out:
+    hits, scores, counts = out
+    return hits[queries], scores[queries], counts[queries]
 
 
-def _times(whole: NDArray[Any], scale: Float32) -> Float32:
-    result: Float32 = np.multiply(whole, scale, dtype=np.float32, casting="unsafe")
-    return result
-
-
-def workers() -> int:
-    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
-
-
-@functools.cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max(workers() - 1, 1), thread_name_prefix="nextvec-scan")
-
-
-def parts_of(count: int) -> list[slice]:
-    """``count`` things as one part for each thread, of equal size up to one."""
-    parts = min(workers(), count)
-    edges = [count * part // parts for part in range(parts + 1)]
-    return [slice(*edge) for edge in itertools.pairwise(edges)]
-
-
-def spread(task: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """``task`` of every item, by this thread and by helpers that are free; in any order.
-
-    This thread does not wait for a helper that has not begun, so that a busy machine costs no more than one thread.
-    """
-    todo, results = iter(items), []
-    guard = threading.Lock()
-
-    def work() -> None:
-        while True:
-            with guard:
-                item = next(todo, None)
-            if item is None:
-                return
-            results.append(task(item))
-
-    helpers = [_pool().submit(work) for _ in range(min(workers(), len(items)) - 1)]
-    try:
-        work()
-    finally:
-        running = [helper for helper in helpers if not helper.cancel()]
-    for helper in running:
-        helper.result()
-    return results
+def _best_of(parts: Sequence[Out], k: int) -> Out:
+    """The k best of what was found in parts of the rows, the first part's rows before those of the next."""
+    hits = np.concatenate([part[0] for part in parts], axis=1)
+    scores = np.concatenate([part[1] for part in parts], axis=1)
+    counts = np.stack([part[2] for part in parts])  # [P, Q, 2]
+    missing = np.arange(k) >= counts[:, :, :1]  # [P, Q, k]
+    scores[np.concatenate(list(missing), axis=1)] = -np.inf
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    total = counts.sum(axis=0)
+    total[:, 0] = np.minimum(total[:, 0], k)
+    return np.take_along_axis(hits, order, axis=1), np.take_along_axis(scores, order, axis=1), total

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["kernels", "outputs"]
+__all__ = ["Out", "kernels", "outputs"]
 
 BITS, INTS, FLOATS, CODES = 1, 2, 3, 4
 """Kinds of filter: a bit per row; an int64 or float64 per row, in a range; an int32 per row, in a set."""

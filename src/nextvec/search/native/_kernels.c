@@ -18,14 +18,20 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include "rows.h"
+#include "tile.h"
 #include "exact.h"
 #include "graph.h"
 #include "cells.h"
 
 /* ---------------------------------------------------------------- versions */
-static int has_bytes; /* set once, when the module is loaded */
+static int has_bytes, has_matrix;   /* what is used */
+static int can_bytes, can_matrix; /* what there is; set once, when the module is loaded */
 
 #define BOTH(name, declared, ...)                                                     \
     VERSIONS static int64_t name##_any declared { return name(__VA_ARGS__, 0); }      \
@@ -35,6 +41,10 @@ BOTH(look_at,
      (const Rows *rows, const int64_t *list, int64_t from, int64_t some, const Filter *filter, Task *tasks,
       int64_t count, int64_t k),
      rows, list, from, some, filter, tasks, count, k)
+BOTH(score,
+     (const Rows *rows, const float *vector, const Scored *found, int64_t count, int64_t k, Scored *best),
+     rows, vector, found, count, k, best)
+BOTH(score_kept, (const Rows *rows, Task *task, int64_t k, Scored *best, int64_t *scored), rows, task, k, best, scored)
 BOTH(walk,
      (const Rows *rows, const Graph *graph, const Query *query, const Filter *filter, Marks *marks, int64_t wide,
       int64_t most, Step *pool, int32_t *fresh, Scored *found),
@@ -48,6 +58,17 @@ BOTH(rank,
      (const Cells *cells, const Query *query, int32_t *products, float *scores, Keyed *items, int64_t *order),
      cells, query, products, scores, items, order)
 #define BEST_OF(name) (has_bytes ? name##_bytes : name##_any)
+
+/* Whether there is a matrix unit and the system lets this process use it: it has to be asked, since registers of 8 KB are
+ * part of what it saves for each thread. */
+static int may_use_matrix(void) {
+#ifdef HAS_VECTORS
+    enum { ASK_FOR_STATE = 0x1023, TILE_DATA = 18 };
+    return __builtin_cpu_supports("amx-int8") && syscall(SYS_arch_prctl, ASK_FOR_STATE, TILE_DATA) == 0;
+#else
+    return 0;
+#endif
+}
 
 /* ---------------------------------------------------------------- Python */
 typedef struct {
@@ -280,7 +301,7 @@ static int begin_call(Call *call, PyObject *rows, PyObject *queries, PyObject *o
 
 static void begin_query(Call *call, int64_t q) {
     call->query.vector = (float *)call->queries.buf + q * call->rows->dim;
-    quantise(call->query.vector, call->rows->dim, &call->query);
+    BEST_OF(quantise)(call->query.vector, call->rows->dim, &call->query);
 }
 
 static void end_query(Call *call, int64_t q, int64_t hits, int64_t scored) {
@@ -292,8 +313,8 @@ static void end_query(Call *call, int64_t q, int64_t hits, int64_t scored) {
     ((int64_t *)call->out_counts.buf)[2 * q + 1] = scored;
 }
 
-VERSIONS static int64_t rescore(Call *call, const Scored *found, int64_t count) {
-    return score(call->rows, call->query.vector, found, count, call->k, call->best);
+static int64_t rescore(Call *call, const Scored *found, int64_t count) {
+    return BEST_OF(score)(call->rows, call->query.vector, found, count, call->k, call->best);
 }
 
 static PyObject *end(Call *call, int sound) {
@@ -301,13 +322,10 @@ static PyObject *end(Call *call, int sound) {
     return PyErr_Occurred() ? NULL : PyBool_FromLong(sound);
 }
 
-static int begin_tasks(Task *tasks, int64_t count, int64_t dim, int64_t k) {
+static int begin_tasks(Task *tasks, int64_t count, int64_t dim) {
     for (int64_t t = 0; t < count; t++) {
-        tasks[t].room = 1024;
         tasks[t].query.code = malloc((size_t)dim);
-        tasks[t].best = malloc((size_t)room(k, sizeof(Scored)));
-        tasks[t].kept = malloc((size_t)tasks[t].room * sizeof(Scored));
-        if (!tasks[t].query.code || !tasks[t].best || !tasks[t].kept) return 0;
+        if (!tasks[t].query.code || !give_room(&tasks[t], 4 * STEP)) return 0;
     }
     return 1;
 }
@@ -315,67 +333,84 @@ static int begin_tasks(Task *tasks, int64_t count, int64_t dim, int64_t k) {
 static void end_tasks(Task *tasks) {
     for (int64_t t = 0; t < GROUP; t++) {
         free(tasks[t].query.code);
-        free(tasks[t].best);
-        free(tasks[t].kept);
+        free(tasks[t].row);
+        free(tasks[t].low);
+        free(tasks[t].high);
     }
 }
 
 /* Of queries first, ..., first + many - 1. Returns 1, 0 where rows are damaged, -1 where memory is short. */
-static int exact_group(Call *call, Task *tasks, int64_t first, int64_t many, const int64_t *list, int64_t count,
-                       const Filter *filter, int64_t direct) {
+static int exact_group(Call *call, Task *tasks, Tile *tile, int64_t first, int64_t many, const int64_t *list, int64_t start,
+                       int64_t count, const Filter *filter, int64_t direct, float sure) {
     const Rows *rows = call->rows;
     for (int64_t t = 0; t < many; t++) {
         tasks[t].query.vector = (float *)call->queries.buf + (first + t) * rows->dim;
-        quantise(tasks[t].query.vector, rows->dim, &tasks[t].query);
-        tasks[t].size = tasks[t].left = 0, tasks[t].least = -INFINITY;
+        BEST_OF(quantise)(tasks[t].query.vector, rows->dim, &tasks[t].query);
+        tasks[t].query.row_error *= sure, tasks[t].query.row_norm *= sure;
+        tasks[t].left = 0, tasks[t].full = STEP, tasks[t].least = -INFINITY;
     }
     if (list && (count <= direct || count <= call->k)) {
         for (int64_t t = 0; t < many; t++)
             for (int64_t i = 0; i < count; i++)
-                if (!keep_row(&tasks[t], (Scored){0, (int32_t)list[i]})) return -1;
+                if (!keep_row(&tasks[t], list[i], -INFINITY, INFINITY, call->k)) return -1;
+    } else if (tile->packed && many >= TILE_FROM) {
+        set_queries(tile, many);
+        for (int64_t t = 0; t < many; t++) set_query(tile, t, &tasks[t].query, rows->dim);
+        if (!look_at_all(rows, list, start, count, filter, tasks, tile, call->k, has_matrix)) return -1;
     } else {
         for (int64_t from = 0; from < count; from += ROWS_BLOCK) {
             int64_t some = count - from < ROWS_BLOCK ? count - from : ROWS_BLOCK;
-            if (!BEST_OF(look_at)(rows, list, from, some, filter, tasks, many, call->k)) return -1;
+            if (!BEST_OF(look_at)(rows, list, list ? from : start + from, some, filter, tasks, many, call->k)) return -1;
         }
     }
     for (int64_t t = 0; t < many; t++) {
-        drop_ruled_out(&tasks[t]);
-        call->query.vector = tasks[t].query.vector;
-        int64_t hits = rescore(call, tasks[t].kept, tasks[t].left);
+        tighten(&tasks[t], call->k);
+        int64_t scored, hits = BEST_OF(score_kept)(rows, &tasks[t], call->k, call->best, &scored);
         if (hits < 0) return 0;
-        end_query(call, first + t, hits, tasks[t].left);
+        end_query(call, first + t, hits, scored);
     }
     return 1;
 }
 
-/* exact(rows, queries, list int64 [M] or None for all, filter or None, k, direct, out) -> whether the rows are what was
- * written. A filter goes with all rows alone. */
+/* exact(rows, queries, list int64 [M] or None, filter or None, first, last, k, direct, sure, out) -> whether the rows are
+ * what was written. Without a list: rows first to last - 1, of which a filter may take some. sure: how much of the largest
+ * possible error is allowed for; 1 for certainty. */
 static PyObject *call_exact(PyObject *self, PyObject *args) {
     (void)self;
     PyObject *rows, *queries, *list_object, *filter_object, *out;
-    Py_ssize_t k, direct;
+    Py_ssize_t first, last, k, direct;
+    float sure;
     Call call = {0};
+    Tile tile = {0};
     Task tasks[GROUP];
     memset(tasks, 0, sizeof tasks);
     int done = 1, there = 1;
-    if (!PyArg_ParseTuple(args, "OOOOnnO", &rows, &queries, &list_object, &filter_object, &k, &direct, &out)) return NULL;
+    if (!PyArg_ParseTuple(args, "OOOOnnnnfO", &rows, &queries, &list_object, &filter_object, &first, &last, &k, &direct,
+                          &sure, &out))
+        return NULL;
     const Filter all = {0}, *filter = filter_object == Py_None ? &all : held_as(filter_object, FILTER);
     if (!filter || (list_object != Py_None && PyObject_GetBuffer(list_object, &call.list, PyBUF_SIMPLE) < 0) ||
         !begin_call(&call, rows, queries, out, k, 0))
         return end(&call, 0);
-    const int64_t *list = call.list.buf, count = list ? call.list.len / 8 : call.rows->rows;
-    if (!begin_tasks(tasks, call.count < GROUP ? call.count : GROUP, call.rows->dim, k)) {
+    const int64_t *list = call.list.buf, count = list ? call.list.len / 8 : last - first;
+    if (!list && (first < 0 || last < first || last > call.rows->rows)) {
+        PyErr_SetString(PyExc_IndexError, "rows that are not there");
+        return end(&call, 0);
+    }
+    const int64_t most = LEAST(call.count, GROUP);
+    if (!begin_tasks(tasks, most, call.rows->dim) ||
+        (has_bytes && most >= TILE_FROM && !begin_tile(&tile, most, call.rows->dim))) {
         done = -1;
     } else {
         Py_BEGIN_ALLOW_THREADS;
         for (int64_t i = 0; list && i < count; i++) there &= list[i] >= 0 && list[i] < call.rows->rows;
         for (int64_t q = 0; there && done == 1 && q < call.count; q += GROUP)
-            done = exact_group(&call, tasks, q, call.count - q < GROUP ? call.count - q : GROUP, list, count, filter,
-                               direct);
+            done = exact_group(&call, tasks, &tile, q, LEAST(GROUP, call.count - q), list, list ? 0 : first, count, filter,
+                               direct, sure);
         Py_END_ALLOW_THREADS;
     }
     end_tasks(tasks);
+    end_tile(&tile);
     if (!there) PyErr_SetString(PyExc_IndexError, "a listed row is not there");
     if (done < 0) PyErr_NoMemory();
     return end(&call, done == 1);
@@ -519,7 +554,7 @@ static PyObject *call_near(PyObject *self, PyObject *args) {
         } else {
             Py_BEGIN_ALLOW_THREADS;
             for (int64_t q = 0; q < count; q++) {
-                quantise((const float *)buffers[0].buf + q * cells->dim, cells->dim, &query);
+                BEST_OF(quantise)((const float *)buffers[0].buf + q * cells->dim, cells->dim, &query);
                 BEST_OF(rank)(cells, &query, products, scores, items, order + q * cells->cells);
                 share(cells, filter, order + q * cells->cells, enough, counts + 2 * q);
             }
@@ -584,31 +619,45 @@ VERSIONS static PyObject *call_bits(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* strings(begins int32 [N + 1], text, rows int64 [n]) -> list of n strings: of each row text[begins[row] : begins[row + 1]],
- * UTF-8 */
+/* Of each row text[begins[row] : begins[row + 1]], UTF-8: a list of strings. */
+static PyObject *strings_of(const Py_buffer *begins_held, const Py_buffer *text, const int64_t *rows, int64_t count) {
+    const int32_t *begins = begins_held->buf;
+    const int64_t total = begins_held->len / 4 - 1;
+    PyObject *made = PyList_New(count);
+    for (int64_t i = 0; made && i < count; i++) {
+        PyObject *one = NULL;
+        if (rows[i] < 0 || rows[i] >= total || begins[rows[i]] < 0 || begins[rows[i]] > begins[rows[i] + 1] ||
+            begins[rows[i] + 1] > text->len)
+            PyErr_SetString(PyExc_IndexError, "a listed row is not there");
+        else
+            one = PyUnicode_FromStringAndSize((const char *)text->buf + begins[rows[i]],
+                                              begins[rows[i] + 1] - begins[rows[i]]);
+        if (!one || PyList_SetItem(made, i, one) < 0) Py_CLEAR(made);
+    }
+    return made;
+}
+
+/* strings(begins int32 [N + 1], text, a list of rows int64 [n]) -> for each rows a list of n strings */
 static PyObject *call_strings(PyObject *self, PyObject *args) {
     (void)self;
-    PyObject *objects[3], *made = NULL;
-    Py_buffer buffers[3] = {{0}};
-    if (!PyArg_ParseTuple(args, "OOO", &objects[0], &objects[1], &objects[2])) return NULL;
-    int held = 0;
-    while (held < 3 && PyObject_GetBuffer(objects[held], &buffers[held], PyBUF_SIMPLE) == 0) held++;
-    if (held == 3) {
-        const int32_t *begins = buffers[0].buf;
-        const char *text = buffers[1].buf;
-        const int64_t *rows = buffers[2].buf, count = buffers[2].len / 8, total = buffers[0].len / 4 - 1;
-        made = PyList_New(count);
-        for (int64_t i = 0; made && i < count; i++) {
+    PyObject *objects[2], *each, *made = NULL;
+    Py_buffer begins = {0}, text = {0};
+    if (!PyArg_ParseTuple(args, "OOO!", &objects[0], &objects[1], &PyList_Type, &each)) return NULL;
+    if (PyObject_GetBuffer(objects[0], &begins, PyBUF_SIMPLE) < 0) return NULL;
+    if (PyObject_GetBuffer(objects[1], &text, PyBUF_SIMPLE) == 0) {
+        made = PyList_New(PyList_Size(each));
+        for (Py_ssize_t i = 0; made && i < PyList_Size(made); i++) {
             PyObject *one = NULL;
-            if (rows[i] < 0 || rows[i] >= total || begins[rows[i]] < 0 || begins[rows[i]] > begins[rows[i] + 1] ||
-                begins[rows[i] + 1] > buffers[1].len)
-                PyErr_SetString(PyExc_IndexError, "a listed row is not there");
-            else
-                one = PyUnicode_FromStringAndSize(text + begins[rows[i]], begins[rows[i] + 1] - begins[rows[i]]);
+            Py_buffer rows;
+            if (PyObject_GetBuffer(PyList_GetItem(each, i), &rows, PyBUF_SIMPLE) == 0) {
+                one = strings_of(&begins, &text, rows.buf, rows.len / 8);
+                PyBuffer_Release(&rows);
+            }
             if (!one || PyList_SetItem(made, i, one) < 0) Py_CLEAR(made);
         }
+        PyBuffer_Release(&text);
     }
-    while (held) PyBuffer_Release(&buffers[--held]);
+    PyBuffer_Release(&begins);
     return made;
 }
 
@@ -646,17 +695,29 @@ VERSIONS static PyObject *call_unit(PyObject *self, PyObject *args) {
     return PyLong_FromSsize_t(bad);
 }
 
+/* use(level) -> the level in force: 0 for products one value after the other, 1 of bytes, 2 by the matrix unit, as far as they
+ * are there. For tests: each way gives the same. */
+static PyObject *call_use(PyObject *self, PyObject *args) {
+    (void)self;
+    int level;
+    if (!PyArg_ParseTuple(args, "i", &level)) return NULL;
+    has_bytes = can_bytes && level >= 1;
+    has_matrix = can_matrix && level >= 2;
+    return PyLong_FromLong(has_bytes + has_matrix);
+}
+
 static PyMethodDef methods[] = {
     {"rows", make_rows, METH_VARARGS, "rows(vectors, codes, scale, error, norm, check, dim)"},
     {"graph", make_graph, METH_VARARGS, "graph(links, upper, width, entry)"},
     {"cells", make_cells, METH_VARARGS, "cells(order, starts, codes, scale, means, means_scale, signs, flips, dim)"},
     {"filter", make_filter, METH_VARARGS, "filter(kind, data, extra, low, high, rows)"},
-    {"exact", call_exact, METH_VARARGS, "exact(rows, queries, list, filter, k, direct, out)"},
+    {"exact", call_exact, METH_VARARGS, "exact(rows, queries, list, filter, first, last, k, direct, sure, out)"},
     {"walk", call_walk, METH_VARARGS, "walk(rows, graph, filter, queries, widths, k, most, out)"},
     {"scan", call_scan, METH_VARARGS, "scan(rows, cells, filter, queries, order, enough, keep, k, most, out)"},
     {"near", call_near, METH_VARARGS, "near(cells, filter, queries, enough, order, counts)"},
     {"bits", call_bits, METH_VARARGS, "bits(filter, out)"},
     {"strings", call_strings, METH_VARARGS, "strings(begins, text, rows)"},
+    {"use", call_use, METH_VARARGS, "use(level)"},
     {"unit", call_unit, METH_VARARGS, "unit(vectors, out, dim)"},
     {NULL, NULL, 0, NULL},
 };
@@ -669,9 +730,10 @@ PyMODINIT_FUNC PyInit__kernels(void) {
     static PyType_Slot slots[] = {{Py_tp_dealloc, held_dealloc}, {0, NULL}};
     static PyType_Spec spec = {"nextvec.search.native._kernels.Held", sizeof(Held), 0,
                                Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};
-    has_bytes = HAS_BYTES;
+    has_bytes = can_bytes = HAS_BYTES;
+    has_matrix = can_matrix = can_bytes && may_use_matrix();
     held_type = (PyTypeObject *)PyType_FromSpec(&spec);
     PyObject *made = held_type ? PyModule_Create(&module) : NULL;
-    if (made && PyModule_AddIntConstant(made, "bytes", has_bytes) < 0) Py_CLEAR(made);
+    if (made && PyModule_AddIntConstant(made, "bytes", can_bytes) < 0) Py_CLEAR(made);
     return made;
 }

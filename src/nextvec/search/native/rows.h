@@ -18,6 +18,7 @@
 #endif
 #define INLINE static inline __attribute__((always_inline))
 #define LANES 16
+#define AHEAD 3 /* rows that are fetched while others are scored */
 /* Not fminf and fmaxf: what these say of NaN, which never comes here, makes them calls where these are instructions. */
 #define LEAST(a, b) ((a) < (b) ? (a) : (b))
 #define MOST(a, b) ((a) > (b) ? (a) : (b))
@@ -165,6 +166,40 @@ INLINE double dot64(const float *a, const float *b, int64_t dim, uint64_t *words
     return lanes[0];
 }
 
+#ifdef HAS_VECTORS
+/* The same, sum for sum: a product of two floats is exact in float64, whether it is rounded before it is added or not. All of
+ * it by instructions that do not move values across registers, of which there is one at a time. */
+BYTES static double dot64_bytes(const float *a, const float *b, int64_t dim, uint64_t *words) {
+    const __m512i low = _mm512_set1_epi64(UINT32_MAX);
+    __m512d sum[2] = {_mm512_setzero_pd(), _mm512_setzero_pd()};
+    __m512i even = _mm512_setzero_si512(), odd = even;
+    int64_t i = 0;
+    for (; i + LANES <= dim; i += LANES) {
+        const __m512i whole = _mm512_loadu_si512(a + i);
+        even = _mm512_add_epi64(even, _mm512_and_si512(whole, low));
+        odd = _mm512_add_epi64(odd, _mm512_srli_epi64(whole, 32));
+        for (int j = 0; j < 2; j++)
+            sum[j] = _mm512_fmadd_pd(_mm512_cvtps_pd(_mm256_loadu_ps(a + i + 8 * j)),
+                                     _mm512_cvtps_pd(_mm256_loadu_ps(b + i + 8 * j)), sum[j]);
+    }
+    *words = (uint64_t)_mm512_reduce_add_epi64(_mm512_add_epi64(even, odd));
+    double lanes[LANES];
+    _mm512_storeu_pd(lanes, sum[0]);
+    _mm512_storeu_pd(lanes + 8, sum[1]);
+    for (; i < dim; i++) {
+        uint32_t word;
+        memcpy(&word, a + i, sizeof word);
+        *words += word;
+        lanes[i % LANES] += (double)a[i] * (double)b[i];
+    }
+    for (int half = LANES / 2; half; half /= 2)
+        for (int j = 0; j < half; j++) lanes[j] += lanes[j + half];
+    return lanes[0];
+}
+#else
+#define dot64_bytes dot64
+#endif
+
 INLINE float near_score(const Rows *rows, const Query *query, int64_t row, const int bytes) {
     return (float)dot8(query, rows->codes + row * rows->dim, rows->dim, bytes) * rows->scale[row];
 }
@@ -224,7 +259,20 @@ INLINE void extremes(const float *values, int64_t count, float *low, float *high
     *low = least[0], *high = most[0];
 }
 
-VERSIONS static void quantise(const float *vector, int64_t dim, Query *query) {
+/* The code of a vector whose largest value is `largest`, by the sum of its squares, the sum of the squares of what the code
+ * leaves, and the sum of the code. */
+INLINE void set_bounds(Query *query, int64_t dim, float largest, float scale, double norm, double residual, int32_t sum) {
+    /* Rounded up by more than what float32 loses; the same terms as indexes/exact.py has. */
+    const double slack = 1 + 1e-5, unit = scale > FLT_MIN ? scale : FLT_MIN;
+    double error = (sqrt(residual) + largest * ldexp(sqrt((double)dim), -23)) * slack;
+    double reach = sqrt(norm) * slack + error;
+    query->shift = 128 * sum;
+    query->unit = (float)unit;
+    query->row_error = (float)(reach / unit * slack);
+    query->row_norm = (float)((error + reach * ldexp(16, -24)) / unit * slack);
+}
+
+VERSIONS static void quantise_any(const float *vector, int64_t dim, Query *query) {
     float low, largest;
     extremes(vector, dim, &low, &largest);
     largest = MOST(largest, -low);
@@ -248,30 +296,71 @@ VERSIONS static void quantise(const float *vector, int64_t dim, Query *query) {
         memcpy(query->code + i, codes, (size_t)some);
     }
     for (int j = 1; j < LANES; j++) residual[0] += residual[j], norm[0] += norm[j], sum[0] += sum[j];
-    query->shift = 128 * sum[0];
-    /* Rounded up by more than what float32 loses; the same terms as indexes/exact.py has. */
-    const double slack = 1 + 1e-5, unit = scale > FLT_MIN ? scale : FLT_MIN;
-    double error = (sqrt(residual[0]) + largest * ldexp(sqrt((double)dim), -23)) * slack;
-    double reach = sqrt(norm[0]) * slack + error;
-    query->unit = (float)unit;
-    query->row_error = (float)(reach / unit * slack);
-    query->row_norm = (float)((error + reach * ldexp(16, -24)) / unit * slack);
+    set_bounds(query, dim, largest, scale, norm[0], residual[0], sum[0]);
+}
+
+#ifdef HAS_VECTORS
+INLINE __mmask16 first_of(int64_t dim, int64_t i) {
+    return dim - i >= LANES ? (__mmask16)-1 : (__mmask16)((1u << (dim - i)) - 1);
+}
+
+/* The same code, in a tenth of the time. */
+BYTES static void quantise_bytes(const float *vector, int64_t dim, Query *query) {
+    __m512 most = _mm512_setzero_ps();
+    for (int64_t i = 0; i < dim; i += LANES)
+        most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_maskz_loadu_ps(first_of(dim, i), vector + i)));
+    const float largest = _mm512_reduce_max_ps(most), scale = largest / 127.0f;
+    const __m512 divisor = _mm512_set1_ps(scale > 0 ? scale : INFINITY), bound = _mm512_set1_ps(127);
+    const __m512d wide_scale = _mm512_set1_pd(scale);
+    __m512d residual = _mm512_setzero_pd(), norm = residual;
+    __m512i sum = _mm512_setzero_si512();
+    for (int64_t i = 0; i < dim; i += LANES) {
+        const __m512 part = _mm512_maskz_loadu_ps(first_of(dim, i), vector + i);
+        __m512 code = _mm512_roundscale_ps(_mm512_div_ps(part, divisor), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        code = _mm512_min_ps(_mm512_max_ps(code, _mm512_sub_ps(_mm512_setzero_ps(), bound)), bound);
+        const __m512i whole = _mm512_cvtps_epi32(code);
+        sum = _mm512_add_epi32(sum, whole);
+        _mm512_mask_cvtepi32_storeu_epi8(query->code + i, first_of(dim, i), whole);
+        for (int half = 0; half < 2; half++) {
+            const __m512d own = _mm512_cvtps_pd(half ? _mm512_extractf32x8_ps(part, 1) : _mm512_castps512_ps256(part));
+            const __m512d coded = _mm512_cvtps_pd(half ? _mm512_extractf32x8_ps(code, 1) : _mm512_castps512_ps256(code));
+            const __m512d rest = _mm512_fnmadd_pd(coded, wide_scale, own);
+            residual = _mm512_fmadd_pd(rest, rest, residual);
+            norm = _mm512_fmadd_pd(own, own, norm);
+        }
+    }
+    set_bounds(query, dim, largest, scale, _mm512_reduce_add_pd(norm), _mm512_reduce_add_pd(residual),
+               _mm512_reduce_add_epi32(sum));
+}
+#else
+#define quantise_bytes quantise_any
+#endif
+
+INLINE void prefetch_vector(const Rows *rows, int64_t row) {
+    const float *vector = rows->vectors + row * rows->dim;
+    for (int64_t j = 0; j < rows->dim; j += 16) __builtin_prefetch(vector + j);
+    __builtin_prefetch(rows->check + row);
+}
+
+/* Offers a row by its float64 score. Returns 0 where the row is damaged. */
+INLINE int score_row(const Rows *rows, const float *vector, int32_t row, int64_t k, Scored *best, int64_t *size,
+                     const int bytes) {
+    const float *own_vector = rows->vectors + (int64_t)row * rows->dim;
+    uint64_t words;
+    const float own = (float)(bytes ? dot64_bytes : dot64)(own_vector, vector, rows->dim, &words);
+    if (words != rows->check[row]) return 0;
+    offer(best, size, k, (Scored){own, row});
+    return 1;
 }
 
 /* The k best of `count` candidates by float64 scores, best first. Returns how many, or -1 where a row is damaged. */
 INLINE int64_t score(const Rows *rows, const float *vector, const Scored *found, int64_t count, int64_t k,
-                     Scored *best) {
+                     Scored *best, const int bytes) {
     int64_t size = 0;
+    for (int64_t i = 0; i < LEAST(AHEAD, count); i++) prefetch_vector(rows, found[i].row);
     for (int64_t i = 0; i < count; i++) {
-        const float *row = rows->vectors + (int64_t)found[i].row * rows->dim;
-        if (i + 1 < count) {
-            const float *next = rows->vectors + (int64_t)found[i + 1].row * rows->dim;
-            for (int64_t j = 0; j < rows->dim; j += 16) __builtin_prefetch(next + j);
-        }
-        uint64_t words;
-        const float own = (float)dot64(row, vector, rows->dim, &words);
-        if (words != rows->check[found[i].row]) return -1;
-        offer(best, &size, k, (Scored){own, found[i].row});
+        if (i + AHEAD < count) prefetch_vector(rows, found[i + AHEAD].row);
+        if (!score_row(rows, vector, found[i].row, k, best, &size, bytes)) return -1;
     }
     sort_heap(best, size);
     return size;
