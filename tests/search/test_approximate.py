@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nextvec.search.collection import Collection
 from nextvec.search.indexes import approximate, codes
+from nextvec.search.indexes import cells as cells_module
 from nextvec.search.indexes import exact as exact_module
 from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.approximate import ApproximateFiles
@@ -109,6 +110,50 @@ def test_matches_that_lie_far_from_the_query_are_left_to_the_exact_index(built: 
         hits = collection.search(query, 10, where=where, recall=0.95, explain=True)
         assert hits.ids == collection.search(query, 10, where=where).ids
         assert hits.explain is not None and next(iter(hits.explain["considered"])) == "exact"
+
+
+def test_filters_that_shut_out_what_is_near_reach_the_recall(tmp_path: Path) -> None:
+    """ "Any cluster but the query's own": nearly all rows match, and none of those that a search would look at."""
+    rng = np.random.default_rng(11)
+    centres = rng.standard_normal((40, DIM))
+    cluster = np.arange(12_000) % 40
+    vectors = (centres[cluster] + 0.4 * rng.standard_normal((12_000, DIM))).astype(np.float32)
+    with Collection.create(tmp_path / "c", dim=DIM, schema={"cluster": "int"}) as collection:
+        collection.add([str(i) for i in range(12_000)], vectors, {"cluster": cluster.tolist()})
+        collection.index()
+        shares = []
+        for i in range(40):
+            query = (centres[i] + 0.4 * rng.standard_normal(DIM)).astype(np.float32)
+            best = collection.search(query, 10, where=f"cluster != {i}")
+            found = collection.search(query, 10, where=f"cluster != {i}", recall=0.95)
+            shares.append(np.mean(found.scores >= best.scores[-1]))
+        assert np.mean(shares) >= 0.95
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_the_share_near_a_query_is_the_lower_of_two(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
+    if not compiled:
+        monkeypatch.setattr(cells_module, "kernels", None)
+    elif cells_module.kernels is None:
+        pytest.skip("the search kernels were not compiled")
+    vectors = clustered(20_000, 5)
+    cells = build_cells(in_memory([(np.arange(20_000), vectors)], DIM))
+    query = vectors[:1]
+    nearest = np.argsort(-(vectors @ query[0]))
+    rng = np.random.default_rng(3)
+    half = rng.random(20_000) < 0.5
+    assert look(cells, query, Allowed(20_000, rows=np.flatnonzero(half)))[1][0] == pytest.approx(0.5, abs=0.15)
+    order, _ = look(cells, query)
+    ends = np.cumsum(cells.starts[order[0] + 1] - cells.starts[order[0]])
+    first = order[0][: int(np.searchsorted(ends, cells_module.CLOSE)) + 1]
+    close = np.concatenate([cells.order[cells.starts[cell] : cells.starts[cell + 1]] for cell in first])
+    without = np.ones(20_000, np.bool_)
+    without[close] = False  # all but what is close
+    assert look(cells, query, Allowed(20_000, rows=np.flatnonzero(without)))[1][0] == 0
+    without[close[: len(close) * 3 // 8]] = True  # and three eighths of that
+    assert look(cells, query, Allowed(20_000, rows=np.flatnonzero(without)))[1][0] == pytest.approx(3 / 8, abs=0.02)
+    few = nearest[::100]  # too few to tell
+    assert look(cells, query, Allowed(20_000, rows=np.sort(few)))[1][0] > 0
 
 
 def test_explain_tells_what_was_considered(built: Path) -> None:
@@ -319,7 +364,10 @@ def test_the_watch_looks_further_when_recall_is_short_and_less_far_when_it_is_am
         watch.note(0.9, "cells", 0.91)
     assert watch.boost[0.95, "graph"] > 2 and watch.boost[0.95, "cells"] < 1 and (0.9, "cells") not in watch.boost
     told = watch.told()
-    assert told["0.95"]["graph"] == {"checked": 64, "recall": 0.8, "looks_further": 2.25}
+    assert told["0.95"]["graph"] == {"checked": 64, "recall": 0.8, "looks_further": 64.0}
+    for recall in (1.0, 0.8) * 8:  # short, and not surely
+        watch.note(0.95, "exact", recall)
+    assert (0.95, "exact") not in watch.boost
 
 
 def test_files_of_another_generation_are_not_used(copy: Path, built: Path) -> None:

@@ -154,9 +154,12 @@ def test_every_kind_of_filter_is_the_mask_that_it_stands_for(
         with pytest.raises(ValueError, match="room"):
             kernels.bits(allowed.native(1), bits[:-1])
     truth = index.search(queries, 10, np.flatnonzero(mask))
-    order, counts = np.empty((40, len(own.means)), np.int64), np.empty((40, 2), np.int64)
-    kernels.near(own.native, allowed.native(1), queries, N, order, counts)
-    assert (counts == (N, mask.sum())).all()
+    order, counts = np.empty((40, len(own.means)), np.int64), np.empty((40, 4), np.int64)
+    kernels.near(own.native, allowed.native(1), queries, 1, N, order, counts)
+    assert (counts[:, 2:] == (N, mask.sum())).all() and (counts[:, 0] < N).all()
+    assert [count[1] for count in counts] == [
+        mask[own.order[own.starts[first] : own.starts[first + 1]]].sum() for first in order[:, 0]
+    ]
     hits = 0
     for found, true in zip(graph.search_graph(links, index, queries, 10, allowed, width=128), truth, strict=True):
         assert mask[found.rows].all() and len(set(found.rows.tolist())) == len(found.rows) == 10
@@ -207,7 +210,7 @@ def test_orders_and_widths_that_do_not_fit_are_refused(grown: tuple[ExactIndex, 
         with pytest.raises(ValueError, match="width"):
             kernels.walk(index.native, links.native, None, query, np.array(widths, np.int64), 5, 20, out)
     with pytest.raises(ValueError, match="fit"):
-        kernels.near(own.native, None, query, 5, np.empty((2, len(own.means)), np.int64), np.empty((1, 2), np.int64))
+        kernels.near(own.native, None, query, 5, 5, np.empty((2, len(own.means)), np.int64), np.empty((1, 4), np.int64))
 
 
 def test_a_walk_without_matches_near_gives_what_it_met_and_one_that_is_wide_enough_all(

@@ -44,7 +44,8 @@ WIDEST = 2_048  # of a walk through the graph
 _STEP = 4  # of widths
 _CHECKS = 0.05  # of the time of searches may go into checking some of them
 _WAYS = 1_024  # weighings kept
-_ENOUGH = 32  # checked answers before a correction
+_ENOUGH = 32  # checked answers before a correction; less,
+_SOME = 8  # where they are surely short of the target
 _LEAST, _MOST = 0.5, 64.0  # of the corrections
 
 
@@ -93,11 +94,16 @@ class Watch:
             self._total[key] = (count + 1, summed + recall)
             recent = self._recent.setdefault(key, [])
             recent.append(recall)
-            if len(recent) < _ENOUGH:
+            if len(recent) < _SOME:
                 return
             mean, error = float(np.mean(recent)), float(np.std(recent)) / math.sqrt(len(recent))
+            surely_short = mean + 2 * error < target
+            if len(recent) < _ENOUGH and not surely_short:
+                return
             now = self.boost.get(key, 1.0)
-            if mean < target:
+            if surely_short:
+                self.boost[key] = min(now * 2, _MOST)
+            elif mean < target:
                 self.boost[key] = min(now * 1.5, _MOST)
             elif mean - 2 * error > target + 0.2 * (1 - target):
                 self.boost[key] = max(now * 0.9, _LEAST)

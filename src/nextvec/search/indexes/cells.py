@@ -31,6 +31,9 @@ Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
+CLOSE = 256  # rows
+_TELLING = 16  # matches expected among these: fewer say nothing
+_LOWER, _AGAINST = 0.7, 0.25  # of what is expected: the filter makes the best rows rarer, or shuts out what is near
 SPARE = 2  # candidates re-scored per hit asked for: int8 scores order near ties wrongly
 _NEAR_SHARE, _NEAR_ROWS = 0.02, 4_096
 _POINTS = 64  # rows per centroid that k-means sees
@@ -151,19 +154,27 @@ def prepare(cells: Cells, allowed: Allowed | None) -> Prepared:
 
 def look(cells: Cells, queries: Float32, allowed: Allowed | None = None) -> tuple[Int64, NDArray[np.float64]]:
     """For each of float32 [Q, D]: the cells, nearest first, int64 [Q, C]; the share of the rows near it that match,
-    float64 [Q]."""
-    order, counts = np.empty((len(queries), len(cells.means)), np.int64), np.empty((len(queries), 2), np.int64)
+    float64 [Q]: of the nearest 2 %, or of the ``CLOSE`` nearest where it is lower there; 0 where so few of these match
+    that the filter works against the query, and its best rows lie where no calibration has looked."""
+    order, counts = np.empty((len(queries), len(cells.means)), np.int64), np.empty((len(queries), 4), np.int64)
     if kernels is not None:
         filter_ = None if allowed is None else allowed.native(len(queries))
-        kernels.near(cells.native, filter_, queries, cells.near, order, counts)
+        kernels.near(cells.native, filter_, queries, CLOSE, cells.near, order, counts)
     else:
         order[:] = np.argsort(-(queries @ cells.means.T), axis=1, kind="stable")
         for own, count in zip(order, counts, strict=True):
             ends = np.cumsum(cells.starts[own + 1] - cells.starts[own])
-            some = own[: int(np.searchsorted(ends, cells.near)) + 1]
-            near = np.concatenate([cells.order[cells.starts[cell] : cells.starts[cell + 1]] for cell in some])
-            count[:] = len(near), len(near) if allowed is None else np.count_nonzero(allowed.mask[near])
-    return order, (counts[:, 1] + 1) / (counts[:, 0] + 1)
+            for place, enough in ((0, min(CLOSE, cells.near)), (2, cells.near)):
+                some = own[: int(np.searchsorted(ends, enough)) + 1]
+                near = np.concatenate([cells.order[cells.starts[cell] : cells.starts[cell + 1]] for cell in some])
+                matching = len(near) if allowed is None else np.count_nonzero(allowed.mask[near])
+                count[place : place + 2] = len(near), matching
+    close = (counts[:, 1] + 1) / (counts[:, 0] + 1)
+    near_ = (counts[:, 3] + 1) / (counts[:, 2] + 1)
+    told = counts[:, 0] * near_ >= _TELLING
+    shares = np.where(told & (close < _LOWER * near_), close, near_)
+    shares[told & (close < _AGAINST * near_)] = 0.0
+    return order, shares
 
 
 def seen_by(filter_: Prepared, order: Int64) -> Int64:

@@ -523,18 +523,20 @@ static PyObject *call_scan(PyObject *self, PyObject *args) {
     return end(&call, sound);
 }
 
-/* near(cells, filter or None, queries float32 [Q, D], enough, order int64 [Q, C], counts int64 [Q, 2]): the cells,
- * nearest first; of the nearest ones that hold at least `enough` rows, how many they hold and how many match */
+/* near(cells, filter or None, queries float32 [Q, D], close, enough, order int64 [Q, C], counts int64 [Q, 4]): the cells,
+ * nearest first; of the nearest ones that hold at least `close` rows, how many they hold and how many match, and the same
+ * of those that hold at least `enough` */
 static PyObject *call_near(PyObject *self, PyObject *args) {
     (void)self;
     PyObject *objects[5];
-    Py_ssize_t enough;
+    Py_ssize_t close, enough;
     Py_buffer buffers[3] = {{0}};
     Query query = {0};
     Keyed *items = NULL;
     float *scores = NULL;
     int32_t *products = NULL;
-    if (!PyArg_ParseTuple(args, "OOOnOO", &objects[0], &objects[1], &objects[2], &enough, &objects[3], &objects[4]))
+    if (!PyArg_ParseTuple(args, "OOOnnOO", &objects[0], &objects[1], &objects[2], &close, &enough, &objects[3],
+                          &objects[4]))
         return NULL;
     const Cells *cells = held_as(objects[0], CELLS);
     const Filter all = {0}, *filter = objects[1] == Py_None ? &all : held_as(objects[1], FILTER);
@@ -547,7 +549,7 @@ static PyObject *call_near(PyObject *self, PyObject *args) {
         items = malloc((size_t)room(2 * cells->cells, sizeof *items));
         scores = malloc((size_t)room(cells->cells, sizeof *scores));
         products = malloc((size_t)room(cells->cells, sizeof *products));
-        if (buffers[0].len % row || buffers[1].len != count * cells->cells * 8 || buffers[2].len != count * 16) {
+        if (buffers[0].len % row || buffers[1].len != count * cells->cells * 8 || buffers[2].len != count * 32) {
             PyErr_SetString(PyExc_ValueError, "arrays that do not fit each other");
         } else if (!query.code || !items || !scores || !products) {
             PyErr_NoMemory();
@@ -556,7 +558,7 @@ static PyObject *call_near(PyObject *self, PyObject *args) {
             for (int64_t q = 0; q < count; q++) {
                 BEST_OF(quantise)((const float *)buffers[0].buf + q * cells->dim, cells->dim, &query);
                 BEST_OF(rank)(cells, &query, products, scores, items, order + q * cells->cells);
-                share(cells, filter, order + q * cells->cells, enough, counts + 2 * q);
+                share(cells, filter, order + q * cells->cells, close, enough, counts + 4 * q);
             }
             Py_END_ALLOW_THREADS;
         }
@@ -714,7 +716,7 @@ static PyMethodDef methods[] = {
     {"exact", call_exact, METH_VARARGS, "exact(rows, queries, list, filter, first, last, k, direct, sure, out)"},
     {"walk", call_walk, METH_VARARGS, "walk(rows, graph, filter, queries, widths, k, most, out)"},
     {"scan", call_scan, METH_VARARGS, "scan(rows, cells, filter, queries, order, enough, keep, k, most, out)"},
-    {"near", call_near, METH_VARARGS, "near(cells, filter, queries, enough, order, counts)"},
+    {"near", call_near, METH_VARARGS, "near(cells, filter, queries, close, enough, order, counts)"},
     {"bits", call_bits, METH_VARARGS, "bits(filter, out)"},
     {"strings", call_strings, METH_VARARGS, "strings(begins, text, rows)"},
     {"use", call_use, METH_VARARGS, "use(level)"},

@@ -49,14 +49,17 @@ INLINE int64_t rank(const Cells *cells, const Query *query, int32_t *products, f
 }
 
 /* Rows of the nearest cells, at least `enough`, and how many of them match. */
-INLINE void share(const Cells *cells, const Filter *filter, const int64_t *order, int64_t enough, int64_t *counts) {
+INLINE void share(const Cells *cells, const Filter *filter, const int64_t *order, int64_t close, int64_t enough,
+                  int64_t *counts) {
     int64_t rows = 0, matching = 0;
+    memset(counts, 0, 4 * sizeof *counts);
     for (int64_t c = 0; c < cells->cells && rows < enough; c++) {
         int64_t first = cells->starts[order[c]], end = cells->starts[order[c] + 1];
         for (int64_t i = first; i < end; i++) matching += matches(filter, cells->order[i]);
+        if (rows < close) counts[0] = rows + end - first, counts[1] = matching;
         rows += end - first;
     }
-    counts[0] = rows, counts[1] = matching;
+    counts[2] = rows, counts[3] = matching;
 }
 
 /* ---- a bit per dimension
