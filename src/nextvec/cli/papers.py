@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nextvec.cli import _papers_backup, _papers_beside, _papers_mail, _papers_read, _papers_sources
+from nextvec.cli import _papers_backup, _papers_beside, _papers_mail, _papers_own, _papers_read, _papers_sources
 from nextvec.cli._papers_accounts import LocalReaderOption, role
 from nextvec.cli._papers_insight import insight
 from nextvec.cli._papers_mail import MailFromOption, MailOption
@@ -30,6 +30,7 @@ _papers_backup.add(app)
 app.command()(role)
 app.command()(search)
 _papers_read.add(app)
+_papers_own.add(app)
 app.command()(insight)
 
 HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
