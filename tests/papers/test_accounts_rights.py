@@ -36,7 +36,7 @@ _PAGES = [
     "/", "/papers", "/papers/daily", "/papers/date/{key}", "/papers/week/{key}", "/papers/month/{key}",
     "/papers/trending", "/papers/discussed", "/papers/new", "/papers/rising", "/papers/{identifier:path}", "/search",
     "/search.atom", "/search.rss", "/search.json", "/search/suggest", "/map", "/topics", "/about", "/api",
-    "/healthz", "/readyz", "/robots.txt", "/favicon.ico", "/sign-in", "/sign-in/sent", "/shared/{address}",
+    "/health", "/healthz", "/readyz", "/robots.txt", "/favicon.ico", "/sign-in", "/sign-in/sent", "/shared/{address}",
 ]  # fmt: skip
 _API = [
     "/api/openapi.json", "/api/daily_papers", "/api/papers", "/api/papers/search", "/api/papers/search/facets",

@@ -148,8 +148,10 @@ def run_server(
     uvicorn = require("uvicorn", why="the paper-discovery site")
     from nextvec.papers.accounts.guard import check_loopback
     from nextvec.papers.ingest import is_ready
+    from nextvec.papers.operations.memory import share_heaps
     from nextvec.papers.web import create_app
 
+    share_heaps()
     if local_reader:
         check_loopback(host)
     check_index(site)
