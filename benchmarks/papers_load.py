@@ -5,8 +5,9 @@
 Takes the bundled papers into a home, starts ``nextvec papers serve --local-reader`` on it and lets readers who never
 wait ask over HTTP on loopback for feeds, searches, papers and the interface for programs; one of them votes. Then the
 same rows in PostgreSQL, from the package that brings a server, or at ``--database``. Milliseconds from request to last
-byte, median and 99th percentile of each kind; megabytes of the server at the end of each third. Prints one JSON
-document.
+byte, median and 99th percentile of each kind; the most megabytes of the server in each third. ``--rounds 20`` goes on
+with the same server and other questions, and tells the megabytes at the end of each round: what only fills comes to an
+end. Prints one JSON document.
 """
 
 from __future__ import annotations
@@ -85,7 +86,9 @@ def memory(pid: int) -> float:
         return 0.0
 
 
-def load(port: int, pid: int, papers: Sequence[Paper], *, readers: int, seconds: float, each: int = 10**9) -> Report:
+def load(
+    port: int, pid: int, papers: Sequence[Paper], *, readers: int, seconds: float, each: int = 10**9, seed: int = 0
+) -> Report:
     """``readers`` ask the site at ``port``, served by process ``pid``, for ``seconds`` or ``each`` questions."""
     report, lock = Report(), threading.Lock()
     until = time.perf_counter() + seconds
@@ -103,7 +106,7 @@ def load(port: int, pid: int, papers: Sequence[Paper], *, readers: int, seconds:
 
     def look(number: int) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-        for kind, path in itertools.islice(asked(papers, number), each):
+        for kind, path in itertools.islice(asked(papers, seed + number), each):
             if time.perf_counter() > until:
                 break
             ask(connection, kind, path)
@@ -148,11 +151,16 @@ def served(home: Path, *more: str) -> Iterator[tuple[int, int]]:
         server.wait(timeout=60)
 
 
-def run(home: Path, papers: Sequence[Paper], readers: int, seconds: float) -> dict[str, Any]:
-    """One measurement, after a warm-up of a single reader."""
+def run(home: Path, papers: Sequence[Paper], readers: int, seconds: float, rounds: int) -> dict[str, Any]:
+    """One measurement, after a warm-up of a single reader, and ``rounds`` further ones of memory alone."""
     with served(home) as (port, pid):
         load(port, pid, papers, readers=1, seconds=5)
         report = load(port, pid, papers, readers=readers, seconds=seconds)
+        held = [report.third(2)]
+        for number in range(1, rounds):
+            after = load(port, pid, papers, readers=readers, seconds=seconds, seed=number * 1_000)
+            held.append(after.third(2))
+            print(f"round {number + 1}: {held[-1]:.0f} MB", file=sys.stderr, flush=True)
     wrong = {f"{kind} {status}": n for (kind, status), n in report.statuses.items() if status >= 400}
     return {
         "requests_per_second": round(sum(report.statuses.values()) / seconds, 1),
@@ -166,6 +174,7 @@ def run(home: Path, papers: Sequence[Paper], readers: int, seconds: float) -> di
             for kind, times in sorted(report.times.items())
         },
         "megabytes": [round(report.third(number), 1) for number in range(3)],
+        "megabytes_of_rounds": [round(one, 1) for one in held],
     }
 
 
@@ -189,6 +198,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--readers", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--rounds", type=int, default=1, help="so many times, with the same server")
     parser.add_argument("--database", help="an empty PostgreSQL database; by itself one is started")
     parser.add_argument("--only", choices=("sqlite", "postgresql"))
     parser.add_argument("--out", type=Path)
@@ -203,7 +213,7 @@ def main() -> None:
             site = Site(Path(folder), database=address)
             ingest(site, papers, source="daily_papers", understand=False)
             site.close()
-            runs[name] = run(Path(folder), papers, arguments.readers, arguments.seconds)
+            runs[name] = run(Path(folder), papers, arguments.readers, arguments.seconds, arguments.rounds)
     document = {
         "what": "readers who never wait, over HTTP on loopback",
         "papers": len(papers),

@@ -36,12 +36,12 @@ _PAGES = [
     "/", "/papers", "/papers/daily", "/papers/date/{key}", "/papers/week/{key}", "/papers/month/{key}",
     "/papers/trending", "/papers/discussed", "/papers/new", "/papers/rising", "/papers/{identifier:path}", "/search",
     "/search.atom", "/search.rss", "/search.json", "/search/suggest", "/map", "/topics", "/about", "/api",
-    "/healthz", "/readyz", "/robots.txt", "/favicon.ico", "/sign-in", "/sign-in/sent", "/shared/{address}",
+    "/health", "/healthz", "/readyz", "/robots.txt", "/favicon.ico", "/sign-in", "/sign-in/sent", "/shared/{address}",
 ]  # fmt: skip
 _API = [
     "/api/openapi.json", "/api/daily_papers", "/api/papers", "/api/papers/search", "/api/papers/search/facets",
     "/api/papers/{id:path}/similar",
-    "/api/papers/{id:path}",
+    "/api/papers/{id:path}", "/api/views/{view}",
 ]  # fmt: skip
 FOR_TOKENS: dict[tuple[str, str], tuple[str, str]] = {  # the scope, and what another reader gets
     ("POST", "/api/papers/{id:path}/vote"): ("vote", "ok"),
@@ -173,6 +173,7 @@ class World:
         return {
             "/sign-in/link": f"/sign-in/link?token={self.link}",
             "/shared/{address}": f"/shared/{self.address}",
+            "/api/views/{view}": "/api/views/trending",
             "/api/papers/search": "/api/papers/search?q=plans",
             "/api/papers/search/facets": "/api/papers/search/facets?q=plans",
             **{f"/search.{ending}": f"/search.{ending}?q=plans" for ending in ("atom", "rss", "json")},

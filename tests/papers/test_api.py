@@ -405,10 +405,10 @@ def test_the_specification_says_what_is_answered(client: TestClient) -> None:
     assert set(document["paths"]) == {
         "/daily_papers", "/papers", "/papers/search", "/papers/search/facets", "/papers/{id}",
         "/papers/{id}/similar", "/papers/{id}/vote", "/lists", "/lists/{list}", "/lists/{list}/papers",
-        "/lists/{list}/papers/{id}",
+        "/lists/{list}/papers/{id}", "/views/{view}",
     }  # fmt: skip
     reading = {path: ops for path, ops in document["paths"].items() if not path.startswith("/lists") and "get" in ops}
-    assert len(reading) == 6
+    assert len(reading) == 7
     for operations in reading.values():
         assert set(operations) == {"get"} and operations["get"]["security"] == [{}, {"token": ["read"]}]
         answers = operations["get"]["responses"]
@@ -430,7 +430,7 @@ def test_the_page_for_people_names_every_parameter(client: TestClient) -> None:
             for parameter in operation.get("parameters", []):
                 assert f"<code>{parameter['name']}</code>" in response.text
     examples = [unescape(line) for line in re.findall(r"curl 'http://testserver(/[^']*)'", response.text)]
-    assert len(examples) == 6, "those without a token"
+    assert len(examples) == 7, "those without a token"
     for example in examples:  # the papers that they name are not in the small site
         assert client.get(example).status_code in (200, 404), example
     assert 'href="/api"' in client.get("/about").text

@@ -144,6 +144,20 @@ def test_nothing_is_wider_than_the_screen(browser: Any, address: str, width: int
         assert overflow(browser) <= 0, (name, width, "with its filters")
 
 
+def test_categories_are_offered_behind_a_comma_too(browser: Any, address: str) -> None:
+    visit(browser, f"{address}/papers/new")
+    offered = "return [...document.querySelector('input[name=category]').list.options].map((option) => option.value)"
+    first = browser.execute_script(offered)
+    assert first[0] == "cs.CV" and "cs.CL" in first
+    typed = "const field = document.querySelector('input[name=category]'); field.value = arguments[0];"
+    typed += "field.dispatchEvent(new Event('input'));"
+    browser.execute_script(typed, "CS.cl, c")
+    behind = browser.execute_script(offered)
+    assert behind[0] == "CS.cl, cs.CV" and not any(name.endswith("cs.CL") for name in behind)
+    browser.execute_script(typed, "")
+    assert browser.execute_script(offered) == first
+
+
 def test_filters_leave_a_phone_its_results(browser: Any, address: str) -> None:
     seen = "return document.querySelector('input[name=org]').checkVisibility({contentVisibilityAuto: true})"
     for width, shown in ((360, False), (430, False), (1280, True)):
@@ -308,10 +322,19 @@ def test_a_reader_votes_saves_and_comments(browser: Any, local: str) -> None:
         _type(browser, ".write textarea", "It *plans*.")
         until(lambda: find(browser, ".write button").click() or True)
         until(lambda: find(browser, ".comment-text em").text == "plans")
+        moment = find(browser, ".comment-head time[data-moment]")
+        assert moment.text.endswith(" UTC")
         browser.get(f"{local}/for-you")
         until(lambda: "Because you saved" in find(browser, ".because").text)
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+    browser.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": "Asia/Kolkata"})
+    try:
+        visit(browser, visited)
+        moment = find(browser, ".comment-head time[data-moment]")
+        assert "5:30" in moment.text and moment.get_attribute("title").endswith(" UTC"), "in the reader's own zone"
+    finally:
+        browser.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": ""})
 
 
 def test_what_is_printed_has_a_title_and_dark_ink(browser: Any, address: str) -> None:

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,9 @@ def test_the_container_is_nobody_and_asks_whether_it_is_ready() -> None:
     user = re.search(r"^USER (\d+):(\d+)$", stage, re.MULTILINE)
     assert user and int(user[1]) > 0 and int(user[2]) > 0
     assert "VOLUME /data" in stage and "NEXTVEC_HOME=/data" in stage and "/readyz" in stage
+    (extras,) = re.findall(r'"\.\[([\w,]+)\]"', text)
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert {"papers", "evaluate", "postgres"} <= set(extras.split(",")) <= known.keys()
     for name in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE):
         assert all((ROOT / part).exists() for part in name.split()), name
 

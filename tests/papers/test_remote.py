@@ -61,6 +61,78 @@ def there(served: Served) -> Iterator[Remote]:
         yield found
 
 
+# -- views, votes and lists: changed from elsewhere ------------------------------------------------------------------
+def test_the_same_views_as_here(served: Served, there: Remote, few: list[Paper]) -> None:
+    here = Here(served.site)
+    for name, values in (
+        ("daily", {"votes": "20"}),
+        ("trending", {"half": "30"}),
+        ("rising", {"last": "90"}),
+        ("discussed", {"days": "all", "code": "1"}),
+        ("new", {"org": "nvidia", "from": "2025-01-01"}),
+    ):
+        wanted = [one.paper.id for one in here.view(name, values, limit=5, page=1)]  # type: ignore[arg-type]
+        assert wanted or name in ("trending", "new"), name
+        assert [one.paper.id for one in there.view(name, values, limit=5, page=1)] == wanted  # type: ignore[arg-type]
+    first = here.view("trending", {"half": "30"}, limit=3)
+    assert first[0].why is not None and first[0].why.startswith("score ") and len(first) == 3
+    with pytest.raises(NotFoundError, match="did you mean 'NVIDIA'"):
+        here.view("new", {"org": "NVIDA"}, limit=3)
+    with pytest.raises(InputError, match="half"):
+        there.view("trending", {"half": "0"}, limit=3)
+
+
+def test_votes_and_lists_are_changed_the_same_way_here_and_there(served: Served, few: list[Paper]) -> None:
+    before = served.site.db.get(few[3].id)
+    assert before is not None
+    votes = before.paper.upvotes
+    _, token = tokens.make(served.site.db, LOCAL, "Writes", ["read", "lists", "vote"])
+    with Remote(served.address, token) as there:
+        for papers in (Here(served.site), there):
+            assert papers.vote(few[3].id, up=True) == papers.vote(few[3].id, up=True) == votes + 1
+            assert papers.vote(few[3].id, up=False) == votes
+            made = papers.make_list("Later")
+            with pytest.raises(InputError, match="you have a list called 'Later' already"):
+                papers.make_list("LATER")
+            papers.put(made, f"https://arxiv.org/abs/{few[0].id}v2", "first")
+            papers.put(made, few[0].id, "second")
+            assert [(one.paper.id, one.why) for one in papers.papers_of(made)] == [(few[0].id, "second")]
+            papers.take_out(made, few[0].id)
+            assert papers.papers_of(made) == []
+            papers.drop_list(made)
+            assert "Later" not in [one.name for one in papers.lists()]
+            with pytest.raises(NotFoundError):
+                papers.drop_list(made)
+            with pytest.raises(NotFoundError, match="there is no paper"):
+                papers.vote("9999.99999", up=True)
+    with Remote(served.address) as nobody, pytest.raises(InputError, match="--token-file"):
+        nobody.vote(few[3].id, up=True)
+    with pytest.raises(InputError, match="--reader is for reading"):
+        Here(served.site, "ada@example.org").vote(few[3].id, up=True)
+
+
+def test_commands_for_views_votes_and_lists(served: Served, few: list[Paper], tmp_path: Path) -> None:
+    _, token = tokens.make(served.site.db, LOCAL, "Commands", ["lists", "vote"])
+    (tmp_path / "token").write_text(token)
+    (tmp_path / "token").chmod(0o600)
+    at = ("--site", served.address, "--token-file", str(tmp_path / "token"))
+    shown = json.loads(run("papers", "feed", "discussed", "--days", "all", "-k", "3", "--json", *at[:2]).stdout)
+    assert len(shown) == 3 and {"id", "title", "votes"} <= set(shown[0])
+    done = run("papers", "save", few[1].id, "--list", "By command", "--new", "--note", "n", *at)
+    assert f"'By command' holds {few[1].id}" in done.stdout
+    assert "with yours" in run("papers", "vote", few[1].id, *at).stdout
+    assert "without yours" in run("papers", "vote", few[1].id, "--undo", *at).stdout
+    assert "is deleted" in run("papers", "save", "--list", "by COMMAND", "--delete-list", *at).stdout
+    for arguments, said in (
+        (("feed", "today"), "there is no view 'today'; there are daily, trending"),
+        (("save", "p1"), "no list was named"),
+        (("save", "--list", "x"), "expected ID and --list"),
+        (("save", "p1", "--list", "nothing like it"), "there is no list"),
+    ):
+        done = run("papers", *arguments, *at, code=1)
+        assert said in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
 # -- the same as here ----------------------------------------------------------------------------------------------
 def test_the_same_papers_as_here(served: Served, there: Remote, few: list[Paper]) -> None:
     here = Here(served.site)

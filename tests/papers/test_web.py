@@ -348,7 +348,9 @@ def test_theme_is_a_cookie_and_goes_back(client: TestClient, small: Site) -> Non
 
 
 def test_small_things(client: TestClient) -> None:
-    assert client.get("/healthz").json()["status"] == "ok"
+    assert (
+        client.get("/healthz").json() == client.get("/health").json() and client.get("/health").json()["status"] == "ok"
+    )
     assert "Disallow: /search" in client.get("/robots.txt").text
     assert client.get("/favicon.ico").headers["content-type"] == "image/svg+xml"
     assert client.get("/papers").headers["location"] == "/"

@@ -21,7 +21,20 @@ if TYPE_CHECKING:
     from nextvec.papers.records import Paper
     from nextvec.papers.remote import Remote
 
-__all__ = ["TOKENLESS", "SiteOption", "TokenFileOption", "add", "facts", "reading", "record", "remote", "search_there"]
+__all__ = [
+    "TOKENLESS",
+    "IdArgument",
+    "SiteOption",
+    "TokenFileOption",
+    "add",
+    "facts",
+    "reading",
+    "record",
+    "records",
+    "remote",
+    "search_there",
+    "text_of",
+]
 
 TOKEN = "NEXTVEC_PAPERS_TOKEN"
 TOKENLESS = "--token-file needs --site: the papers of this machine are read without a token"
@@ -128,7 +141,7 @@ def similar(
     """List the papers that are nearest in meaning to one paper."""
     with reading(home, encoder, site, token_file) as papers:
         found = papers.similar(paper, k)
-    emit(_records(found), as_json=as_json, text=_text(found, "it has no neighbours: nothing of it could be embedded"))
+    emit(records(found), as_json=as_json, text=text_of(found, "it has no neighbours: nothing of it could be embedded"))
 
 
 def show(
@@ -180,7 +193,7 @@ def lists(
             emit(None, as_json=False, text=papers.text_of(one.id, kind).rstrip("\n"))
             return
         found = papers.papers_of(one.id)
-    emit(_records(found, why="note"), as_json=as_json, text=_text(found, f"{one.name!r} holds no papers"))
+    emit(records(found, why="note"), as_json=as_json, text=text_of(found, f"{one.name!r} holds no papers"))
 
 
 def _form(text: str) -> Any:
@@ -202,7 +215,7 @@ def search_there(site: str, token_file: Path | None, params: dict[str, Any], *, 
     document = {"query": params.get("q", ""), "mode": params["mode"], "results": [record(one.paper) for one in found]}
     if counted:
         document["facets"] = facets
-    lines = [_text(found, "nothing found")]
+    lines = [text_of(found, "nothing found")]
     for name, counts in facets.items():
         lines.append(f"{name}: " + ", ".join(f"{value} {papers:,}" for value, papers in counts.items()))
     emit(document, as_json=as_json, text="\n".join(lines))
@@ -221,11 +234,13 @@ def record(paper: Paper) -> dict[str, Any]:
     }
 
 
-def _records(found: list[Found], *, why: str = "why") -> list[dict[str, Any]]:
+def records(found: list[Found], *, why: str = "why") -> list[dict[str, Any]]:
+    """Papers as JSON holds them, each with why it is there."""
     return [record(one.paper) | {why: one.why} for one in found]
 
 
-def _text(found: list[Found], nothing: str) -> str:
+def text_of(found: list[Found], nothing: str) -> str:
+    """Papers as people read them; ``nothing`` for none."""
     from nextvec.papers.markup import plain
 
     lines = []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nextvec.cli import _papers_backup, _papers_beside, _papers_mail, _papers_read, _papers_sources
+from nextvec.cli import _papers_backup, _papers_beside, _papers_mail, _papers_own, _papers_read, _papers_sources
 from nextvec.cli._papers_accounts import LocalReaderOption, role
 from nextvec.cli._papers_insight import insight
 from nextvec.cli._papers_mail import MailFromOption, MailOption
@@ -30,6 +30,7 @@ _papers_backup.add(app)
 app.command()(role)
 app.command()(search)
 _papers_read.add(app)
+_papers_own.add(app)
 app.command()(insight)
 
 HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
@@ -147,8 +148,10 @@ def run_server(
     uvicorn = require("uvicorn", why="the paper-discovery site")
     from nextvec.papers.accounts.guard import check_loopback
     from nextvec.papers.ingest import is_ready
+    from nextvec.papers.operations.memory import share_heaps
     from nextvec.papers.web import create_app
 
+    share_heaps()
     if local_reader:
         check_loopback(host)
     check_index(site)

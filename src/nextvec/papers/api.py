@@ -17,7 +17,7 @@ from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 from fastapi.openapi.utils import get_openapi
 
 from nextvec import __version__
-from nextvec.papers import api_models, api_reader, feed, trending
+from nextvec.papers import api_models, api_reader, api_views, feed, trending
 from nextvec.papers.accounts.guard import Accounts
 from nextvec.papers.api_http import Built, Gate, answer, handle_errors, next_link
 from nextvec.papers.api_queries import Cursor, Sort, all_papers, daily_papers, find_paper
@@ -51,6 +51,7 @@ def create_api(site: Site, accounts: Accounts, *, rate: int = 0, token_rate: int
     app.state.site = site
     app.state.accounts = accounts
     app.include_router(router)
+    app.include_router(api_views.router)
     app.include_router(api_reader.router)
     limit = RateLimit(rate) if rate else None
     token_limit = RateLimit(max(rate, token_rate)) if rate and token_rate else None
@@ -260,9 +261,9 @@ def specification() -> dict[str, Any]:
         version=__version__,
         summary="Machine-learning papers by day, searched by meaning and by word.",
         description="The endpoints that read papers, their parameters and fields are those of the Hugging Face Hub's "
-        "paper API; `similar`, `facets` and what narrows and steers the search are additions. Votes and reading lists "
-        "are a reader's own and need a token.",
-        routes=[*router.routes, *api_reader.router.routes],
+        "paper API; `similar`, `facets`, `views` and what narrows and steers the search are additions. Votes and "
+        "reading lists are a reader's own and need a token.",
+        routes=[*router.routes, *api_views.router.routes, *api_reader.router.routes],
         servers=[{"url": "/api"}],
     )
     document["components"]["securitySchemes"] = {"token": SCHEME}

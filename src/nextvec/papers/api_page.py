@@ -18,6 +18,7 @@ _EXAMPLES = {
     "/papers/{id}": ("/api/papers/2412.06769", "paper_info('2412.06769')"),
     "/papers/{id}/similar": ("/api/papers/2412.06769/similar?limit=5", None),
     "/papers/{id}/vote": ("/api/papers/2412.06769/vote", None),
+    "/views/{view}": ("/api/views/trending?half=7&category=cs.CL", None),
     "/lists": ("/api/lists", None),
     "/lists/{list}": ("/api/lists/LIST", None),
     "/lists/{list}/papers": ("/api/lists/LIST/papers", None),

@@ -44,12 +44,22 @@ def environment() -> Environment:
     return jinja
 
 
-@lru_cache(maxsize=20_000)
 def _rich(text: str, mark: Callable[[str], Markup] | None = None) -> Markup:
+    return _unmarked(text) if mark is None else _marked(text, mark)
+
+
+@lru_cache(maxsize=10_000)
+def _unmarked(text: str) -> Markup:
+    return markup.html(text)
+
+
+@lru_cache(maxsize=2_000)
+def _marked(text: str, mark: Callable[[str], Markup]) -> Markup:
+    # Few, and apart: what is marked is one query's, and would drive out what every page shows.
     return markup.html(text, mark=mark)
 
 
-@lru_cache(maxsize=20_000)
+@lru_cache(maxsize=10_000)
 def _teaser(text: str, length: int = 280) -> str:
     return markup.teaser(text, length)
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import zip_longest
 from typing import Literal, Protocol
 
-from nextvec.papers import api_reader, feed
-from nextvec.papers.accounts import lists
-from nextvec.papers.accounts.readers import LOCAL
+from nextvec.papers import api_reader, feed, views
+from nextvec.papers.accounts import lists, votes
+from nextvec.papers.accounts.readers import LOCAL, local_reader
 from nextvec.papers.accounts.tables import READERS
 from nextvec.papers.api_queries import find_paper
 from nextvec.papers.db import Filters, Order
 from nextvec.papers.feed import Period
 from nextvec.papers.markdown import markdown
-from nextvec.papers.params import read_all_filters
+from nextvec.papers.params import Unknown, read_all_filters
 from nextvec.papers.records import Paper
 from nextvec.papers.search import Mode, paper_id
 from nextvec.papers.search import search as search_site
@@ -23,10 +24,18 @@ from nextvec.papers.site import Site
 from nextvec.papers.tables import fold
 from nextvec.types import InputError, NotFoundError, did_you_mean
 
-__all__ = ["FORMS", "Form", "Found", "Here", "Listed", "Reading", "choose"]
+__all__ = ["FORMS", "VIEWS", "Form", "Found", "Here", "Listed", "Reading", "ViewName", "choose"]
 
 Form = Literal["bibtex", "jsonl"]
+ViewName = Literal["daily", "trending", "rising", "discussed", "new"]
+VIEWS: tuple[ViewName, ...] = ("daily", "trending", "rising", "discussed", "new")
 FORMS: tuple[Form, ...] = ("bibtex", "jsonl")
+_KINDS = {
+    "org": "of the organisation",
+    "author": "by",
+    "category": "in the venue or category",
+    "source": "of the source",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +76,10 @@ class Reading(Protocol):
         """Papers of the feed, of a period or of the newest day."""
         ...
 
+    def view(self, name: ViewName, values: Mapping[str, str], *, limit: int, page: int = 0) -> list[Found]:
+        """Papers of a view, in its order, from page 0 on. ``values``: filters, and half, last or days of the view."""
+        ...
+
     def lists(self) -> list[Listed]:
         """The reading lists of whoever asks, the newest first."""
         ...
@@ -77,6 +90,26 @@ class Reading(Protocol):
 
     def text_of(self, identifier: str, form: Form) -> str:
         """The papers of a list as BibTeX or as lines of JSON."""
+        ...
+
+    def vote(self, identifier: str, *, up: bool) -> int:
+        """Vote for a paper, or take the vote back; how many it has then. Here as the local reader, as all below."""
+        ...
+
+    def make_list(self, name: str) -> str:
+        """A new, private list; its id. InputError where there is one of this name."""
+        ...
+
+    def drop_list(self, identifier: str) -> None:
+        """Delete a list with its notes."""
+        ...
+
+    def put(self, identifier: str, paper: str, note: str) -> None:
+        """Put a paper into a list, or replace its note."""
+        ...
+
+    def take_out(self, identifier: str, paper: str) -> None:
+        """Take a paper out of a list, whether or not it is in it."""
         ...
 
 
@@ -92,6 +125,13 @@ def choose(known: list[Listed], word: str) -> Listed:
     return found[0]
 
 
+def _check_known(values: Mapping[str, str], unknown: Unknown) -> None:
+    """NotFoundError for a name that no paper has, where there is one close to it."""
+    for name, said in _KINDS.items():
+        if close := unknown.get(name):
+            raise NotFoundError(f"no paper is {said} {values[name][:80]!r}; did you mean {close!r}?")
+
+
 class Here:
     """The papers of an open ``Site``. ``reader``: the address of whose lists are meant; None: the local reader's."""
 
@@ -101,9 +141,7 @@ class Here:
 
     def search(self, query: str, values: Mapping[str, str], *, mode: Mode, limit: int) -> list[Found]:
         filters, unknown = read_all_filters(values, self.site.db)
-        for name, said in (("org", "of the organisation"), ("category", "in the venue or category")):
-            if close := unknown.get(name):
-                raise NotFoundError(f"no paper is {said} {values[name][:80]!r}; did you mean {close!r}?")
+        _check_known(values, unknown)
         results = search_site(self.site, query, filters, mode=mode, size=limit)
         return [Found(match.stored.paper, match.why()) for match in results.matches]
 
@@ -125,6 +163,13 @@ class Here:
         found = self.site.db.select(Filters(start=period.start, end=period.end), order=order, limit=limit)
         return [Found(stored.paper) for stored in found]
 
+    def view(self, name: ViewName, values: Mapping[str, str], *, limit: int, page: int = 0) -> list[Found]:
+        chosen, unknown = views.read_view(name, "", values, self.site)
+        _check_known(values, unknown)
+        listed = views.listing(self.site, chosen, views.clock(self.site)[0], limit=limit, offset=page * limit)
+        scores = [f"score {one.score:.1f}" for one in listed.trends] or [f"+{gain:,} votes" for gain in listed.gains]
+        return [Found(one.paper, why) for one, why in zip_longest(listed.papers, scores)]
+
     def lists(self) -> list[Listed]:
         mine = lists.of_reader(self.site.db, self._reader())
         return [Listed(one.id, one.name, one.size, one.address is not None, one.created_at) for one in mine]
@@ -135,6 +180,29 @@ class Here:
     def text_of(self, identifier: str, form: Form) -> str:
         entries = lists.entries(self.site.db, identifier)
         return lists.as_bibtex(entries) if form == "bibtex" else api_reader.as_lines(entries).decode()
+
+    def vote(self, identifier: str, *, up: bool) -> int:
+        paper = self._paper(identifier).id
+        (votes.give if up else votes.take_back)(self.site.db, self._writer(), paper)
+        return self._paper(paper).upvotes
+
+    def make_list(self, name: str) -> str:
+        return lists.create(self.site.db, self._writer(), name)
+
+    def drop_list(self, identifier: str) -> None:
+        lists.delete(self.site.db, self._writer(), identifier)
+
+    def put(self, identifier: str, paper: str, note: str) -> None:
+        lists.add(self.site.db, self._writer(), identifier, self._paper(paper).id, note=note)
+
+    def take_out(self, identifier: str, paper: str) -> None:
+        lists.remove(self.site.db, self._writer(), identifier, paper_id(paper) or paper)
+
+    def _writer(self) -> str:
+        """The local reader. In anybody else's name only their own token writes, on the site."""
+        if self.reader is not None:
+            raise InputError("--reader is for reading: what somebody else votes for or keeps is theirs to change")
+        return local_reader(self.site.db).id
 
     def _paper(self, identifier: str) -> Paper:
         return find_paper(self.site, paper_id(identifier) or identifier).paper

@@ -18,7 +18,7 @@ from nextvec.extras import require
 from nextvec.papers import feed
 from nextvec.papers.feed import Period
 from nextvec.papers.params import check_query
-from nextvec.papers.reading import Form, Found, Listed
+from nextvec.papers.reading import Form, Found, Listed, ViewName
 from nextvec.papers.records import Paper, parse_record
 from nextvec.papers.responses import check_base
 from nextvec.papers.search import Mode, paper_id
@@ -132,6 +132,42 @@ class Remote:
         kind = "application/x-bibtex" if form == "bibtex" else "application/jsonl"
         return self._ask(f"/api/lists/{_part(identifier)}/papers", {"format": form}, kind)
 
+    def view(self, name: ViewName, values: Mapping[str, str], *, limit: int, page: int = 0) -> list[Found]:
+        return self._each(f"/api/views/{name}", {**values, "limit": limit, "p": page}, lambda one: Found(paper_of(one)))
+
+    # -- what changes something --------------------------------------------------------------------------------------
+    def vote(self, identifier: str, *, up: bool) -> int:
+        told = self._send("POST" if up else "DELETE", f"/api/papers/{_part(identifier)}/vote")
+        return int(self._field(told, "upvotes"))
+
+    def make_list(self, name: str) -> str:
+        return str(self._field(self._send("POST", "/api/lists", {"name": name}), "id"))
+
+    def drop_list(self, identifier: str) -> None:
+        self._send("DELETE", f"/api/lists/{_part(identifier)}")
+
+    def put(self, identifier: str, paper: str, note: str) -> None:
+        known = paper_id(paper) or paper.strip()
+        self._send("POST", f"/api/lists/{_part(identifier)}/papers", {"id": known, "note": note})
+
+    def take_out(self, identifier: str, paper: str) -> None:
+        self._send("DELETE", f"/api/lists/{_part(identifier)}/papers/{_part(paper)}")
+
+    def _send(self, method: str, path: str, body: Mapping[str, str] | None = None) -> Any:
+        """What the site answers to a change, as JSON; None for nothing. All of them may be sent twice."""
+        sent = None if body is None else json.dumps(body).encode()
+        text = self._asked((200, 201, 204), path, {}, "application/json", method, sent)
+        try:
+            return json.loads(text) if text else None
+        except ValueError as error:
+            raise self._strange() from error
+
+    def _field(self, told: Any, name: str) -> Any:
+        try:
+            return told[name]
+        except (TypeError, KeyError) as error:
+            raise self._strange() from error
+
     # -- HTTP ------------------------------------------------------------------------------------------------------
     def _each(self, path: str, params: Params, read: Callable[[Any], T]) -> list[T]:
         """What ``read`` makes of each item of the list at ``path``."""
@@ -147,28 +183,44 @@ class Remote:
         raise self._strange()
 
     def _ask(self, path: str, params: Params, kind: str) -> str:
-        """The text at ``path``, which has to be of this type. Waits once where the site asks to."""
-        status, headers, text = self._get(path, params, kind)
+        """The text at ``path``, which has to be of this type."""
+        return self._asked((200,), path, params, kind)
+
+    def _asked(
+        self,
+        good: Sequence[int],
+        path: str,
+        params: Params,
+        kind: str,
+        method: str = "GET",
+        sent: bytes | None = None,
+    ) -> str:
+        """What is answered with one of the ``good`` statuses. Waits once where the site asks to."""
+        status, headers, text = self._once(path, params, kind, method, sent)
         if status == 429:
             seconds = _seconds(headers.get("retry-after"))
             if seconds is None or seconds > LONGEST_WAIT:
                 raise OfflineError(f"{self.address} is asked too often: {self._said(text)}")
             self._wait(seconds)
-            status, headers, text = self._get(path, params, kind)
-        if status != 200:
+            status, headers, text = self._once(path, params, kind, method, sent)
+        if status not in good:
             raise self._refused(status, text)
-        if headers.get("content-type", "").partition(";")[0].strip() != kind:
+        if text and headers.get("content-type", "").partition(";")[0].strip() != kind:
             raise self._strange()
         return text
 
-    def _get(self, path: str, params: Params, kind: str) -> tuple[int, Mapping[str, str], str]:
-        """(status, headers, body); redirects are followed on the site itself."""
+    def _once(
+        self, path: str, params: Params, kind: str, method: str, sent: bytes | None
+    ) -> tuple[int, Mapping[str, str], str]:
+        """(status, headers, body); redirects are followed on the site itself, those of a change are not."""
         until = time.monotonic() + SECONDS
         address = path
         try:
             for _ in range(4):
-                with self._http.stream("GET", address, params=params or None, headers={"Accept": kind}) as response:
-                    target = response.headers.get("location")
+                headers = {"Accept": kind} | ({"Content-Type": "application/json"} if sent is not None else {})
+                asked = {"params": params or None, "headers": headers, "content": sent}
+                with self._http.stream(method, address, **asked) as response:
+                    target = response.headers.get("location") if method == "GET" else None
                     if response.status_code in (301, 302, 303, 307, 308) and target:
                         address, params = self._followed(str(response.url), target), {}
                         continue

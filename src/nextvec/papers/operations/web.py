@@ -28,6 +28,7 @@ def join(app: FastAPI, *, metrics: bool) -> None:
     app.include_router(router)
 
 
+@router.api_route("/health", methods=_GET)
 @router.api_route("/healthz", methods=_GET)
 def healthz(request: Request) -> Response:
     """200 when the papers can be read: the process lives, leave it alone."""

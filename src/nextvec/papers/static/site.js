@@ -60,6 +60,14 @@ for (const button of document.querySelectorAll("[data-copy]")) {
   });
 }
 
+// Moments in the reader's own zone and, of English, the reader's own order; the server knows UTC only.
+for (const moment of document.querySelectorAll("time[data-moment]")) {
+  const language = navigator.language?.startsWith("en") ? navigator.language : "en-GB";
+  const parts = { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", timeZoneName: "short" };
+  moment.title = moment.textContent;
+  moment.textContent = new Intl.DateTimeFormat(language, parts).format(new Date(moment.dateTime));
+}
+
 // A browser offers the names of a list for a whole field; here they go on behind the last comma of what is typed.
 for (const field of document.querySelectorAll("input[data-several]")) {
   const names = [...(field.list?.options ?? [])].map((option) => option.value);
@@ -69,7 +77,7 @@ for (const field of document.querySelectorAll("input[data-several]")) {
   field.list.after(own);
   field.setAttribute("list", own.id);
   field.addEventListener("input", () => {
-    const before = field.value.slice(0, field.value.lastIndexOf(",") + 1);
+    const before = field.value.match(/^.*,\s*/)?.[0] ?? "";
     const there = new Set(before.split(",").map((name) => name.trim().toLowerCase()));
     const left = names.filter((name) => !there.has(name.toLowerCase()));
     own.replaceChildren(...left.map((name) => new Option("", before + name)));
