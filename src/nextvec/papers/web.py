@@ -78,6 +78,7 @@ def create_app(
     """
     app = FastAPI(title="nextvec papers", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.site = site
+    app.state.warmth = None  # whoever serves it for long gives it one
     app.state.base = check_base(base) if base is not None else None
     app.state.jinja = environment()
     app.state.mailer = mailer

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
+from markupsafe import Markup
 
 from nextvec.papers import examples, lexical, syndication
 from nextvec.papers.facets import facets
@@ -22,7 +23,7 @@ from nextvec.papers.syndication import FORMATS, MOST, Feed
 from nextvec.papers.web_feeds import changed_at, conditional
 from nextvec.types import InputError, NotFoundError
 
-__all__ = ["EXAMPLES", "router"]
+__all__ = ["EXAMPLES", "known", "router"]
 
 SIZE = 20
 EXAMPLES = (
@@ -43,6 +44,11 @@ router = APIRouter()
 def search_page(request: Request) -> Response:
     """The form, and what answers it."""
     site = site_of(request)
+    with site.db.facts_held():
+        return _search_page(request, site)
+
+
+def _search_page(request: Request, site: Site) -> Response:
     values = request.query_params
     form = read_form(values, values.getlist, site.db)
     number = read_page(values.get("page"))
@@ -51,7 +57,7 @@ def search_page(request: Request) -> Response:
         if "hx-request" in request.headers:  # a script asked: the page itself has to move, not its results
             return Response(headers={"HX-Redirect": f"/papers/{identifier}"})
         return RedirectResponse(f"/papers/{identifier}", status_code=303)
-    organizations, sources = _known(site)
+    organizations, sources, options = known(site)
     context: dict[str, Any] = {
         "active": "search",
         "form": form,
@@ -62,7 +68,7 @@ def search_page(request: Request) -> Response:
         "examples": EXAMPLES,
         "most_text": examples.MAX_TEXT,
         "unknown_id": identifier,
-        "known_organizations": [name for name, _ in organizations],
+        "known_organizations": options,
         "top_organizations": organizations[:24],
         "sources": sources,
         "papers": papers_in(site),
@@ -76,13 +82,18 @@ def search_page(request: Request) -> Response:
     return page(request, "search.html", context)
 
 
-def _known(site: Site) -> tuple[list[tuple[str, int]], list[str]]:
-    """(organisations with their papers, sources): what the form offers, asked for once for each state of the site."""
-    made: tuple[list[tuple[str, int]], list[str]] = site.kept.made(
-        (site.stamp, "form"),
-        lambda: (site.db.organizations(limit=300), [name for name, _ in site.db.sources()]),
-        weight=300,
-    )
+Known = tuple[list[tuple[str, int]], list[str], Markup]
+
+
+def known(site: Site, *, fresh: bool = False) -> Known:
+    """(organisations with their papers, sources, the organisations as options): what the form offers."""
+
+    def make() -> Known:
+        organizations = site.db.organizations(limit=300)
+        options = Markup("").join(Markup('<option value="{}">').format(name) for name, _ in organizations)
+        return organizations, [name for name, _ in site.db.sources()], options
+
+    made: Known = site.steady("form", make, weight=lambda made: 300, fresh=fresh)
     return made
 
 
@@ -123,6 +134,11 @@ def suggest(request: Request) -> Response:
 # -- feeds ---------------------------------------------------------------------------------------------------------
 def _feed(request: Request, ending: str) -> Response:
     site = site_of(request)
+    with site.db.facts_held():
+        return _held_feed(request, site, ending)
+
+
+def _held_feed(request: Request, site: Site, ending: str) -> Response:
     name = site.db.fact("site") or ""
     if not name:
         raise NotFoundError("this collection has no feeds yet: open it once with this nextvec where it can be written")
