@@ -304,8 +304,9 @@ class Site:
         if last is not None and last[0] == strict and self.refresher is not None and not fresh:
             older = self.kept.get((name, last))
             if older is not None:
-                again = {"voted": voted, "also": also, "weight": weight, "fresh": True}
-                self.refresher(name, lambda: self.steady(name, make, **again))
+                self.refresher(
+                    name, lambda: self.steady(name, make, voted=voted, also=also, weight=weight, fresh=True)
+                )
                 return older
         found = self.kept.made((name, state), make, weight=weight)
         if last is not None and last != state:
