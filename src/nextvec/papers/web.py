@@ -84,7 +84,7 @@ def create_app(
     app.state.mailer = mailer
     app.state.secret = secret
     app.state.accounts = Accounts(site, base=app.state.base, mailer=mailer, secret=secret, local=local_reader)
-    app.add_middleware(GZipMiddleware, minimum_size=600)
+    app.add_middleware(GZipMiddleware, minimum_size=600, compresslevel=5)  # 9: half as long again, for 3 % less
     app.middleware("http")(_with_headers)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.mount("/api", create_api(site, app.state.accounts, rate=rate, token_rate=token_rate))
