@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import threading
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,7 +17,7 @@ from nextvec.cli._papers_site import EncoderOption, HomeOption, opened, with_dat
 from nextvec.cli._papers_watch import LogOption, MetricsOption, ends_in_order, gives_metrics, logs_lines, say, write_log
 from nextvec.cli.console import JsonFlag, emit
 from nextvec.papers.rate import DEFAULT_RATE, DEFAULT_TOKEN_RATE
-from nextvec.types import InputError, NextvecError, NotFoundError
+from nextvec.types import InputError, NotFoundError
 
 if TYPE_CHECKING:
     from nextvec.papers.mail.transport import TracedMailer
@@ -149,6 +148,7 @@ def run_server(
     from nextvec.papers.accounts.guard import check_loopback
     from nextvec.papers.ingest import is_ready
     from nextvec.papers.operations.memory import share_heaps
+    from nextvec.papers.warmth import Warmth
     from nextvec.papers.web import create_app
 
     share_heaps()
@@ -158,7 +158,6 @@ def run_server(
     if not is_ready(site):
         say("some papers are newer than the search index: run the ingest again to index them")
     warm(site)
-    threading.Thread(target=warm_suggestions, args=(site,), name="suggestions", daemon=True).start()
     with listen(host, port) as socket:
         taken = socket.getsockname()[1]
         if taken != port:
@@ -176,6 +175,7 @@ def run_server(
             local_reader=local_reader,
             metrics=metrics,
         )
+        application.state.warmth = warmth = Warmth(site, application)
         emit({"address": address, "papers": site.db.count()}, as_json=as_json, text=f"{address}  (Ctrl-C to stop)")
         sys.stdout.flush()
         config = uvicorn.Config(
@@ -188,7 +188,8 @@ def run_server(
             timeout_graceful_shutdown=3,
         )
         server = uvicorn.Server(config)
-        with _papers_mail.mailing(site, mailer, url or address), ends_in_order():
+        with _papers_mail.mailing(site, mailer, url or address), ends_in_order(), contextlib.closing(warmth):
+            warmth.start()
             server.run(sockets=[socket])
     say("stopped")
 
@@ -208,15 +209,6 @@ def warm(site: Site) -> None:
     site.words()
     if vector is not None:
         site.collection.search(vector, 1)
-
-
-def warm_suggestions(site: Site) -> None:
-    """Make the lists that are offered while somebody types: of a large collection that takes seconds, so it is done
-    beside the first answers."""
-    from nextvec.papers.suggest import suggester
-
-    with contextlib.suppress(NextvecError):  # an older database on a read-only disk: nothing is offered there
-        suggester(site)
 
 
 def listen(host: str, port: int, *, tries: int = 50) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -20,12 +21,14 @@ from nextvec.papers.db_errors import errors_told
 from nextvec.papers.migrations import migrate
 from nextvec.papers.tables import FACTS
 
-__all__ = ["Connected", "upsert_statement"]
+__all__ = ["Connected", "rows_of", "upsert_statement"]
 
 
 _CACHE = 8_000
 """Kilobytes of pages that each connection to a file keeps. There are up to fifteen connections, and with many readers
 each of them fills its own: four times as much made a server of 60 MB one of 450 MB."""
+_AT_ONCE = 5_000  # rows: while the driver hands them out, other threads hardly come to run
+_HELD: ContextVar[tuple[Connected, dict[str, str]] | None] = ContextVar("facts_held", default=None)
 
 
 class Connected:
@@ -105,14 +108,37 @@ class Connected:
     # -- facts -------------------------------------------------------------------------------------------------
     def fact(self, name: str) -> str | None:
         """A fact about the site (encoder, generation, source), or None."""
+        if (held := self._held()) is not None:
+            return held.get(name)
         with self.read() as connection:
             return connection.execute(sa.select(FACTS.c.value).where(FACTS.c.name == name)).scalar()
 
     def facts(self, *names: str) -> dict[str, str]:
         """Those of these facts that there are."""
+        if (held := self._held()) is not None:
+            return {name: held[name] for name in names if name in held}
         with self.read() as connection:
             rows = connection.execute(sa.select(FACTS.c.name, FACTS.c.value).where(FACTS.c.name.in_(names)))
             return {row.name: row.value for row in rows}
+
+    @contextmanager
+    def facts_held(self) -> Iterator[None]:
+        """While the block runs, for its thread, facts are what they were when it began: a page asks for them ten times,
+        the database once. For what only reads: nothing that the block writes is seen by ``fact`` within it."""
+        if self._held() is not None:
+            yield
+            return
+        with self.read() as connection:
+            known = {row.name: row.value for row in connection.execute(sa.select(FACTS.c.name, FACTS.c.value))}
+        token = _HELD.set((self, known))
+        try:
+            yield
+        finally:
+            _HELD.reset(token)
+
+    def _held(self) -> dict[str, str] | None:
+        held = _HELD.get()
+        return held[1] if held is not None and held[0] is self else None
 
     def set_facts(self, **facts: str) -> None:
         """Store facts, in one transaction."""
@@ -161,6 +187,15 @@ def _quoted(path: Path) -> str:
     from urllib.parse import quote
 
     return quote(str(path))
+
+
+def rows_of(connection: sa.Connection, query: sa.Executable) -> list[tuple[Any, ...]]:
+    """The rows as the driver gives them (no types are worked out), for many of them: in a fifth of the time."""
+    cursor: Any = connection.execute(query).cursor
+    found: list[tuple[Any, ...]] = []
+    while some := cursor.fetchmany(_AT_ONCE):
+        found += some
+    return found
 
 
 def upsert_statement(connection: sa.Connection, table: sa.Table, key: str, columns: Sequence[str]) -> Any:

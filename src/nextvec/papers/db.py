@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from nextvec.papers import authors, categories
 from nextvec.papers.accounts.standing import given_here
-from nextvec.papers.connection import Connected, upsert_statement
+from nextvec.papers.connection import Connected, rows_of, upsert_statement
 from nextvec.papers.db_errors import DamagedDatabaseError
 from nextvec.papers.insight.tables import INSIGHTS
 from nextvec.papers.records import Paper
@@ -164,6 +164,8 @@ class Database(Connected):
     @property
     def has_insights(self) -> bool:
         """Whether what is worked out about papers has its table: an older database on a read-only disk has none."""
+        if INSIGHTS.name in self._tables:
+            return self._tables[INSIGHTS.name]
         with self.read() as connection:
             return self._has(connection, INSIGHTS)
 
@@ -177,7 +179,13 @@ class Database(Connected):
         """The ids of all papers that satisfy the filter, in the given order."""
         with self.read() as connection:
             query = sa.select(_P.id).where(*filters.conditions()).order_by(*ordering(order))
-            return connection.execute(query).scalars().all()
+            return [row[0] for row in rows_of(connection, query)]
+
+    def titles(self, identifiers: Sequence[str]) -> dict[str, str]:
+        """The titles of those of these papers that there are, by id."""
+        query = sa.select(_P.id, _P.title).where(_P.id.in_(identifiers))
+        with self.read() as connection:
+            return {row.id: row.title for row in connection.execute(query)}
 
     def lifted(self, filters: Filters) -> set[str]:
         """Those that satisfy the filter only with the votes given on this site, which no index knows."""
@@ -190,7 +198,7 @@ class Database(Connected):
     def ids(self, filters: Filters) -> set[str]:
         """The ids of all papers that satisfy the filter."""
         with self.read() as connection:
-            return set(connection.execute(sa.select(_P.id).where(*filters.conditions())).scalars().all())
+            return {row[0] for row in rows_of(connection, sa.select(_P.id).where(*filters.conditions()))}
 
     def count(self, filters: Filtered | None = None) -> int:
         """How many papers satisfy the filter."""

@@ -7,6 +7,7 @@ an 8 x 8 mirrored grid are dark, mid or empty; the angle of the first two choose
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from markupsafe import Markup
@@ -33,6 +34,7 @@ def emblem(vector: NDArray[np.float32]) -> str:
     return f"{hue:x}{bits:016x}"
 
 
+@lru_cache(maxsize=10_000)
 def draw(mark: str | None) -> Markup:
     """The emblem as inline SVG without style attributes; a plain ring where there is none."""
     if not mark or len(mark) != 17:

@@ -20,14 +20,13 @@ import sqlalchemy as sa
 from nextvec.papers.categories import toggled
 from nextvec.papers.db import Filters, Selection
 from nextvec.papers.ranking import Ranking, Request, state_of
-from nextvec.papers.site import Site
+from nextvec.papers.site import MANY, Site
 from nextvec.papers.tables import AUTHORS, CATEGORIES, PAPERS, YEAR
 from nextvec.types import StorageError
 
 __all__ = ["Count", "Facet", "facets"]
 
 MOST = 8
-_MANY = 2_000
 _P = PAPERS.c
 
 
@@ -52,10 +51,10 @@ class Facet:
 
 def facets(site: Site, request: Request, ranking: Ranking, *, most: int = MOST) -> list[Facet]:
     """The facets that distinguish anything, each with its ``most`` frequent values, the most papers first."""
-    # Of all papers under filters that ask for no votes, a vote changes no count, and half a collection takes a second.
+    # Of all papers under filters that ask for no votes, a vote changes no count.
     listed = not request.asks and request.where is None and request.filters.votes is None
-    state = site.stamp if listed else f"{state_of(site)} {ranking.name}"
-    key = ("facets", state, replace(request, sort="relevance"), most)
+    state = site.stamp if listed else state_of(site)
+    key = ("facets", state, ranking.name, replace(request, sort="relevance"), most)
     found: list[Facet] = site.kept.made(key, lambda: _facets(site, request, ranking, most), weight=5 * most)
     return found
 
@@ -63,10 +62,14 @@ def facets(site: Site, request: Request, ranking: Ranking, *, most: int = MOST) 
 def _facets(site: Site, request: Request, ranking: Ranking, most: int) -> list[Facet]:
     if not ranking.ids:
         return []
-    plain = not request.asks and request.where is None and request.filters.topic is None
-    chosen: Filters | Selection = request.filters if plain else Selection(ids=json.dumps(ranking.ids))
-    counted = _counted(site, chosen, len(ranking.ids), most)
     filters = request.filters
+    columns = site.columns(len(ranking.ids))
+    if columns is not None:
+        counted = columns.count(ranking.ids, most)
+    else:
+        plain = not request.asks and request.where is None and filters.topic is None
+        chosen: Filters | Selection = filters if plain else Selection(ids=json.dumps(ranking.ids))
+        counted = _counted(site, chosen, len(ranking.ids), most)
     found = []
     for name, part, title in (
         ("org", "organization", "Organisation"),
@@ -95,7 +98,7 @@ def _count(filters: Filters, part: str, value: str, typed: Any, papers: int) -> 
 
 
 def _counted(site: Site, chosen: Filters | Selection, total: int, most: int) -> dict[str, list[tuple[str, Any, int]]]:
-    """By facet: (what is shown, the value, how many papers)."""
+    """By facet: (what is shown, the value, how many papers): the database's answer, while there are no ``columns``."""
     conditions = chosen.conditions()
     columns = (_P.organization, _P.source, YEAR.label("year"), _P.github_repo.is_not(None).label("code"))
     with site.db.read() as connection:
@@ -125,7 +128,7 @@ def _named(
     Of few papers the rows are read and counted here: asked to group, the database would walk through all names.
     """
     column = table.c
-    if total > _MANY:
+    if total > MANY:
         papers = sa.func.count(sa.distinct(column.paper))
         query = sa.select(sa.func.max(column.name), papers).where(column.paper.in_(within)).group_by(column.folded)
         found = connection.execute(query.order_by(papers.desc(), column.folded).limit(most))

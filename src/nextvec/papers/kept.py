@@ -14,7 +14,7 @@ __all__ = ["Kept"]
 class Kept:
     """A bounded map of results. ``weight`` of a result: how much of the bound it takes (such as ids that it holds)."""
 
-    def __init__(self, *, most: int = 500_000) -> None:
+    def __init__(self, *, most: int = 1_000_000) -> None:
         self._most = most
         self._lock = threading.Lock()
         self._values: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
@@ -43,8 +43,14 @@ class Kept:
                 _, (_, gone) = self._values.popitem(last=False)
                 self._weight -= gone
 
-    def made(self, key: Hashable, make: Callable[[], Any], *, weight: int = 1) -> Any:
-        """What was kept under ``key``, else what ``make`` gives, kept from now on.
+    def drop(self, key: Hashable) -> None:
+        """Let go of what is kept under ``key``, if anything is."""
+        with self._lock:
+            _, weight = self._values.pop(key, (None, 0))
+            self._weight -= weight
+
+    def made(self, key: Hashable, make: Callable[[], Any], *, weight: int | Callable[[Any], int] = 1) -> Any:
+        """What was kept under ``key``, else what ``make`` gives, kept from now on; ``weight`` may depend on it.
 
         Whoever asks for it meanwhile waits: ten readers at once would each take ten times as long. ``make`` may ask for
         other keys, not for this one.
@@ -58,7 +64,7 @@ class Kept:
             found = self.get(key)
             if found is None:
                 found = make()
-                self.put(key, found, weight=weight)
+                self.put(key, found, weight=weight(found) if callable(weight) else weight)
         return found
 
 

@@ -5,11 +5,13 @@ Shapes: N papers, T query tokens.
 
 from __future__ import annotations
 
+import bisect
 import json
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -27,37 +29,101 @@ FIELDS = {"title": 2.0, "summary": 1.0, "names": 1.0}
 """Weights: a word in the title counts twice. Each field has its own BM25, with its own lengths."""
 
 _FORMAT = "2"
+_WITHIN = "-.'’+"
+_RUN = re.compile(rf"(?:[^\W_]|[{_WITHIN}])+")
+_FOREIGN = re.compile(r"[^\W_a-zA-Z0-9]|’")
+_BREAK = re.compile(r"[.!?]\s+(?=[A-Z0-9(])")
 
 
+class _Sought:
+    """The words of a query, to be found in texts."""
+
+    def __init__(self, query: str) -> None:
+        self.words = tuple(dict.fromkeys(WORD.findall(query)))
+        self.tokens = frozenset(token for word in self.words for token in tokens_of(word))
+        # A word of ASCII that has a token has this in it, up to case, unless something stands inside the word.
+        self._stems = {token.removesuffix("y") or token for token in self.tokens if token.isascii()} | {"-", "'"}
+
+    def places(self, text: str) -> list[tuple[int, int, frozenset[str]]]:
+        """(begin, end, what it shares with the query) of each word of ``text`` that shares a token, in order."""
+        found = []
+        for begin, end in self._runs(text):
+            for match in WORD.finditer(text, begin, end):
+                tokens = tokens_of(match.group())
+                if not self.tokens.isdisjoint(tokens):
+                    found.append((match.start(), match.end(), self.tokens.intersection(tokens)))
+        return found
+
+    def _runs(self, text: str) -> list[tuple[int, int]]:
+        """Where words can be that share a token: a few look-ups, as most words of a text share nothing."""
+        lower = text.lower()
+        if len(lower) != len(text):
+            return [(0, len(text))]
+        runs: dict[int, int] = {}
+        if not text.isascii():
+            self._add(text, (match.start() for match in _FOREIGN.finditer(text)), runs)
+        for stem in self._stems:
+            at = lower.find(stem)
+            while at >= 0:
+                end = self._add(text, (at,), runs)
+                at = lower.find(stem, max(end, at + 1))
+        return sorted(runs.items())
+
+    def _add(self, text: str, places: Iterable[int], runs: dict[int, int]) -> int:
+        """Note the runs around ``places``, which ascend; the end of the last."""
+        end = -1
+        for at in places:
+            if at < end:
+                continue
+            begin = at
+            while begin and ((char := text[begin - 1]).isalnum() or char in _WITHIN):
+                begin -= 1
+            match = _RUN.match(text, begin)
+            runs[begin] = end = match.end() if match else at + 1
+        return end
+
+
+_sought = lru_cache(maxsize=256)(_Sought)
+
+
+@lru_cache(maxsize=256)
 def highlighter(query: str) -> Callable[[str], Markup] | None:
-    """A function that escapes text and puts <mark> around the words the query has in common; None without any."""
-    wanted = frozenset(tokenize(query))
-    if not wanted:
+    """A function that escapes text and puts <mark> around the words the query has in common; None without any.
+
+    The same one for the same query, so that what it marked can be kept.
+    """
+    sought = _sought(query)
+    if not sought.tokens:
         return None
 
     def mark(text: str) -> Markup:
-        out, at = [], 0
-        for match in WORD.finditer(text):
-            if not wanted.isdisjoint(tokens_of(match.group())):
-                out += [escape(text[at : match.start()]), Markup("<mark>{}</mark>").format(match.group())]
-                at = match.end()
-        return Markup("").join([*out, escape(text[at:])])
+        out: list[str] = []
+        at = 0
+        for begin, end, _ in sought.places(text):
+            out += [escape(text[at:begin]), "<mark>", escape(text[begin:end]), "</mark>"]
+            at = end
+        return Markup("".join([*out, escape(text[at:])]))
 
     return mark
 
 
 def matched_terms(query: str, text: str) -> list[str]:
     """The query's words that occur in ``text``, as the query spells them."""
-    present = set(tokenize(text))
-    return list(dict.fromkeys(word for word in WORD.findall(query) if not present.isdisjoint(tokens_of(word))))
+    sought = _sought(query)
+    present = {token for _, _, tokens in sought.places(text) for token in tokens}
+    return [word for word in sought.words if not present.isdisjoint(tokens_of(word))]
 
 
 def snippet(query: str, text: str, *, length: int = 320) -> tuple[str, bool]:
     """The stretch of whole sentences of ``text`` with the most different query words, about ``length`` characters,
     and whether it starts at the beginning."""
-    wanted = set(tokenize(query))
-    sentences = re.split(r"(?<=[.!?])\s+(?=[A-Z0-9(])", text)
-    found = [wanted.intersection(tokenize(sentence)) for sentence in sentences]
+    breaks = list(_BREAK.finditer(text))
+    begins = [0, *(one.end() for one in breaks)]
+    ends = [*(one.start() + 1 for one in breaks), len(text)]
+    sentences = [text[begin:end] for begin, end in zip(begins, ends, strict=True)]
+    found: list[set[str]] = [set() for _ in sentences]
+    for begin, _, tokens in _sought(query).places(text):
+        found[bisect.bisect_right(begins, begin) - 1] |= tokens
     best, best_value = 0, 0.0
     for start in range(len(sentences)):
         if not found[start]:
@@ -153,6 +219,31 @@ class LexicalIndex:
             self._masks = [(allowed, mask), *self._masks[:15]]
         return mask
 
+    def terms(self, query: str, identifiers: Sequence[str]) -> dict[str, list[str]]:
+        """``matched_terms`` of these papers as they were indexed, by id; only of those that are here."""
+        places = {name: self._place[name] for name in identifiers if name in self._place}
+        at = np.fromiter(places.values(), np.int64, len(places))
+        words = dict.fromkeys(WORD.findall(query))
+        there = {token: self._among(token, at) for word in words for token in tokens_of(word)}
+        return {
+            name: [word for word in words if any(there[token][i] for token in tokens_of(word))]
+            for i, name in enumerate(places)
+        }
+
+    def _among(self, token: str, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """bool [len(places)]: which of these papers have ``token`` in some field."""
+        found = np.zeros(len(places), bool)
+        for words in self._fields.values():
+            for segment in words.segments:
+                rows, _ = segment.find(token.encode())
+                if len(rows):
+                    wanted = places - segment.sequence[0]  # the numbers of a segment follow each other
+                    here = np.flatnonzero((wanted >= 0) & (wanted < len(segment)))
+                    sought = wanted[here].astype(rows.dtype)  # of another type, all rows would be copied
+                    near = np.minimum(np.searchsorted(rows, sought), len(rows) - 1)
+                    found[here[rows[near] == sought]] = True
+        return found
+
     def holding(self, topic: str) -> list[str]:
         """The ids of the papers with every word of ``topic`` in title or abstract; commas separate alternatives.
 
@@ -175,7 +266,8 @@ class LexicalIndex:
 
     def knows(self, token: str) -> bool:
         """Whether any paper has ``token``."""
-        return bool(self._with(token, tuple(FIELDS)).any())
+        wanted = token.encode()
+        return any(len(segment.find(wanted)[0]) for words in self._fields.values() for segment in words.segments)
 
     def _any(self, ways: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
         """bool [N]: which papers have all tokens of one of ``ways`` in title or abstract."""

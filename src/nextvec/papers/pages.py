@@ -64,6 +64,7 @@ def _teaser(text: str, length: int = 280) -> str:
     return markup.teaser(text, length)
 
 
+@lru_cache(maxsize=5_000)
 def snippet(query: str, text: str, mark: Callable[[str], Markup] | None) -> Markup:
     """The part of an abstract that holds the query's words, highlighted."""
     part, from_start = lexical.snippet(query, text)
@@ -101,7 +102,11 @@ def host(address: str) -> str:
 
 def meter(share: float, kind: str = "") -> Markup:
     """A small bar, ``share`` of 0 to 1 full. Drawn as SVG: no style attribute, no layout of its own."""
-    width = round(100 * min(max(share, 0.0), 1.0))
+    return _bar(round(100 * min(max(share, 0.0), 1.0)), kind)
+
+
+@lru_cache(maxsize=1_000)
+def _bar(width: int, kind: str) -> Markup:
     return Markup(
         '<svg class="meter {}" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true">'
         '<rect class="track" width="100" height="6" rx="3"/><rect class="fill" width="{}" height="6" rx="3"/></svg>'

@@ -128,12 +128,34 @@ def rank(site: Site, request: Request) -> Ranking:
 
     InputError for a ``where`` that does not parse, or for unlike alone.
     """
+    if not request.asks and request.where is None:
+        return _listing(site, request)
     key = (state_of(site), request)
     ranking: Ranking | None = site.kept.get(key)
     if ranking is None:
         ranking = _ranked(site, request) if request.asks else _listed(site, request)
         site.kept.put(key, ranking, weight=ranking.weight)
         site.kept.put(("walk", ranking.name), ranking)  # the same object: what a cursor goes on in
+    return ranking
+
+
+def _listing(site: Site, request: Request) -> Ranking:
+    """All that satisfies the filters, which only those votes change that filter or sort."""
+    filters, order = request.filters, _ORDERS[request.sort]
+
+    def make() -> Ranking:
+        ids = site.listed(filters, order)
+        ranking = Ranking(ids, {}, {}, {}, 0, len(ids))
+        site.kept.put(("walk", ranking.name), ranking)
+        return ranking
+
+    ranking: Ranking = site.steady(
+        ("listed", filters, order),
+        make,
+        voted=order == "votes" or filters.votes is not None,
+        also=None if filters.topic is None else site.words().stamp,
+        weight=lambda made: len(made.ids) + 1,
+    )
     return ranking
 
 
@@ -178,7 +200,7 @@ def _ranked(site: Site, request: Request) -> Ranking:
         vector = examples.direction(site, request)
         if vector is not None:
             outside = allowed if request.phrases or not request.filters.in_collection else None
-            if allowed and site.db.lifted(request.filters) & allowed:
+            if allowed and not allowed.isdisjoint(site.lifted(request.filters.votes)):
                 # The collection knows the votes that came with papers, and these are in only by those given here.
                 outside, clause = allowed, _clause_without_votes(request)
             found = _nearest(site, vector, DEPTH + len(named_examples), clause, outside)
@@ -206,14 +228,10 @@ def _ranked(site: Site, request: Request) -> Ranking:
 
 
 def _listed(site: Site, request: Request) -> Ranking:
-    """All that satisfies the filters."""
-    filters = request.filters
-    if request.where is None and filters.topic is None:
-        ids = tuple(site.db.ordered(filters, _ORDERS[request.sort]))
-    else:
-        allowed, _ = allowed_by(site, request)
-        every = site.db.ordered(filters, _ORDERS[request.sort])
-        ids = tuple(name for name in every if allowed is None or name in allowed)
+    """All that satisfies the filters and ``where``."""
+    allowed, _ = allowed_by(site, request)
+    every = site.db.ordered(request.filters, _ORDERS[request.sort])
+    ids = tuple(name for name in every if allowed is None or name in allowed)
     return Ranking(ids, {}, {}, {}, 0, len(ids))
 
 
@@ -271,9 +289,9 @@ def _exact_titles(site: Site, query: str, names: Sequence[str]) -> set[str]:
     if len(wanted) < 2:
         return set()
     return {
-        stored.paper.id
-        for stored in site.db.get_many(names)
-        if tokenize(stored.paper.title) == wanted or tokenize(plain(stored.paper.title)) == wanted
+        name
+        for name, title in site.db.titles(names).items()
+        if tokenize(title) == wanted or tokenize(plain(title)) == wanted
     }
 
 

@@ -29,14 +29,15 @@ def to_html(nodes: Iterable[Node], *, mark: Callable[[str], Markup] | None = Non
     say = mark or escape
     out = []
     for node in nodes:
-        inner = to_html(node.children, mark=mark)
         if node.kind == "text":
-            out.append(Markup(say(node.text)))
-        elif node.kind == "link":
+            out.append(say(node.text))
+            continue
+        inner = to_html(node.children, mark=mark)
+        if node.kind == "link":
             out.append(Markup('<a href="{}" rel="noopener nofollow">{}</a>').format(node.text, inner))
         else:
             out.append(Markup(f"<{node.kind}>{inner}</{node.kind}>"))
-    return Markup("").join(out)
+    return Markup("".join(out))
 
 
 def to_plain(nodes: Iterable[Node]) -> str:

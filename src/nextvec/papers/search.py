@@ -148,7 +148,7 @@ def answer(site: Site, request: Request, *, page: int = 1, size: int = 20, after
         ranking, start = _behind(site, request, ranking, after)
     shown = ranking.ids[start : start + size]
     total = len(ranking.ids)
-    matches = [_match(stored, request, ranking) for stored in site.db.get_many(shown)]
+    matches = _matches(site, request, ranking, site.db.get_many(shown))
     return Results(
         matches,
         total,
@@ -163,13 +163,20 @@ def answer(site: Site, request: Request, *, page: int = 1, size: int = 20, after
     )
 
 
-def _match(stored: Stored, request: Request, ranking: Ranking) -> Match:
+def _matches(site: Site, request: Request, ranking: Ranking, papers: list[Stored]) -> list[Match]:
+    terms: dict[str, list[str]] = {}
+    if request.query and (words := site.words()).stamp == site.stamp:  # the index has the words of all of these papers
+        terms = words.terms(request.query, [stored.paper.id for stored in papers])
+    return [_match(stored, request, ranking, terms.get(stored.paper.id)) for stored in papers]
+
+
+def _match(stored: Stored, request: Request, ranking: Ranking, terms: list[str] | None) -> Match:
     name = stored.paper.id
     word, meaning = ranking.words.get(name), ranking.meaning.get(name)
     return Match(
         stored,
         ranking.scores.get(name, 0.0),
-        matched_terms(request.query, _searchable(stored)),
+        matched_terms(request.query, _searchable(stored)) if terms is None else terms,
         word[0] if word else None,
         word[1] if word else None,
         meaning[0] if meaning else None,

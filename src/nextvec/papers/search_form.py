@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from urllib.parse import urlencode
 
 from nextvec.papers.db import Database, Filters
@@ -14,10 +15,10 @@ from nextvec.papers.search import Request, check_mode, check_sort
 
 __all__ = ["SearchForm", "filter_names", "read_form"]
 
-Changes = str | int | None | Sequence[str]
+Changes = str | int | None | tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SearchForm:
     """What was asked, checked. ``unknown``: names in the filters that no paper has, each with a close one."""
 
@@ -33,10 +34,9 @@ class SearchForm:
         """Whether nothing is asked for."""
         return not (self.request.asks or self.filters)
 
-    def pairs(self, filters: Filters | None = None) -> dict[str, Changes]:
+    def pairs(self) -> dict[str, Changes]:
         """The parameters that say this form, but for those that have their default."""
         asked = self.request
-        chosen = asked.filters if filters is None else filters
         return {
             "q": asked.query,
             "text": asked.text,
@@ -44,13 +44,22 @@ class SearchForm:
             "unlike": asked.unlike,
             "mode": asked.mode if asked.mode != "hybrid" else None,
             "sort": asked.sort if asked.sort != "relevance" else None,
-        } | filter_pairs(chosen)
+        } | filter_pairs(asked.filters)
 
     def address(self, filters: Filters | None = None, *, ending: str = "", **changes: Changes) -> str:
         """``/search?...`` for this form, with other filters or parameters, as a page or as a feed (``ending``)."""
-        values = self.pairs(filters) | changes
-        kept = {name: value for name, value in values.items() if value not in (None, "", ())}
-        return f"/search{'.' + ending if ending else ''}{'?' + urlencode(kept, doseq=True) if kept else ''}"
+        parts = self._parts
+        if filters is not None or changes:
+            others = changes if filters is None else filter_pairs(filters) | changes
+            parts = parts | {name: _part(name, value) for name, value in others.items()}
+        said = "&".join(filter(None, parts.values()))
+        return f"/search{'.' + ending if ending else ''}{'?' + said if said else ''}"
+
+    @cached_property
+    def _parts(self) -> dict[str, str]:
+        """Its parameters as they stand in an address, empty for those that are not there: the hundred addresses of a
+        page differ in one of them."""
+        return {name: _part(name, value) for name, value in self.pairs().items()}
 
     def with_example(self, identifier: str, *, liked: bool) -> str:
         """The address with one more example; what it was before is forgotten."""
@@ -69,6 +78,12 @@ class SearchForm:
         if lists["unlike"] and not (lists["like"] or self.request.query or self.request.text):
             lists["unlike"] = ()  # alone it says nothing
         return self.address(like=lists["like"], unlike=lists["unlike"])
+
+
+@lru_cache(maxsize=20_000)
+def _part(name: str, value: str | int | tuple[str, ...] | None) -> str:
+    """``name=value`` as it stands in an address; nothing for a value that is none."""
+    return "" if value in (None, "", ()) else urlencode({name: value}, doseq=True)
 
 
 def filter_pairs(filters: Filters) -> dict[str, Changes]:

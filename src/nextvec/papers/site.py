@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.files import alone, storage_error
+from nextvec.papers.columns import Columns
 from nextvec.papers.db import Filters, Order, Selection, Stored
 from nextvec.papers.kept import Kept
 from nextvec.papers.lexical import LexicalIndex
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_ENCODER", "Site", "TextEncoder", "encode_documents", "remove_folder", "writing"]
 
 DEFAULT_ENCODER = "nextvec-mini"
+MANY = 2_000
+"""Papers that the database counts quickly."""
 
 
 class TextEncoder(Protocol):
@@ -71,10 +75,13 @@ class Site:
         self._encoder = encoder
         self._lock = threading.Lock()
         self._allowed: dict[tuple[str, Filters], frozenset[str]] = {}
-        self._ordered: dict[tuple[object, ...], tuple[str, ...]] = {}
+        self._columns: Columns | None = None
         self._withdrawn: tuple[str, frozenset[str]] | None = None
         self._words: tuple[tuple[int, int], LexicalIndex] | None = None
+        self._reading_words = threading.Lock()
         self.kept: Kept = Kept()
+        self.refresher: Callable[[Hashable, Callable[[], object]], None] | None = None
+        """Takes (name, what to do) and does it soon, beside the answers (``warmth``); None: nobody does."""
         self.db = open_database(home, database, must_exist=must_exist)
 
     def close(self) -> None:
@@ -175,9 +182,19 @@ class Site:
         """
         return f"{self.state} {self.collection.version} {self.words().stamp} {self.encoder_state}"
 
-    def words(self) -> LexicalIndex:
-        """The word index: read from disk when it is new there, built in memory where disk has none to give."""
-        with self._lock:
+    def words(self, *, fresh: bool = False) -> LexicalIndex:
+        """The word index: read from disk when it is new there, built in memory where disk has none to give.
+
+        Where the site is served, the one in use answers until the new one is read, which takes a second in a large
+        collection; ``fresh`` waits for it.
+        """
+        words, version = self._words, self._words_version()
+        if words is not None and version in (words[0], (0, 0)):
+            return words[1]
+        if words is not None and self.refresher is not None and not fresh:
+            self.refresher("words", lambda: self.words(fresh=True))
+            return words[1]
+        with self._reading_words:
             version = self._words_version()
             if self._words is None or (version != self._words[0] and version != (0, 0)):
                 try:
@@ -203,12 +220,12 @@ class Site:
         return datetime.fromtimestamp(written // 10**9, UTC)
 
     def allowed(self, filters: Filters) -> frozenset[str]:
-        """The ids that satisfy a filter, topic too; the last ones asked for are remembered until a paper or its votes
-        change."""
-        key = (self.state, filters)
+        """The ids that satisfy a filter, topic too; the last ones asked for are remembered until a paper or, where they
+        matter, its votes change."""
+        key = (self.stamp if filters.votes is None else self.state, filters)
         known = self._allowed.get(key)
         if known is None:
-            known = frozenset(self.db.ids(filters))
+            known = frozenset(map(sys.intern, self.db.ids(filters)))
             if filters.topic is not None:
                 known &= frozenset(self.words().holding(filters.topic))
             if len(self._allowed) >= 64:
@@ -216,32 +233,102 @@ class Site:
             self._allowed[key] = known
         return known
 
+    def lifted(self, votes: int | None) -> frozenset[str]:
+        """Those that have so many votes only with the ones given on this site, which no index knows."""
+        if votes is None:
+            return frozenset()
+        known: frozenset[str] = self.kept.made(
+            (self.state, "lifted", votes), lambda: frozenset(self.db.lifted(Filters(votes=votes)))
+        )
+        return known
+
     def ordered(self, selection: Selection, order: Order, topic: str | None = None) -> tuple[str, ...]:
         """The ids of a selection in order, with ``topic`` only those about it (``LexicalIndex.holding``).
 
-        The last ones asked for are remembered until a paper or, where they matter, its votes change: a large collection
-        is sorted once for all of the pages and feeds of a view.
+        They are kept until a paper or, where they matter, its votes change: a large collection is sorted once for all
+        of the pages and feeds of a view.
         """
         timed = order in ("moment", "newest") and selection.votes is None and not selection.discussed
-        key = (self.stamp if timed else self.state, selection, order)
-        known = self._ordered.get(key)
-        if known is None:
-            known = self._remember(key, tuple(self.db.ordered(selection, order)))
+        known: tuple[str, ...] = self.steady(
+            ("ordered", selection, order), lambda: self._in_order(selection, order), voted=not timed, weight=len
+        )
         if topic is None:
             return known
         words = self.words()
-        narrow = (*key, topic, words.stamp)
-        chosen = self._ordered.get(narrow)
-        if chosen is None:
-            about = set(words.holding(topic))
-            chosen = self._remember(narrow, tuple(identifier for identifier in known if identifier in about))
-        return chosen
+        narrow: tuple[str, ...] = self.steady(
+            ("ordered", selection, order, topic),
+            lambda: self._in_order(selection, order, frozenset(words.holding(topic))),
+            voted=not timed,
+            also=words.stamp,
+            weight=len,
+        )
+        return narrow
 
-    def _remember(self, key: tuple[object, ...], ids: tuple[str, ...]) -> tuple[str, ...]:
-        if len(self._ordered) >= 16:
-            self._ordered.clear()
-        self._ordered[key] = ids
-        return ids
+    def _in_order(
+        self, selection: Filters | Selection, order: Order, about: frozenset[str] | None = None
+    ) -> tuple[str, ...]:
+        # Interned: a list of all papers is kept several times over, and the ids are most of it.
+        every = self.db.ordered(selection, order)
+        return tuple(sys.intern(name) for name in every if about is None or name in about)
+
+    def listed(self, filters: Filters, order: Order) -> tuple[str, ...]:
+        """The ids of all that satisfies ``filters``, topic too, in order."""
+        about = None if filters.topic is None else frozenset(self.words().holding(filters.topic))
+        return self._in_order(filters, order, about)
+
+    # -- what is dear to make --------------------------------------------------------------------------------------
+    def steady(
+        self,
+        name: Hashable,
+        make: Callable[[], Any],
+        *,
+        voted: bool = False,
+        also: Hashable = None,
+        weight: Callable[[Any], int] = lambda made: 1,
+        fresh: bool = False,
+    ) -> Any:
+        """What ``make`` gives of the papers as they are, kept until they change, ``also`` does or, with ``voted``, a
+        vote or a comment is given here.
+
+        Where the site is served, what an ingest has left behind goes on to be shown, and is made anew beside the
+        answers (``fresh``: and is waited for): of 120,000 papers that takes seconds. A vote, a comment and the act of a
+        moderator are no such thing; they show at once. ``make`` gives something, never None.
+        """
+        facts = self.db.facts("generation", "activity", "moderated")
+        strict = (facts.get("moderated"), facts.get("activity") if voted else None)
+        state = (strict, facts.get("generation"), also)
+        found = self.kept.get((name, state))
+        if found is not None:
+            return found
+        last = self.kept.get(("last", name))
+        if last is not None and last[0] == strict and self.refresher is not None and not fresh:
+            older = self.kept.get((name, last))
+            if older is not None:
+                self.refresher(name, lambda: self.steady(name, make, voted=voted, also=also, weight=weight, fresh=True))
+                return older
+        found = self.kept.made((name, state), make, weight=weight)
+        if last is not None and last != state:
+            self.kept.drop((name, last))
+        self.kept.put(("last", name), state)
+        return found
+
+    def columns(self, papers: int = 0) -> Columns | None:
+        """What facets of so many papers count in memory; None where the database has to be asked.
+
+        Where an ingest is a moment ahead of them they serve for many papers, of which the database would take seconds
+        to count.
+        """
+        facts = self.db.facts("generation", "moderated")
+        found = self._columns
+        if found is None or found.stamp == facts.get("generation", "0"):
+            return found
+        near = self.refresher is not None and found.moderated == facts.get("moderated", "")
+        return found if near and papers > MANY else None
+
+    def load_columns(self) -> None:
+        """Make those of the papers as they are now, if they are not there."""
+        if self._columns is None or self._columns.stamp != self.stamp:
+            self._columns = Columns.read(self.db)
 
     # -- writing -----------------------------------------------------------------------------------------------
     def writing(self) -> contextlib.AbstractContextManager[None]:

@@ -21,7 +21,7 @@ from nextvec.papers.tables import AUTHORS, PAPERS, fold
 from nextvec.search.words import WORD, tokens_of
 from nextvec.types import StorageError
 
-__all__ = ["Meant", "meant"]
+__all__ = ["Meant", "meant", "title_words"]
 
 _MOST_WORDS = 6
 _CLOSE = 0.8
@@ -90,7 +90,7 @@ def _like_a_name(site: Site, words: Sequence[str]) -> bool:
 
 def _corrected(site: Site, query: str, strange: Sequence[str]) -> str | None:
     """``query`` with the nearest word of the titles in place of each strange one; None where one has none near."""
-    words = site.kept.made((site.stamp, "title words"), lambda: _title_words(site), weight=1_000)
+    words = title_words(site)
     text = query
     for word in strange:
         near = _nearest_word(words, word.lower())
@@ -110,8 +110,15 @@ def _nearest_word(words: Mapping[str, Mapping[str, int]], wrong: str) -> str | N
     return max(level, key=lambda word: words[wrong[0]][word])
 
 
-def _title_words(site: Site) -> dict[str, Counter[str]]:
+def title_words(site: Site, *, fresh: bool = False) -> Mapping[str, Mapping[str, int]]:
     """How often each word is in titles, by its first letter; words of one title only may be slips themselves."""
+    made: Mapping[str, Mapping[str, int]] = site.steady(
+        "title words", lambda: _title_words(site), weight=lambda made: 1_000, fresh=fresh
+    )
+    return made
+
+
+def _title_words(site: Site) -> dict[str, Counter[str]]:
     counts: Counter[str] = Counter()
     with site.db.read() as connection:
         for title in connection.execute(sa.select(PAPERS.c.title)).scalars():

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import bisect
 import re
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 from urllib.parse import urlencode
 
 import numpy as np
 import sqlalchemy as sa
 
 from nextvec.papers import markup
+from nextvec.papers.columns import places_in_order
+from nextvec.papers.connection import rows_of
 from nextvec.papers.db import Database
 from nextvec.papers.insight.candidates import normal_form
 from nextvec.papers.insight.store import keyword_rows
@@ -45,31 +48,45 @@ class Suggestion:
     papers: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     text: str
     target: str
     weight: int
 
 
 class Suggester:
-    """Names of one kind by the beginnings of their words."""
+    """Names of one kind by the beginnings of their words.
 
-    def __init__(self, kind: Kind, entries: Iterable[_Entry]) -> None:
+    Held as a few lists and arrays: as objects, 300,000 names would be walked through by every collection of garbage.
+    """
+
+    def __init__(self, kind: Kind, entries: Iterable[tuple[str, str, int]]) -> None:
+        """``entries``: (text, what it leads to, weight)."""
         self.kind = kind
-        self.entries = list(entries)
-        keys = sorted(
-            (folded[at : at + _LONGEST], number, at == 0)
-            for number, entry in enumerate(self.entries)
-            for folded in (fold(entry.text),)
-            for at in _starts(folded, _STARTS[kind])
-        )
-        self._keys = [key for key, _, _ in keys]
-        self._numbers = np.array([number for _, number, _ in keys], np.int64)
-        first = np.array([whole for _, _, whole in keys], bool)
-        weights = np.array([entry.weight for entry in self.entries], np.float64)
+        self._texts: list[str] = []
+        self._targets: list[str] = []
+        self._weights = array("q")
+        keys: list[str] = []
+        numbers, first = array("q"), array("b")
+        for number, (text, target, weight) in enumerate(entries):
+            self._texts.append(text)
+            self._targets.append(target)
+            self._weights.append(weight)
+            folded = fold(text)
+            for at in _starts(folded, _STARTS[kind]):
+                keys.append(folded[at : at + _LONGEST])
+                numbers.append(number)
+                first.append(at == 0)
+        order = places_in_order(keys)
+        self._keys = [keys[place] for place in order]
+        self._numbers = np.array(numbers, np.int64)[order] if order else np.zeros(0, np.int64)
+        weights = np.array(self._weights, np.float64)
         # The beginning of a name before a later word of it; within each, the more papers the better.
-        self._scores = np.log1p(weights[self._numbers]) + 3.0 * first if keys else np.zeros(0)
+        self._scores = np.log1p(weights[self._numbers]) + 3.0 * np.array(first, bool)[order] if order else np.zeros(0)
+
+    def entry(self, number: int) -> _Entry:
+        """The entry of this number."""
+        return _Entry(self._texts[number], self._targets[number], self._weights[number])
 
     def find(self, prefix: str, k: int) -> list[_Entry]:
         """The ``k`` best entries with a word that begins with ``prefix`` (folded), each once."""
@@ -82,7 +99,7 @@ class Suggester:
         best = np.argpartition(-scores, most - 1)[:most]
         order = best[np.lexsort((best, -scores[best]))]
         numbers = dict.fromkeys(int(self._numbers[low + place]) for place in order)
-        return [self.entries[number] for number in list(numbers)[:k]]
+        return [self.entry(number) for number in list(numbers)[:k]]
 
 
 def _starts(folded: str, most: int) -> list[int]:
@@ -96,23 +113,24 @@ def _starts(folded: str, most: int) -> list[int]:
     return found
 
 
-def suggester(site: Site) -> Sequence[Suggester]:
+def suggester(site: Site, *, fresh: bool = False) -> Sequence[Suggester]:
     """The lists of ``site``, made at the first use, when papers have changed and when topics were made, which is when
     there are keywords. Votes only weigh: lists of 120,000 papers take seconds, and every vote would cost them."""
     try:
         topics = topics_path(site).stat().st_mtime_ns
     except OSError:
         topics = 0
-    key = ("suggest", site.stamp, topics)
-    made: Sequence[Suggester] = site.kept.made(key, lambda: _made(site.db), weight=1_000)
+    made: Sequence[Suggester] = site.steady(
+        "suggest", lambda: _made(site.db), also=topics, weight=lambda made: 1_000, fresh=fresh
+    )
     return made
 
 
 def _made(db: Database) -> Sequence[Suggester]:
     papers = sa.func.count(sa.distinct(AUTHORS.c.paper))
     with db.read() as connection:
-        titles = connection.execute(sa.select(PAPERS.c.id, PAPERS.c.title, PAPERS.c.upvotes)).all()
-        names = connection.execute(sa.select(sa.func.max(AUTHORS.c.name), papers).group_by(AUTHORS.c.folded)).all()
+        titles = rows_of(connection, sa.select(PAPERS.c.title, PAPERS.c.id, PAPERS.c.upvotes))
+        names = rows_of(connection, sa.select(sa.func.max(AUTHORS.c.name), papers).group_by(AUTHORS.c.folded))
     keywords: dict[str, tuple[str, int]] = {}
     for _, words in keyword_rows(db):
         for word in words:
@@ -120,10 +138,10 @@ def _made(db: Database) -> Sequence[Suggester]:
             shown, count = keywords.get(key, (word, 0))
             keywords[key] = (shown, count + 1)
     return (
-        Suggester("author", (_Entry(name, name, count) for name, count in names)),
-        Suggester("organisation", (_Entry(name, name, count) for name, count in db.organizations(limit=100_000))),
-        Suggester("keyword", (_Entry(word, word, count) for word, count in keywords.values() if count > 1)),
-        Suggester("title", (_Entry(title, identifier, votes) for identifier, title, votes in titles)),
+        Suggester("author", ((name, name, count) for name, count in names)),
+        Suggester("organisation", ((name, name, count) for name, count in db.organizations(limit=100_000))),
+        Suggester("keyword", ((word, word, count) for word, count in keywords.values() if count > 1)),
+        Suggester("title", ((title, identifier, votes) for title, identifier, votes in titles)),
     )
 
 

@@ -44,6 +44,11 @@ router = APIRouter()
 def search_page(request: Request) -> Response:
     """The form, and what answers it."""
     site = site_of(request)
+    with site.db.facts_held():
+        return _search_page(request, site)
+
+
+def _search_page(request: Request, site: Site) -> Response:
     values = request.query_params
     form = read_form(values, values.getlist, site.db)
     number = read_page(values.get("page"))
@@ -113,6 +118,11 @@ def suggest(request: Request) -> Response:
 # -- feeds ---------------------------------------------------------------------------------------------------------
 def _feed(request: Request, ending: str) -> Response:
     site = site_of(request)
+    with site.db.facts_held():
+        return _held_feed(request, site, ending)
+
+
+def _held_feed(request: Request, site: Site, ending: str) -> Response:
     name = site.db.fact("site") or ""
     if not name:
         raise NotFoundError("this collection has no feeds yet: open it once with this nextvec where it can be written")

@@ -11,10 +11,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from nextvec.papers.operations.logs import error_id, route_of
 from nextvec.papers.operations.metrics import Metrics, search_kind
 
-__all__ = ["Watch"]
+__all__ = ["INSIDE", "Watch"]
 
 _log = logging.getLogger("nextvec.papers")
 _ASKED = {"q", "like", "text"}
+INSIDE = "nextvec.inside"
+"""In the scope of a request that the site makes of itself: no reader's, neither counted nor logged."""
 
 
 class Watch:
@@ -26,7 +28,7 @@ class Watch:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or INSIDE in scope:
             await self.app(scope, receive, send)
             return
         start, status, size = time.perf_counter(), 500, 0

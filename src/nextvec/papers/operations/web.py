@@ -37,8 +37,11 @@ def healthz(request: Request) -> Response:
 
 @router.api_route("/readyz", methods=_GET)
 def readyz(request: Request) -> Response:
-    """200 when it can do all of its work, 503 when not: send readers elsewhere."""
+    """200 when it can do all of its work, 503 when not, or not yet: send readers elsewhere."""
     well, parts = check(site_of(request))
+    if (warmth := request.app.state.warmth) is not None:
+        well = well and warmth.ready
+        parts["lists"] = "ok" if warmth.ready else "being made"
     document = {"status": "ready" if well else "not ready", "checks": parts}
     return JSONResponse(document, 200 if well else 503, headers=_FRESH)
 
