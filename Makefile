@@ -43,6 +43,7 @@ bench: $(VENV)/.ready-test
 	$(BIN)/python benchmarks/search_exact.py --out benchmarks/out/search_exact.json
 	$(BIN)/python benchmarks/papers_search.py --out benchmarks/out/papers_search.json
 	$(BIN)/python benchmarks/papers_views.py --out benchmarks/out/papers_views.json
+	$(BIN)/python benchmarks/papers_weight.py --out benchmarks/out/papers_weight.json
 	$(BIN)/python benchmarks/papers_load.py --out benchmarks/out/papers_load.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/papers_digest.py --out benchmarks/out/papers_digest.json
 	$(BIN)/python benchmarks/papers_accounts.py --out benchmarks/out/papers_accounts.json

@@ -39,6 +39,7 @@ def test_a_paper_is_hidden_and_shown_again(site: Site, app: FastAPI, mod: Person
     assert gone.status_code == 410 and "posted twice" in gone.text
     text = mod.get("/moderation").text
     assert "posted twice" in text and "Show again" in text and "Maria" in text
+    assert "<b>Paper 1 on latent plans</b> <small>p1, hidden" in text
     again = mod.post("/moderation/hide", "/moderation", paper="p1", reason="posted twice")
     assert again.status_code == 400 and "hidden already" in again.text
     answer = mod.post("/moderation/show", "/moderation", paper="p1")
@@ -56,7 +57,7 @@ def test_two_papers_are_made_one_and_taken_apart(site: Site, app: FastAPI, mod: 
     led = Person(app).get("/papers/p2")
     assert led.status_code == 301 and led.headers["location"].endswith("/papers/p1")
     assert [one.stored.paper.id for one in lists.entries(site.db, held)] == ["p1"]
-    assert "Take apart" in mod.get("/moderation").text
+    assert "Take apart" in mod.get("/moderation").text and "Paper 2 on latent plans" in mod.get("/moderation").text
     assert mod.post("/moderation/split", "/moderation", paper="p2").status_code == 303
     assert Person(app).get("/papers/p2").status_code == 200
     assert "Every paper is shown." in mod.get("/moderation").text

@@ -53,7 +53,7 @@ STRANGER = [
     "/digest/preview?kind=topic", "{confirm}", "{manage}", "{unsubscribe}",
 ]  # fmt: skip
 READER = ["/", "{paper}", "/search?q=language+model", "/account", "/account?saved=name", "/lists", "{list}",
-          "/following", "/for-you", "{reply}", "{edit}"]  # fmt: skip
+          "/following", "/for-you", "/moderation", "{reply}", "{edit}"]  # fmt: skip
 BARE = ["{paper}", "/sign-in", "/subscribe"]
 EMPTY = ["/", "/search", "/search?q=plan", "/map", "/topics", "/papers/trending"]
 

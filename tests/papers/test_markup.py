@@ -17,6 +17,7 @@ CASES = [
     (r"$O(n \log n)$ for $k$-NN", "O(n log n) for k-NN"),
     (r"$\mathbf{x}_{i}^{2} \in \mathbb{R}^d$", "xᵢ² ∈ ℝ^d"),
     (r"$\frac{1}{2}$, $\sqrt{n+1}$", "1/2, √(n+1)"),
+    (r"$\binom{n}{k}$ and $\|x\|_2$", "C(n, k) and ‖x‖₂"),
     (r"360{\deg}, 360^circ, 360^{\circ}", "360°, 360°, 360°"),
     (r"A^2Search, OPD^2, 10^(-9), 2^{18}", "A²Search, OPD², 10⁻⁹, 2¹⁸"),
     ("W_Q and Z_2 but tool_call and file_2", "W_Q and Z₂ but tool_call and file_2"),

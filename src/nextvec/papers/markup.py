@@ -228,6 +228,8 @@ class _Parser:
         if following in ",;:! /\\-" or not following:
             space = following in ",;: \\" and following != ""
             return self._take(2 if following else 1, " " if space else "")
+        if following == "|" and math:
+            return self._take(2, "‖")
         self.i += 1
         return self._take(1)
 
@@ -269,6 +271,9 @@ class _Parser:
         if name in ("frac", "tfrac", "dfrac"):
             top = _bracketed(self._argument(math=True, depth=depth))
             return [*top, Node("text", "/"), *_bracketed(self._argument(math=True, depth=depth))]
+        if name in ("binom", "tbinom", "dbinom"):
+            top, below = (self._argument(math=True, depth=depth) for _ in range(2))
+            return [Node("text", "C("), *top, Node("text", ", "), *below, Node("text", ")")]
         if name == "sqrt":
             return [Node("text", "√"), *_bracketed(self._argument(math=True, depth=depth))]
         if name == "mathbb":

@@ -18,7 +18,7 @@ from nextvec.papers.accounts.standing import move
 from nextvec.papers.accounts.tables import READERS
 from nextvec.papers.db import Database, stored_paper
 from nextvec.papers.records import ID_PATTERN
-from nextvec.papers.sources.base import Record
+from nextvec.papers.sources.base import Record, read_content
 from nextvec.papers.sources.combine import EARLIER
 from nextvec.papers.sources.ids import arxiv_id, names_of_id
 from nextvec.papers.sources.intake import Given, given_to, rewrite, write_records
@@ -134,9 +134,8 @@ def withdrawn(db: Database, *, limit: int) -> list[Withdrawn]:
         rows = connection.execute(query).all()
         # A merged paper's records lie with the one that it is part of; what it would be alone is its home.
         c = SOURCE_RECORDS.c
-        told = connection.execute(sa.select(c.home, c.content).where(c.home.in_([row.paper for row in rows]))).all()
-    contents = {row.home: json.loads(row.content) if isinstance(row.content, str) else row.content for row in told}
-    titles = {home: str(content.get("title") or "") for home, content in contents.items()}
+        query = sa.select(c.home, c.key, c.content).where(c.home.in_([row.paper for row in rows]))
+        titles = {one.home: read_content(one.key, one.content).paper.title for one in connection.execute(query)}
     return [Withdrawn(row.paper, titles.get(row.paper, ""), row.state, row.reason, row.target, row.at) for row in rows]
 
 
