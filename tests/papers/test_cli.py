@@ -249,8 +249,13 @@ def test_a_running_site_sees_what_another_process_ingests(home: Path, tmp_path: 
         run("papers", "ingest", str(tmp_path / "new.jsonl"), home=tmp_path / "site")
         with connected(port) as connection:
             for path in ("/", "/search?q=zebrafish&mode=keyword", "/search?q=zebrafish+swarms&mode=semantic"):
-                connection.request("GET", path)
-                assert b"2502.00001" in connection.getresponse().read(), path
+                until = time.monotonic() + 60  # the index of words is made anew beside the answers
+                while True:
+                    connection.request("GET", path)
+                    if b"2502.00001" in connection.getresponse().read():
+                        break
+                    assert time.monotonic() < until, path
+                    time.sleep(0.2)
 
 
 def test_serve_puts_the_address_it_is_given_into_feeds(home: Path) -> None:

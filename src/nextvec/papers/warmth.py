@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -36,11 +37,14 @@ _LOOK = 2.0
 _REST = 3.0
 """After work: rest so many times as long as it took, so that an ingest that goes on for an hour leaves the processor to
 those who read."""
+_SWITCH = 0.0005
+"""Seconds after which this thread lets others run, while it works; 5 ms otherwise."""
 PAGES = (
     "/", "/papers/trending", "/papers/rising", "/papers/discussed", "/papers/new", "/search",
     "/search?q=language+models", "/search?q=language+models&sort=newest", "/search/suggest?q=le", "/map", "/topics",
 )  # fmt: skip
 """What readers ask for first."""
+_WHERE = ("upvotes >= 1", "year = 2000", "organization = ''", "has_code = true", "daily_date >= date '2000-01-01'")
 
 
 class Warmth:
@@ -135,17 +139,24 @@ class Warmth:
             self._do(job)
 
     def _do(self, job: Callable[[], object]) -> None:
+        before = sys.getswitchinterval()
+        # An answer gives the interpreter away at each look into the database, and has to wait so long to get it back.
+        sys.setswitchinterval(_SWITCH)
         try:
             job()
         except NextvecError as error:  # the page itself tells its reader, /readyz whoever runs the site
             _log.warning("could not make ready what pages need: %s", error)
         except Exception:
             _log.exception("could not make ready what pages need")
+        finally:
+            sys.setswitchinterval(before)
 
     def _search(self) -> None:
         vector = self.site.query_vector("language models")
         if vector is not None:
             self.site.collection.search(vector, 1)
+            for where in _WHERE:  # reads the columns that filters look at
+                self.site.collection.search(vector, 1, where=where)
 
     def _ask(self, address: str) -> None:
         """Have a page made, inside: neither counted nor logged."""
