@@ -85,7 +85,7 @@ def test_list(nowhere: None) -> None:
 def test_show(nowhere: None) -> None:
     facts = json.loads(RUNNER.invoke(app, ["show", "daily_papers", "--check", "--json"]).stdout)
     assert facts["verified"] is True
-    assert facts["files"][0]["bytes"] == 3_988_525
+    assert facts["files"][0]["bytes"] == 3_994_163
     text = RUNNER.invoke(app, ["show", "wsi_semeval2013_t13"]).stdout
     assert "more files (--json shows all)" in text
 
