@@ -227,11 +227,12 @@ def test_too_many_forms_have_no_fault(browser: Any, broken: tuple[str, str]) -> 
     again = """
     const [path, times, done] = arguments;
     const send = () => fetch(path, {method: "POST", body: new URLSearchParams()});
-    (async () => { for (let i = 0; i < times; i++) await send(); })().then(done);
+    // On a slow machine some are allowed again meanwhile: until one is refused.
+    (async () => { for (let i = 0; i < times && (await send()).status !== 429; i++); })().then(done);
     """
     still(browser, 1280)
     visit(browser, broken[1] + "/submit")
-    for path, times, told in (("/submit", 7, ".notice"), ("/sign-in", 125, ".lede")):
+    for path, times, told in (("/submit", 70, ".notice"), ("/sign-in", 1_250, ".lede")):
         browser.execute_async_script(again, path, times)
         browser.execute_script(SEND, path, {})
         until(lambda told=told: "try again in" in find(browser, told).text)
