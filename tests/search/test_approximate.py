@@ -11,6 +11,7 @@ import pytest
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from nextvec.search.calibration import Calibration
 from nextvec.search.collection import Collection
 from nextvec.search.indexes import approximate, codes
 from nextvec.search.indexes import cells as cells_module
@@ -354,6 +355,19 @@ def test_what_cannot_be_calibrated(tmp_path: Path, copy: Path) -> None:
         with FileLock(copy / "derived" / "approximate.lock"), pytest.raises(ConflictError):
             collection.calibrate(QUERIES)
         assert collection.info()["index"]["calibrated_on"] == 0
+
+
+def test_what_a_batch_costs_lies_on_what_was_measured() -> None:
+    costs = {"scan": (0.0, 8e-6), "some scan": (0.0, 2e-6), "many scan": (0.0, 1e-6)}
+    costs |= {"cells 1.0": (0.0, 4e-6), "some cells 1.0": (0.0, 3e-6)}
+    known = Calibration(1_000_000, {}, {}, {}, costs)
+    at = {queries: known.exact(1_000_000, False, queries) for queries in (1, 3, 4, 8, 16, 32, 64, 500)}
+    assert at[1] == at[3] == pytest.approx(8.0)
+    assert at[16] == pytest.approx(2.0) and at[64] == at[500] == pytest.approx(1.0)
+    # Between them as a part for each query and one that all share: 2/3 and 16 * 4/3 / queries.
+    assert at[32] == pytest.approx(2 / 3 + 16 * 4 / 3 / 32) and at[8] == pytest.approx(2 / 3 + 16 * 4 / 3 / 8)
+    assert known.at_share("cells", 1.0, 1e6, 3) == pytest.approx(4.0)
+    assert known.at_share("cells", 1.0, 1e6, 4) == pytest.approx(3.0)
 
 
 def test_the_watch_looks_further_when_recall_is_short_and_less_far_when_it_is_ample() -> None:

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nextvec.cli._papers_read import IdArgument, SiteOption, TokenFileOption, reading, records, text_of
-from nextvec.cli._papers_site import EncoderOption, HomeOption
+from nextvec.cli._papers_site import (
+    AuthorOption,
+    CategoryOption,
+    CodeOption,
+    EncoderOption,
+    FromOption,
+    HomeOption,
+    OrgOption,
+    SourceOption,
+    ToOption,
+    TopicOption,
+    VotesOption,
+)
 from nextvec.cli.console import JsonFlag, emit
 from nextvec.types import InputError
 
@@ -27,17 +39,15 @@ def feed(
     view: Annotated[str, typer.Argument(help="daily, trending, rising, discussed or new.")] = "daily",
     k: Annotated[int, typer.Option("-k", "--k", min=1, max=100, help="How many papers.")] = 20,
     page: Annotated[int, typer.Option(min=1, max=10_000, help="Which page of so many.")] = 1,
-    topic: Annotated[str | None, typer.Option(help="Words of title or abstract.", show_default=False)] = None,
-    author: Annotated[str | None, typer.Option(help="Author, by full name.", show_default=False)] = None,
-    org: Annotated[str | None, typer.Option(help="Organisation.", show_default=False)] = None,
-    source: Annotated[str | None, typer.Option(help="Source.", show_default=False)] = None,
-    category: Annotated[
-        str | None, typer.Option(help="Venue or category; commas separate alternatives.", show_default=False)
-    ] = None,
-    votes: Annotated[int | None, typer.Option(min=0, help="At least so many votes.", show_default=False)] = None,
-    code: Annotated[bool, typer.Option("--code", help="Only papers with code.")] = False,
-    start: Annotated[str | None, typer.Option("--from", help="First day, YYYY-MM-DD.", show_default=False)] = None,
-    end: Annotated[str | None, typer.Option("--to", help="Last day, YYYY-MM-DD.", show_default=False)] = None,
+    topic: TopicOption = None,
+    author: AuthorOption = None,
+    org: OrgOption = None,
+    source: SourceOption = None,
+    category: CategoryOption = None,
+    votes: VotesOption = None,
+    code: CodeOption = False,
+    start: FromOption = None,
+    end: ToOption = None,
     half: Annotated[float | None, typer.Option(help="Of trending: half-life in days.", show_default=False)] = None,
     last: Annotated[
         int | None, typer.Option(help="Of rising: votes gained in so many days.", show_default=False)

@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nextvec.cli._papers_read import TOKENLESS, SiteOption, TokenFileOption, facts, record, search_there
-from nextvec.cli._papers_site import EncoderOption, HomeOption, opened
+from nextvec.cli._papers_site import (
+    AuthorOption,
+    CategoryOption,
+    CodeOption,
+    EncoderOption,
+    FromOption,
+    HomeOption,
+    OrgOption,
+    SourceOption,
+    ToOption,
+    TopicOption,
+    VotesOption,
+    opened,
+)
 from nextvec.cli.console import JsonFlag, emit, note
 from nextvec.types import InputError
 
@@ -31,19 +44,16 @@ def search(
         str | None,
         typer.Option(help='Filter, e.g. "year >= 2025 AND has_code = true".', show_default=False),
     ] = None,
-    start: Annotated[str | None, typer.Option("--from", help="First feed day, YYYY-MM-DD.", show_default=False)] = None,
-    end: Annotated[str | None, typer.Option("--to", help="Last feed day, YYYY-MM-DD.", show_default=False)] = None,
-    org: Annotated[str | None, typer.Option(help="Organisation.", show_default=False)] = None,
-    author: Annotated[str | None, typer.Option(help="Author, by full name.", show_default=False)] = None,
-    source: Annotated[str | None, typer.Option(help="Source.", show_default=False)] = None,
-    category: Annotated[
-        str | None,
-        typer.Option(help="Venue or category, such as cs.CL; commas separate alternatives.", show_default=False),
-    ] = None,
-    topic: Annotated[str | None, typer.Option(help="Words of title or abstract.", show_default=False)] = None,
+    start: FromOption = None,
+    end: ToOption = None,
+    org: OrgOption = None,
+    author: AuthorOption = None,
+    source: SourceOption = None,
+    category: CategoryOption = None,
+    topic: TopicOption = None,
     year: Annotated[int | None, typer.Option(help="Year of the publication.", show_default=False)] = None,
-    votes: Annotated[int | None, typer.Option(min=0, help="At least so many votes.", show_default=False)] = None,
-    code: Annotated[bool, typer.Option("--code", help="Only papers with code.")] = False,
+    votes: VotesOption = None,
+    code: CodeOption = False,
     mode: Annotated[str, typer.Option(help="hybrid, semantic, keyword or phrase.")] = "hybrid",
     sort: Annotated[str, typer.Option(help="relevance, newest or votes.")] = "relevance",
     like: Names = None,

@@ -33,6 +33,19 @@ DatabaseOption = Annotated[
     ),
 ]
 EncoderOption = Annotated[str, typer.Option("--encoder", help="Model: a bundled name, a folder or a hub id.")]
+# Filters of views and of searches.
+TopicOption = Annotated[str | None, typer.Option(help="Words of title or abstract.", show_default=False)]
+AuthorOption = Annotated[str | None, typer.Option(help="Author, by full name.", show_default=False)]
+OrgOption = Annotated[str | None, typer.Option(help="Organisation.", show_default=False)]
+SourceOption = Annotated[str | None, typer.Option(help="Source.", show_default=False)]
+CategoryOption = Annotated[
+    str | None,
+    typer.Option(help="Venue or category, such as cs.CL; commas separate alternatives.", show_default=False),
+]
+VotesOption = Annotated[int | None, typer.Option(min=0, help="At least so many votes.", show_default=False)]
+CodeOption = Annotated[bool, typer.Option("--code", help="Only papers with code.")]
+FromOption = Annotated[str | None, typer.Option("--from", help="First feed day, YYYY-MM-DD.", show_default=False)]
+ToOption = Annotated[str | None, typer.Option("--to", help="Last feed day, YYYY-MM-DD.", show_default=False)]
 
 
 _asked: ContextVar[str | None] = ContextVar("the database that was asked for", default=None)

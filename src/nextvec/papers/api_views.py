@@ -14,12 +14,11 @@ from nextvec.papers.site import Site
 __all__ = ["router"]
 
 router = APIRouter()
-Named = Literal["daily", "trending", "rising", "discussed", "new"]
 
 
 def view(
     request: Request,
-    name: Annotated[Named, Path(alias="view", description="which view")],
+    name: Annotated[views.Named, Path(alias="view", description="which view")],
     topic: Annotated[str | None, Query(description="words that title or abstract must have")] = None,
     author: Annotated[str | None, Query(description="author, by full name")] = None,
     org: Annotated[str | None, Query(description="organisation")] = None,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import zip_longest
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from nextvec.papers import api_reader, feed, views
 from nextvec.papers.accounts import lists, votes
@@ -24,11 +24,10 @@ from nextvec.papers.site import Site
 from nextvec.papers.tables import fold
 from nextvec.types import InputError, NotFoundError, did_you_mean
 
-__all__ = ["FORMS", "VIEWS", "Form", "Found", "Here", "Listed", "Reading", "ViewName", "choose"]
+__all__ = ["FORMS", "VIEWS", "Form", "Found", "Here", "Listed", "Reading", "choose"]
 
 Form = Literal["bibtex", "jsonl"]
-ViewName = Literal["daily", "trending", "rising", "discussed", "new"]
-VIEWS: tuple[ViewName, ...] = ("daily", "trending", "rising", "discussed", "new")
+VIEWS: tuple[views.Named, ...] = get_args(views.Named)
 FORMS: tuple[Form, ...] = ("bibtex", "jsonl")
 _KINDS = {
     "org": "of the organisation",
@@ -76,7 +75,7 @@ class Reading(Protocol):
         """Papers of the feed, of a period or of the newest day."""
         ...
 
-    def view(self, name: ViewName, values: Mapping[str, str], *, limit: int, page: int = 0) -> list[Found]:
+    def view(self, name: views.Named, values: Mapping[str, str], *, limit: int, page: int = 0) -> list[Found]:
         """Papers of a view, in its order, from page 0 on. ``values``: filters, and half, last or days of the view."""
         ...
 
@@ -163,7 +162,7 @@ class Here:
         found = self.site.db.select(Filters(start=period.start, end=period.end), order=order, limit=limit)
         return [Found(stored.paper) for stored in found]
 
-    def view(self, name: ViewName, values: Mapping[str, str], *, limit: int, page: int = 0) -> list[Found]:
+    def view(self, name: views.Named, values: Mapping[str, str], *, limit: int, page: int = 0) -> list[Found]:
         chosen, unknown = views.read_view(name, "", values, self.site)
         _check_known(values, unknown)
         listed = views.listing(self.site, chosen, views.clock(self.site)[0], limit=limit, offset=page * limit)

@@ -18,10 +18,11 @@ from nextvec.extras import require
 from nextvec.papers import feed
 from nextvec.papers.feed import Period
 from nextvec.papers.params import check_query
-from nextvec.papers.reading import Form, Found, Listed, ViewName
+from nextvec.papers.reading import Form, Found, Listed
 from nextvec.papers.records import Paper, parse_record
 from nextvec.papers.responses import check_base
 from nextvec.papers.search import Mode, paper_id
+from nextvec.papers.views import Named
 from nextvec.types import InputError, NextvecError, NotFoundError, OfflineError
 
 __all__ = ["LONGEST_WAIT", "SECONDS", "Remote", "check_site", "paper_of"]
@@ -132,7 +133,7 @@ class Remote:
         kind = "application/x-bibtex" if form == "bibtex" else "application/jsonl"
         return self._ask(f"/api/lists/{_part(identifier)}/papers", {"format": form}, kind)
 
-    def view(self, name: ViewName, values: Mapping[str, str], *, limit: int, page: int = 0) -> list[Found]:
+    def view(self, name: Named, values: Mapping[str, str], *, limit: int, page: int = 0) -> list[Found]:
         return self._each(f"/api/views/{name}", {**values, "limit": limit, "p": page}, lambda one: Found(paper_of(one)))
 
     # -- what changes something --------------------------------------------------------------------------------------

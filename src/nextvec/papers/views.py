@@ -38,6 +38,7 @@ __all__ = [
     "LAST",
     "Kind",
     "Listing",
+    "Named",
     "View",
     "clock",
     "daily",
@@ -48,7 +49,9 @@ __all__ = [
     "ways",
 ]
 
-Kind = Literal["day", "week", "month", "daily", "trending", "rising", "discussed", "new"]
+Named = Literal["daily", "trending", "rising", "discussed", "new"]
+"""Views of the whole collection, by the names that commands and programs call them."""
+Kind = Literal["day", "week", "month"] | Named
 DAYS = {"7": 7, "30": 30, "365": 365, "all": None}
 """How many days the most discussed papers are taken from, by the word in an address."""
 DEEPEST = 200

@@ -36,7 +36,7 @@ _SPARE = 0.5  # of what a target leaves open, asked for besides: other queries m
 _LOSS = 0.2  # of what a target leaves open, lost to signs
 _USUAL = 0.95  # the target at which costs are measured
 _REPEATS = 15
-_SOME, _MANY = 16, 64  # queries of a batch
+_SOME, MANY = 16, 64  # queries of a batch; more cost each of them the same
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ class Calibration:
             return self.line(kind, rows)
         some, many = self.line(f"some {kind}", rows), self.line(f"many {kind}", rows)
         # Part of the time is the same for any number of queries.
-        shared = max(some - many, 0.0) / (1 / _SOME - 1 / _MANY)
-        return many + shared * (1 / min(queries, _MANY) - 1 / _MANY)
+        shared = max(some - many, 0.0) / (1 / _SOME - 1 / MANY)
+        return many + shared * (1 / min(queries, MANY) - 1 / MANY)
 
     def line(self, name: str, amount: float) -> float:
         """Predicted milliseconds."""
@@ -297,7 +297,7 @@ def _costs(
         return exact.search(queries, k, sure=sure)
 
     costs = {}
-    batches = {"": 1, "some ": min(_SOME, len(queries)), "many ": min(_MANY, len(queries))}
+    batches = {"": 1, "some ": min(_SOME, len(queries)), "many ": min(MANY, len(queries))}
     for name, size in batches.items():
         costs[f"{name}gather"] = line(gather, total // 100, total // 10, size)
         costs[f"{name}scan"] = (0.0, timed(lambda _, size=size: every(queries[:size], 0), _REPEATS // 2) / size / total)  # type: ignore[misc]

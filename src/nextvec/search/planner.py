@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.search.calibration import FEWEST, MOST
+from nextvec.search.calibration import FEWEST, MANY, MOST
 from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.approximate import Approximate
 from nextvec.search.indexes.cells import look, search_cells
@@ -152,13 +152,14 @@ class Planner:
             why = {"why": f"no approximate way reached a recall of {recall} when it was calibrated"}
             return [replace(one, told=why) for one in self.exact.among(queries, k, allowed)]
         began = time.perf_counter()
-        ways = self._ways(near, k, target, matches, matches / total, len(queries))
-        several = len(queries) >= SEVERAL
+        together = min(len(queries), MANY)
+        ways = self._ways(near, k, target, matches, matches / total, together)
+        several = together >= SEVERAL
         if ways[0].name == "exact" and (several or self.exact.lists(matches, len(queries))):
             # No look at the neighbourhood: gathering a few is as fast, and many queries had better stay together.
             answers = self.exact.among(queries, k, allowed, sure=sure)
             return [replace(one, told=_told(ways)) for one in answers] if told else answers
-        answer = functools.partial(self._part, near, k, target, allowed, ways, len(queries))
+        answer = functools.partial(self._part, near, k, target, allowed, ways, together)
         plans, found = _in_parts(answer, queries) if several else answer(queries)
         want = k if allowed is None else min(k, matches)
         # Planned so, or fewer hits than there are matches: the exact index is never wrong.
@@ -190,7 +191,7 @@ class Planner:
         queries: Float32,
     ) -> tuple[list[list[Way]], list[Found | None]]:
         """For each query, by one thread: its ways, the cheapest first (``ways`` where there is no filter), and what
-        that one found; None where it is the exact index. together: the number of queries of all threads."""
+        that one found; None where it is the exact index. together: the queries of all threads, up to ``MANY``."""
         order = None
         plans = [ways] * len(queries)
         if allowed is not None or ways[0].name == "cells":

@@ -32,14 +32,14 @@ Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 
 DIRECT = 256  # rows; fewer matches than this are scored in float64 at once
-SEVERAL = 4  # queries from which the kernels multiply them together
-_GATHERED = 0.6  # of all rows; under it the matching rows are gathered, above it everything is scanned; for several
-_GATHERED_TOGETHER = 0.45  # queries, since what they share of reading rows in order is more
-_GATHERED_SLOWLY = 0.25  # the same where the kernels are no faster than anything else; there
-_LISTED = 65_536  # are no more rows than this scored one by one for one query,
-_BATCHED = 2_048  # and no more than this for each of several
+SEVERAL = 4  # queries from which the kernels multiply them together (TILE_FROM in native/tile.h)
+# Matching rows are gathered up to such a share of all rows; above it all are scanned, which reads them in order.
+_GATHERED = 0.6  # for one query or a few
+_GATHERED_TOGETHER = 0.45  # for several, which share the reading
+_GATHERED_SLOWLY = 0.25  # where the kernels multiply codes no faster than anything else
+_LISTED, _BATCHED = 65_536, 2_048  # there: rows that the kernels look at for one query, and for each of several
 _SHARED = 50_000  # products of codes that are worth a second thread
-_APART = 8_192  # rows for each thread from which they are parted between threads, else the queries are
+_APART = 8_192  # rows for each thread: from here on threads share the rows, below it the queries
 RERANK = 4_096  # rows left after the codes; above it a float32 pass comes between
 _QUERIES = 64  # queries scanned together
 _CHUNK = 8_192  # rows turned into float64 in one piece
