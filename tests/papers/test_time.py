@@ -99,3 +99,10 @@ def test_the_reference_is_now_but_not_after_the_data() -> None:
     assert trending.reference(date(2025, 3, 10), NOW) == NOW
     assert trending.reference(date(2024, 1, 1), NOW) == datetime(2024, 1, 2)
     assert trending.score(1000, 0, 2) * 2.0**-10 < 1, "what lies before the horizon cannot matter"
+
+
+@pytest.mark.parametrize(
+    "score, shown", [(1234.56, "1234.6"), (12.0, "12.0"), (0.96, "1.0"), (0.044, "0.044"), (0.5, "0.5"), (0.0, "0")]
+)
+def test_small_scores_keep_the_digits_that_count(score: float, shown: str) -> None:
+    assert trending.Trend("2501.00001", score, 1, score, 3.0).shown == shown

@@ -166,7 +166,7 @@ class Here:
         chosen, unknown = views.read_view(name, "", values, self.site)
         _check_known(values, unknown)
         listed = views.listing(self.site, chosen, views.clock(self.site)[0], limit=limit, offset=page * limit)
-        scores = [f"score {one.score:.1f}" for one in listed.trends] or [f"+{gain:,} votes" for gain in listed.gains]
+        scores = [f"score {one.shown}" for one in listed.trends] or [f"+{gain:,} votes" for gain in listed.gains]
         return [Found(one.paper, why) for one, why in zip_longest(listed.papers, scores)]
 
     def lists(self) -> list[Listed]:

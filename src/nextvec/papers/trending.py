@@ -36,6 +36,11 @@ class Trend:
     weight: float
     age: float
 
+    @property
+    def shown(self) -> str:
+        """The score as people read it: of small ones, which lead a view under narrow filters, two digits that count."""
+        return f"{self.score:.1f}" if self.score >= 0.95 else f"{self.score:.2g}"
+
 
 def read_half_life(text: str) -> float:
     """Days, 0.5 to 365, as they stand in an address. InputError for anything else."""
