@@ -95,7 +95,7 @@ def test_rows_that_are_not_there_are_refused(listed: list[int]) -> None:
 def test_arrays_that_do_not_fit_are_refused() -> None:
     rows = rows_of(made(count=300))
     with pytest.raises(ValueError, match="codes"):
-        kernels.rows(rows.vectors, rows.codes[:-1], rows.scale, rows.error, rows.norm, rows.check, DIM)
+        kernels.rows(rows.vectors, rows.codes[:-1], rows.scale, rows.error, rows.norm, rows.check, 1.0, 1.0, DIM)
     held = ExactIndex(rows).native
     with pytest.raises(ValueError, match="fit"):
         kernels.exact(held, made(count=1), np.arange(5), None, 0, 5, 3, 5, 1.0, outputs(1, 4))

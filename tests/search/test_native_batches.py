@@ -21,15 +21,15 @@ Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
 
-@pytest.fixture(params=["one by one", "bytes", "matrix"])
+@pytest.fixture(params=["one by one", "wide", "bytes", "matrix"])
 def level(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each way to multiply codes that this processor has."""
-    wanted = ["one by one", "bytes", "matrix"].index(request.param)
+    wanted = ["one by one", "wide", "bytes", "matrix"].index(request.param)
     if kernels.use(wanted) != wanted:
-        kernels.use(2)
+        kernels.use(3)
         pytest.skip(f"this processor multiplies codes otherwise than by {request.param}")
     yield request.param
-    kernels.use(2)
+    kernels.use(3)
 
 
 def clustered(rows: int, dim: int, seed: int = 0) -> Float32:

@@ -10,7 +10,7 @@ from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.cells import build_cells, look, search_cells
 from nextvec.search.indexes.exact import ExactIndex, Found
 from nextvec.search.indexes.rows import Rows, in_memory
-from nextvec.search.indexes.signs import flips_of, signs_of, turned, words
+from nextvec.search.indexes.signs import BLOCK, flips_of, read, signs_of, turned
 from nextvec.search.native import kernels
 
 N = 6_000
@@ -47,14 +47,21 @@ def test_one_value_by_hand() -> None:
 @pytest.mark.parametrize("dim", [3, 64, 100, 300])
 def test_signs_and_factors_are_what_the_formula_says(dim: int) -> None:
     rng = np.random.default_rng(0)
-    flips, rests = flips_of(dim, rng), rng.standard_normal((20, dim)).astype(np.float32)
+    count = 50
+    flips, rests = flips_of(dim, rng), rng.standard_normal((count, dim)).astype(np.float32)
     rests[4] = 0
     signs = signs_of(rests, flips)
-    assert signs.shape == (20, words(dim) + 1) and signs.dtype == np.uint64
-    bits = np.unpackbits(signs[:, :-1].copy().view(np.uint8), axis=1, bitorder="little")
+    wide = -(-dim // 64) * 8
+    assert signs.shape == (2, BLOCK * (wide + 8)) and signs.dtype == np.uint8
+    bits, factors = read(signs)
     moved = turned(rests, flips)
-    assert np.array_equal(bits[:, :dim], moved > 0) and not bits[:, dim:].any()
-    slope, shift = signs[:, -1:].copy().view(np.float32).T
+    assert np.array_equal(bits[:count, :dim], moved > 0) and not bits[:, dim:].any()
+    assert not bits[count:].any() and not factors[count:].any()
+    # Dimensions 8 to 15 of row 33 are byte 1 of row 1 of the second block.
+    if dim > 16:
+        assert signs[1, BLOCK + 1] == np.packbits(moved[33, 8:16] > 0, bitorder="little")[0]
+    bits = bits[:count]
+    slope, shift = factors[:count].T
     expected = np.sum(rests.astype(float) ** 2, axis=1) / np.maximum(np.abs(moved).sum(axis=1), 1e-30)
     np.testing.assert_allclose(slope, expected, rtol=1e-4)
     np.testing.assert_allclose(shift, 2 * slope * bits.sum(axis=1), rtol=1e-5)
@@ -70,9 +77,8 @@ def test_the_estimate_has_no_bias_and_the_error_of_the_paper() -> None:
     for _ in range(40):
         flips = flips_of(dim, rng)
         signs = signs_of(rests, flips)
-        bits = np.unpackbits(signs[:, :-1].copy().view(np.uint8), axis=1, bitorder="little")[:, :dim]
-        slope = signs[:, -1:].copy().view(np.float32)[:, 0]
-        guess = np.einsum("ij,ij->i", turned(queries, flips), 2.0 * bits - 1) * slope
+        bits, factors = read(signs)
+        guess = np.einsum("ij,ij->i", turned(queries, flips), 2.0 * bits[:100, :dim] - 1) * factors[:100, 0]
         errors.append(guess - np.einsum("ij,ij->i", rests, queries))
     scale = np.linalg.norm(rests, axis=1) * np.linalg.norm(queries, axis=1) / np.sqrt(dim)
     relative = np.array(errors) / scale
@@ -104,7 +110,7 @@ def test_a_scan_that_keeps_enough_finds_what_one_by_codes_finds(dim: int) -> Non
         order, _ = look(own, queries, allowed)
         whole = search_cells(own, index, queries, 10, allowed, order, rows=rows)
         every = search_cells(own, index, queries, 10, allowed, order, rows=rows, keep=N)
-        assert [one.rows.tolist() for one in every] == [one.rows.tolist() for one in whole]
+        assert reached(every, whole) >= 0.998  # a row is left alone that is three deviations of its estimate below the best
         some = search_cells(own, index, queries, 10, allowed, order, rows=rows, keep=400)
         few = search_cells(own, index, queries, 10, allowed, order, rows=rows, keep=12)
         assert reached(some, whole) >= (0.98 if dim > 64 else 0.9) and reached(some, whole) >= reached(few, whole)

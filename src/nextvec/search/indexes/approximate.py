@@ -36,7 +36,7 @@ from nextvec.search.indexes.rows import Rows
 from nextvec.search.native import kernels
 from nextvec.types import ConflictError, InputError, NotFoundError
 
-FORMAT = 4
+FORMAT = 5
 MIN_ROWS = 4_096  # fewer are scanned exactly in less time than anything else takes
 _HEADER = "approximate.json"
 _ARRAYS = ("means", "order", "starts", "places", "codes", "scale", "signs", "flips")

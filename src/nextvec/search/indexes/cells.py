@@ -38,13 +38,13 @@ SPARE = 2  # candidates re-scored per hit asked for: int8 scores order near ties
 _NEAR_SHARE, _NEAR_ROWS = 0.02, 4_096
 _POINTS = 64  # rows per centroid that k-means sees
 _ROUNDS = 10
-_CHUNK = 16_384
+_CHUNK = 16_384  # a multiple of the rows of a block of signs
 
 
 @dataclass(frozen=True)
 class Cells:
     """means float32 [C, D]; order [n]: row numbers cell by cell, ascending in each; starts [C + 1]; places [n]: where a
-    row lies in ``order``; codes int8 [n, D] and scale [n] in that order; signs [n, W + 1], in
+    row lies in ``order``; codes int8 [n, D] and scale [n] in that order; signs uint8 [B, ...], in
     that order too, and flips: see ``signs``."""
 
     means: Float32
@@ -53,7 +53,7 @@ class Cells:
     places: Int32
     codes: NDArray[np.int8]
     scale: Float32
-    signs: NDArray[np.uint64]
+    signs: NDArray[np.uint8]
     flips: NDArray[np.int8]
 
     def __len__(self) -> int:
@@ -129,7 +129,7 @@ def _means(rows: Rows, order: Int32, starts: Int64) -> Float32:
     return means
 
 
-def _signs(rows: Rows, order: Int32, starts: Int64, means: Float32, flips: NDArray[np.int8]) -> NDArray[np.uint64]:
+def _signs(rows: Rows, order: Int32, starts: Int64, means: Float32, flips: NDArray[np.int8]) -> NDArray[np.uint8]:
     """What ``signs_of`` gives for each row's difference from the mean of its cell, cell by cell."""
     parts = []
     for start in range(0, len(order), _CHUNK):

@@ -135,14 +135,14 @@ class ExactIndex:
         rows = self.rows
         if native is None or len(rows) >= 2**31:
             return None
-        return native.rows(
-            rows.vectors, rows.codes, rows.scale, rows.error, rows.norm, rows.check, rows.vectors.shape[1]
-        )
+        widest = float(rows.widest_error), float(rows.widest_norm)
+        arrays = rows.vectors, rows.codes, rows.scale, rows.error, rows.norm, rows.check
+        return native.rows(*arrays, *widest, rows.vectors.shape[1])
 
     @property
     def _fast(self) -> bool:
         """Whether the compiled kernels multiply codes as fast as anything."""
-        return self.native is not None and bool(native.bytes)
+        return self.native is not None and bool(native.fast)
 
     def lists(self, matches: int, queries: int) -> bool:
         """Whether ``listed`` is the way to look at so many rows."""

@@ -5,9 +5,10 @@ A row x of a cell with mean m is m + r. With a fixed rotation T, b the signs (+1
     q.x ~ q.m + <q', b> |r|^2 / <T r, b>
 
 without bias over rotations, off by about |q| |r| / sqrt(D) (RaBitQ, Gao and Long 2024, arXiv 2405.12497, with another
-rotation: signs flipped and Hadamard's transform, twice). The kernel takes <q', b> from counts of bits.
+rotation: signs flipped and Hadamard's transform, twice). The kernel looks <q', b> up in tables of a query, four bits of 32
+rows at a time (native/signs.h), so that rows lie in blocks of 32.
 
-Shapes: n rows, D dimensions, W 64-bit words per row (a multiple of 4).
+Shapes: n rows, D dimensions, S = 8 * ceil(D / 64) bytes of bits per row, B = ceil(n / 32) blocks.
 """
 
 from __future__ import annotations
@@ -15,14 +16,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["flips_of", "signs_of", "turned", "words"]
+__all__ = ["BLOCK", "flips_of", "read", "signs_of", "turned"]
 
 Float32 = NDArray[np.float32]
 
-
-def words(dim: int) -> int:
-    """W for D dimensions."""
-    return -(-dim // 256) * 4
+BLOCK = 32  # rows
+_FACTORS = 8  # bytes per row beside the bits
 
 
 def flips_of(dim: int, rng: np.random.Generator) -> NDArray[np.int8]:
@@ -57,19 +56,32 @@ def _transform(values: Float32) -> None:
     values *= np.float32(1 / np.sqrt(size))
 
 
-def signs_of(rests: Float32, flips: NDArray[np.int8]) -> NDArray[np.uint64]:
-    """For each rest r of float32 [n, D], uint64 [n, W + 1]: the bits of T r > 0, and in the last word two float32:
-    |r|^2 / <T r, b> (0 where r is 0), and that times twice the number of bits that are set."""
+def signs_of(rests: Float32, flips: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """For the rests r of float32 [n, D], uint8 [B, 32 (S + 8)]. Of each block the bits of T r > 0, as [S, 32] bytes of eight
+    dimensions each, the lowest bit first; then two float32 [32]: |r|^2 / <T r, b> (0 where r is 0, and for rows beyond
+    n), and that times twice the number of bits that are set."""
     count, dim = rests.shape
     moved = turned(rests, flips)
     positive = moved > 0
     total = np.abs(moved).sum(axis=1, dtype=np.float64)
     square = np.einsum("ij,ij->i", moved, moved, dtype=np.float64)
     slope = np.divide(square, total, out=np.zeros(count), where=total > 0)
-    signs = np.zeros((count, words(dim) + 1), np.uint64)
-    packed = np.zeros((count, 8 * words(dim)), np.uint8)
-    packed[:, : -(-dim // 8)] = np.packbits(positive, axis=1, bitorder="little")
-    signs[:, :-1] = packed.view("<u8")
-    factors = np.stack([slope, 2 * slope * positive.sum(axis=1)], axis=1).astype(np.float32)
-    signs[:, -1:] = factors.view(np.uint64)
-    return signs
+    wide, blocks = 8 * -(-dim // 64), -(-count // BLOCK)
+    bits = np.zeros((blocks * BLOCK, wide), np.uint8)
+    bits[:count, : -(-dim // 8)] = np.packbits(positive, axis=1, bitorder="little")
+    factors = np.zeros((blocks * BLOCK, 2), "<f4")
+    factors[:count] = np.stack([slope, 2 * slope * positive.sum(axis=1)], axis=1)
+    laid = np.empty((blocks, BLOCK * (wide + _FACTORS)), np.uint8)
+    laid[:, : BLOCK * wide] = bits.reshape(blocks, BLOCK, wide).transpose(0, 2, 1).reshape(blocks, -1)
+    by_block = factors.reshape(blocks, BLOCK, 2).transpose(0, 2, 1)
+    laid[:, BLOCK * wide :] = np.ascontiguousarray(by_block).reshape(blocks, -1).view(np.uint8)
+    return laid
+
+
+def read(signs: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Float32]:
+    """What ``signs_of`` laid, row by row: bits uint8 [32 B, 8 S], 0 or 1, and factors float32 [32 B, 2]."""
+    blocks, size = signs.shape
+    wide = size // BLOCK - _FACTORS
+    rows = signs[:, : BLOCK * wide].reshape(blocks, wide, BLOCK).transpose(0, 2, 1).reshape(-1, wide)
+    factors = np.ascontiguousarray(signs[:, BLOCK * wide :]).view("<f4").reshape(blocks, 2, BLOCK).transpose(0, 2, 1)
+    return np.unpackbits(rows, axis=1, bitorder="little"), factors.reshape(-1, 2).astype(np.float32)

@@ -24,14 +24,16 @@
 #endif
 
 #include "rows.h"
+#include "products.h"
+#include "score.h"
 #include "tile.h"
 #include "exact.h"
 #include "graph.h"
+#include "signs.h"
 #include "cells.h"
 
 /* ---------------------------------------------------------------- versions */
-static int has_bytes, has_matrix;   /* what is used */
-static int can_bytes, can_matrix; /* what there is; set once, when the module is loaded */
+static int can_wide, can_bytes, can_matrix; /* what there is; set once, when the module is loaded */
 
 #define BOTH(name, declared, ...)                                                     \
     VERSIONS static int64_t name##_any declared { return name(__VA_ARGS__, 0); }      \
@@ -42,18 +44,17 @@ BOTH(look_at,
       int64_t count, int64_t k),
      rows, list, from, some, filter, tasks, count, k)
 BOTH(score,
-     (const Rows *rows, const float *vector, const Scored *found, int64_t count, int64_t k, Scored *best),
-     rows, vector, found, count, k, best)
+     (const Rows *rows, const Query *query, const Scored *found, int64_t count, int64_t k, Scored *best),
+     rows, query, found, count, k, best)
 BOTH(score_kept, (const Rows *rows, Task *task, int64_t k, Scored *best, int64_t *scored), rows, task, k, best, scored)
 BOTH(walk,
      (const Rows *rows, const Graph *graph, const Query *query, const Filter *filter, Marks *marks, int64_t wide,
-      int64_t most, Step *pool, int32_t *fresh, Scored *found),
-     rows, graph, query, filter, marks, wide, most, pool, fresh, found)
+      int64_t most, Step *pool, int64_t *fresh, int32_t *products, Scored *found),
+     rows, graph, query, filter, marks, wide, most, pool, fresh, products, found)
 BOTH(scan,
      (const Cells *cells, const Query *query, const Turned *turned, const Filter *filter, const int64_t *nearest,
-      double enough, int64_t keep, int64_t most, Scored *items, Scored *found, int64_t *saw),
-     cells, query, turned, filter, nearest, enough, keep, most, items, found, saw)
-BOTH(turn_query, (const Cells *cells, const Query *query, Turned *out), cells, query, out)
+      double enough, int64_t k, int64_t most, Kept *kept, Scored *found, int64_t *saw),
+     cells, query, turned, filter, nearest, enough, k, most, kept, found, saw)
 BOTH(rank,
      (const Cells *cells, const Query *query, int32_t *products, float *scores, Keyed *items, int64_t *order),
      cells, query, products, scores, items, order)
@@ -122,10 +123,14 @@ static PyObject *make_rows(PyObject *self, PyObject *args) {
     (void)self;
     PyObject *vectors, *codes, *scale, *error, *norm, *check;
     Py_ssize_t dim;
-    if (!PyArg_ParseTuple(args, "OOOOOOn", &vectors, &codes, &scale, &error, &norm, &check, &dim)) return NULL;
+    float widest_error, widest_norm;
+    if (!PyArg_ParseTuple(args, "OOOOOOffn", &vectors, &codes, &scale, &error, &norm, &check, &widest_error, &widest_norm,
+                          &dim))
+        return NULL;
     Held *held = new_held(ROWS);
     if (!held) return NULL;
     Rows *rows = &held->is.rows;
+    rows->widest_error = widest_error, rows->widest_norm = widest_norm;
     rows->dim = dim;
     if (dim < 1 || !(rows->scale = keep(held, scale, -1, 4, "scale"))) return failed(held);
     rows->rows = kept_bytes(held) / 4;
@@ -192,7 +197,7 @@ static PyObject *make_cells(PyObject *self, PyObject *args) {
     Held *held = new_held(CELLS);
     if (!held) return NULL;
     Cells *cells = &held->is.cells;
-    cells->dim = dim, cells->words = (dim + 255) / 256 * 4;
+    cells->dim = dim, cells->bytes = (dim + 63) / 64 * 8;
     if (dim < 1 || !(cells->order = keep(held, array[0], -1, 4, "order"))) return failed(held);
     int64_t rows = kept_bytes(held) / 4;
     if (!(cells->starts = keep(held, array[1], -1, 8, "starts"))) return failed(held);
@@ -201,7 +206,7 @@ static PyObject *make_cells(PyObject *self, PyObject *args) {
         !(cells->scale = keep(held, array[3], rows, 4, "scale")) ||
         !(cells->means = keep(held, array[4], cells->cells * dim, 1, "means")) ||
         !(cells->means_scale = keep(held, array[5], cells->cells, 4, "scale of the means")) ||
-        !(cells->signs = keep(held, array[6], rows * (cells->words + 1), 8, "signs")) ||
+        !(cells->signs = keep(held, array[6], (rows + BLOCK - 1) / BLOCK * block_size(cells->bytes), 1, "signs")) ||
         !(cells->flips = keep(held, array[7], 2 * dim, 1, "flips")))
         return failed(held);
     int sound = cells->cells >= 0 && cells->starts[0] == 0 && cells->starts[cells->cells] == rows;
@@ -314,7 +319,7 @@ static void end_query(Call *call, int64_t q, int64_t hits, int64_t scored) {
 }
 
 static int64_t rescore(Call *call, const Scored *found, int64_t count) {
-    return BEST_OF(score)(call->rows, call->query.vector, found, count, call->k, call->best);
+    return BEST_OF(score)(call->rows, &call->query, found, count, call->k, call->best);
 }
 
 static PyObject *end(Call *call, int sound) {
@@ -443,10 +448,11 @@ static PyObject *call_walk(PyObject *self, PyObject *args) {
         return end(&call, 0);
     }
     Step *pool = malloc((size_t)widest * sizeof *pool);
-    int32_t *fresh = malloc((size_t)(2 * graph->width) * sizeof *fresh);
+    int64_t *fresh = malloc((size_t)(2 * graph->width) * sizeof *fresh);
+    int32_t *products = malloc((size_t)(2 * graph->width) * sizeof *products);
     Marks *marks = take_marks(graph->rows);
     int sound = 1;
-    if (!pool || !fresh || !marks) {
+    if (!pool || !fresh || !products || !marks) {
         PyErr_NoMemory();
     } else {
         Py_BEGIN_ALLOW_THREADS;
@@ -457,7 +463,7 @@ static PyObject *call_walk(PyObject *self, PyObject *args) {
                 marks->turn = 0;
             }
             int64_t wide = widths[q], count = BEST_OF(walk)(call.rows, graph, &call.query, filter, marks, wide,
-                                                            most < wide ? most : wide, pool, fresh, call.found);
+                                                            most < wide ? most : wide, pool, fresh, products, call.found);
             int64_t hits = rescore(&call, call.found, count);
             sound = hits >= 0;
             end_query(&call, q, hits, count);
@@ -467,6 +473,7 @@ static PyObject *call_walk(PyObject *self, PyObject *args) {
     if (marks) give_marks(marks);
     free(pool);
     free(fresh);
+    free(products);
     return end(&call, sound);
 }
 
@@ -477,7 +484,7 @@ static PyObject *call_scan(PyObject *self, PyObject *args) {
     Py_ssize_t keep, k, most;
     Py_buffer enough = {0};
     Turned turned = {0};
-    Scored *items = NULL;
+    Kept kept = {0};
     Call call = {0};
     if (!PyArg_ParseTuple(args, "OOOOOOnnnO", &rows, &cells_object, &filter_object, &queries, &nearest, &enough_object,
                           &keep, &k, &most, &out))
@@ -492,24 +499,25 @@ static PyObject *call_scan(PyObject *self, PyObject *args) {
     int there = call.list.len == call.count * cells->cells * 8 && enough.len == call.count * 8 && most >= 1 &&
                 keep >= 0 && keep <= INT32_MAX && cells->dim == call.rows->dim && cells->starts[cells->cells] <= call.rows->rows;
     for (int64_t c = 0; there && c < call.count * cells->cells; c++) there = order[c] >= 0 && order[c] < cells->cells;
-    int sound = 1;
+    int sound = 1, enough_room = 1;
     if (there && keep) {
         turned.turned = malloc((size_t)cells->dim * sizeof(float));
-        turned.planes = malloc((size_t)(PLANES * cells->words) * sizeof(uint64_t));
-        items = malloc((size_t)room(2 * keep, sizeof *items));
+        turned.levels = malloc((size_t)(8 * cells->bytes));
+        turned.tables = malloc((size_t)(32 * cells->bytes));
+        enough_room = begin_kept(&kept, keep, most);
     }
     if (!there) {
         PyErr_SetString(PyExc_ValueError, "cells that do not fit the rows, or no order of them");
-    } else if (keep && (!turned.turned || !turned.planes || !items)) {
+    } else if (keep && (!turned.turned || !turned.levels || !turned.tables || !enough_room)) {
         PyErr_NoMemory();
     } else {
         Py_BEGIN_ALLOW_THREADS;
         for (int64_t q = 0; sound && q < call.count; q++) {
             int64_t saw;
             begin_query(&call, q);
-            if (keep) BEST_OF(turn_query)(cells, &call.query, &turned);
+            if (keep) turn_query(&call.query, cells->flips, cells->dim, cells->bytes, &turned);
             int64_t count = BEST_OF(scan)(cells, &call.query, &turned, filter, order + q * cells->cells,
-                                          ((const double *)enough.buf)[q], keep, most, items, call.found, &saw);
+                                          ((const double *)enough.buf)[q], k, most, &kept, call.found, &saw);
             int64_t hits = rescore(&call, call.found, count);
             sound = hits >= 0;
             end_query(&call, q, hits, saw);
@@ -518,8 +526,9 @@ static PyObject *call_scan(PyObject *self, PyObject *args) {
     }
     PyBuffer_Release(&enough);
     free(turned.turned);
-    free(turned.planes);
-    free(items);
+    free(turned.levels);
+    free(turned.tables);
+    end_kept(&kept);
     return end(&call, sound);
 }
 
@@ -697,15 +706,16 @@ VERSIONS static PyObject *call_unit(PyObject *self, PyObject *args) {
     return PyLong_FromSsize_t(bad);
 }
 
-/* use(level) -> the level in force: 0 for products one value after the other, 1 of bytes, 2 by the matrix unit, as far as they
- * are there. For tests: each way gives the same. */
+/* use(level) -> the level in force: 0 for products one value after the other, 1 by AVX2, 2 of bytes, 3 by the matrix unit, as
+ * far as they are there. For tests: each way gives the same. */
 static PyObject *call_use(PyObject *self, PyObject *args) {
     (void)self;
     int level;
     if (!PyArg_ParseTuple(args, "i", &level)) return NULL;
-    has_bytes = can_bytes && level >= 1;
-    has_matrix = can_matrix && level >= 2;
-    return PyLong_FromLong(has_bytes + has_matrix);
+    has_wide = can_wide && level >= 1;
+    has_bytes = can_bytes && level >= 2;
+    has_matrix = can_matrix && level >= 3;
+    return PyLong_FromLong(has_wide + has_bytes + has_matrix);
 }
 
 static PyMethodDef methods[] = {
@@ -732,10 +742,11 @@ PyMODINIT_FUNC PyInit__kernels(void) {
     static PyType_Slot slots[] = {{Py_tp_dealloc, held_dealloc}, {0, NULL}};
     static PyType_Spec spec = {"nextvec.search.native._kernels.Held", sizeof(Held), 0,
                                Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};
+    has_wide = can_wide = HAS_WIDE;
     has_bytes = can_bytes = HAS_BYTES;
     has_matrix = can_matrix = can_bytes && may_use_matrix();
     held_type = (PyTypeObject *)PyType_FromSpec(&spec);
     PyObject *made = held_type ? PyModule_Create(&module) : NULL;
-    if (made && PyModule_AddIntConstant(made, "bytes", can_bytes) < 0) Py_CLEAR(made);
+    if (made && PyModule_AddIntConstant(made, "fast", can_wide) < 0) Py_CLEAR(made);
     return made;
 }

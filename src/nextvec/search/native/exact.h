@@ -13,18 +13,8 @@ typedef struct {
 
 /* Raise `least` towards the k-th best lower bound, and drop the rows that are ruled out by then. */
 INLINE void tighten(Task *task, int64_t k) {
-    float low, high;
     if (task->left < k || task->left == 0) return;
-    extremes(task->low, task->left, &low, &high);
-    low = MOST(low, task->least);
-    for (int turn = 0; turn < 12 && low < high; turn++) {
-        const float middle = low + (high - low) / 2;
-        int32_t above = 0;
-        for (int64_t i = 0; i < task->left; i++) above += task->low[i] >= middle;
-        if (above >= k) low = middle;
-        else high = middle;
-        if (above == k) break;
-    }
+    const float low = nearly_best(task->low, task->left, k, task->least);
     task->least = low;
     int64_t left = 0;
     for (int64_t i = 0; i < task->left; i++) {
@@ -96,7 +86,7 @@ INLINE int64_t look_at(const Rows *rows, const int64_t *list, int64_t from, int6
     }
     for (Task *task = tasks; task < tasks + count; task++) {
         const Query *query = &task->query;
-        (bytes ? dots_bytes : dots_any)(query, rows->codes, number, some, rows->dim, product);
+        dots(query, rows->codes, number, some, rows->dim, product, bytes);
         for (int64_t i = 0; i < some; i++) {
             float near = (float)product[i] * scale[i];
             float off = query->row_error * error[i] + query->row_norm * norm[i];

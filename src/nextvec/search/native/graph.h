@@ -85,7 +85,7 @@ INLINE int64_t enter(Step *pool, int64_t *size, int64_t most, float score, int32
 }
 
 /* Rows that match and were not seen, from the links of `at`; where a neighbour does not match, from its links too. */
-INLINE int64_t reach(const Graph *graph, const Filter *filter, Marks *marks, int32_t at, int32_t *out,
+INLINE int64_t reach(const Graph *graph, const Filter *filter, Marks *marks, int32_t at, int64_t *out,
                      int64_t most) {
     uint16_t *seen = marks->seen, turn = marks->turn;
     int64_t count = 0;
@@ -109,9 +109,10 @@ INLINE int64_t reach(const Graph *graph, const Filter *filter, Marks *marks, int
     return count;
 }
 
-/* Up to `most` candidates, best first, from a pool `wide` rows wide. Room: pool [wide], fresh [2 W]. */
+/* Up to `most` candidates, best first, from a pool `wide` rows wide. Room: pool [wide], fresh and products [2 W]. */
 INLINE int64_t walk(const Rows *rows, const Graph *graph, const Query *query, const Filter *filter, Marks *marks,
-                    int64_t wide, int64_t most, Step *pool, int32_t *fresh, Scored *found, const int bytes) {
+                    int64_t wide, int64_t most, Step *pool, int64_t *fresh, int32_t *products, Scored *found,
+                    const int bytes) {
     int64_t size = 0, done = 0, count = 0;
     int32_t start = descend(rows, graph, query, bytes);
     marks->seen[start] = ++marks->turn;
@@ -123,8 +124,10 @@ INLINE int64_t walk(const Rows *rows, const Graph *graph, const Query *query, co
         pool[done].row = ~at;
         int64_t new = reach(graph, filter, marks, at, fresh, graph->width), next = done + 1;
         for (int64_t i = 0; i < new; i++) prefetch_code(rows, fresh[i]);
+        dots(query, rows->codes, fresh, new, rows->dim, products, bytes);
         for (int64_t i = 0; i < new; i++) {
-            int64_t place = enter(pool, &size, wide, near_score(rows, query, fresh[i], bytes), fresh[i]);
+            const float own = (float)products[i] * rows->scale[fresh[i]];
+            int64_t place = enter(pool, &size, wide, own, (int32_t)fresh[i]);
             if (place < next) next = place;
         }
         done = next;

@@ -1,21 +1,23 @@
-/* Rows, queries and filters, and what scores them. Part of _kernels.c. */
+/* Rows, queries and filters, and the best of many. Part of _kernels.c. */
 /* One build serves old and new processors: the loader takes the version that fits. Functions that multiply codes exist
  * twice besides: BYTES is their version for processors that add up products of bytes in one instruction (a third of the
- * time) and count the bits of many words in another; `bytes` says that this is one and is a constant where they are
- * inlined. */
+ * time); `bytes` says that this is one and is a constant where they are inlined. WIDE: written for AVX2, for processors of
+ * the years between; used where `has_wide` says so. */
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__)
 #define VERSIONS __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#define BYTES __attribute__((target("arch=x86-64-v4,avx512vnni,avx512vpopcntdq")))
-#define HAS_BYTES                                                                        \
-    (__builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("avx512vnni") &&      \
-     __builtin_cpu_supports("avx512vpopcntdq"))
+#define BYTES __attribute__((target("arch=x86-64-v4,avx512vnni")))
+#define WIDE __attribute__((target("arch=x86-64-v3")))
+#define HAS_BYTES (__builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("avx512vnni"))
+#define HAS_WIDE (__builtin_cpu_supports("x86-64-v3"))
 #define HAS_VECTORS
 #include <immintrin.h>
 #else
 #define VERSIONS
 #define BYTES
 #define HAS_BYTES 0
+#define HAS_WIDE 0
 #endif
+static int has_wide, has_bytes, has_matrix; /* what is used */
 #define INLINE static inline __attribute__((always_inline))
 #define LANES 16
 #define AHEAD 3 /* rows that are fetched while others are scored */
@@ -33,6 +35,7 @@ typedef struct {
     const int8_t *codes;    /* [N, D] */
     const float *scale, *error, *norm; /* [N] */
     const uint64_t *check;  /* [N] sums of each vector's 32-bit words */
+    float widest_error, widest_norm;   /* of all rows */
     int64_t rows, dim;
 } Rows;
 
@@ -76,137 +79,6 @@ INLINE int matches(const Filter *filter, int64_t row) {
         return filter->low >= 0 ? code == filter->low : code >= 0 && filter->extra[code];
     }
     }
-}
-
-INLINE int32_t dot8(const Query *query, const int8_t *code, int64_t dim, const int bytes) {
-    const int8_t *own = query->code;
-    int32_t sum = 0;
-    if (bytes) { /* that instruction wants one side without signs: code + 128 */
-        for (int64_t i = 0; i < dim; i++) sum += (uint8_t)(code[i] ^ 0x80) * (int16_t)own[i];
-        return sum - query->shift;
-    }
-    for (int64_t i = 0; i < dim; i++) sum += (int16_t)own[i] * (int16_t)code[i];
-    return sum;
-}
-
-/* Products of a query's code with `count` codes, [D] each: those at these places, or where there are none one after the
- * other. */
-VERSIONS static void dots_any(const Query *query, const int8_t *codes, const int64_t *places, int64_t count,
-                              int64_t dim, int32_t *out) {
-    for (int64_t i = 0; i < count; i++) {
-        if (places && i + 8 < count)
-            for (int64_t j = 0; j < dim; j += 64) __builtin_prefetch(codes + places[i + 8] * dim + j);
-        out[i] = dot8(query, codes + (places ? places[i] : i) * dim, dim, 0);
-    }
-}
-
-#ifdef HAS_VECTORS
-BYTES static inline __m512i add_product(__m512i sum, __m512i own, __m512i code) {
-    return _mm512_dpbusd_epi32(sum, _mm512_xor_si512(code, _mm512_set1_epi8((char)0x80)), own);
-}
-
-/* Four codes at a time, so that adding up lanes costs little. */
-BYTES static void dots_bytes(const Query *query, const int8_t *codes, const int64_t *places, int64_t count, int64_t dim,
-                             int32_t *out) {
-    const int64_t whole = dim & ~63;
-    const __mmask64 rest = dim > whole ? ~UINT64_C(0) >> (64 - (dim - whole)) : 0;
-    const __m512i last = _mm512_maskz_loadu_epi8(rest, query->code + whole);
-    int64_t i = 0;
-    for (; i + 4 <= count; i += 4) {
-        const int8_t *code[4];
-        __m512i sum[4];
-        for (int r = 0; r < 4; r++) {
-            code[r] = codes + (places ? places[i + r] : i + r) * dim;
-            sum[r] = _mm512_setzero_si512();
-            if (places && i + r + 12 < count)
-                for (int64_t j = 0; j < dim; j += 64) __builtin_prefetch(codes + places[i + r + 12] * dim + j);
-        }
-        for (int64_t j = 0; j < whole; j += 64) {
-            __m512i own = _mm512_loadu_si512(query->code + j);
-            for (int r = 0; r < 4; r++) sum[r] = add_product(sum[r], own, _mm512_loadu_si512(code[r] + j));
-        }
-        if (rest)
-            for (int r = 0; r < 4; r++)
-                sum[r] = add_product(sum[r], last, _mm512_maskz_loadu_epi8(rest, code[r] + whole));
-        __m512i one = _mm512_add_epi32(_mm512_unpacklo_epi32(sum[0], sum[1]), _mm512_unpackhi_epi32(sum[0], sum[1]));
-        __m512i two = _mm512_add_epi32(_mm512_unpacklo_epi32(sum[2], sum[3]), _mm512_unpackhi_epi32(sum[2], sum[3]));
-        one = _mm512_add_epi32(_mm512_unpacklo_epi64(one, two), _mm512_unpackhi_epi64(one, two));
-        __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(one), _mm512_extracti64x4_epi64(one, 1));
-        __m128i all = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
-        _mm_storeu_si128((void *)(out + i), _mm_sub_epi32(all, _mm_set1_epi32(query->shift)));
-    }
-    for (; i < count; i++) out[i] = dot8(query, codes + (places ? places[i] : i) * dim, dim, 1);
-}
-#else
-#define dots_bytes dots_any
-#endif
-
-/* In float64 and in one order whatever the row, so that equal rows get equal scores. *words: the sum of the 32-bit words of
- * a, where it is asked for: both by one look at the row. */
-INLINE double dot64(const float *a, const float *b, int64_t dim, uint64_t *words) {
-    double lanes[LANES] = {0};
-    uint64_t sums[LANES] = {0};
-    int64_t i = 0;
-    for (; i + LANES <= dim; i += LANES)
-        for (int j = 0; j < LANES; j++) {
-            uint32_t word;
-            memcpy(&word, a + i + j, sizeof word);
-            sums[j] += word;
-            lanes[j] += (double)a[i + j] * (double)b[i + j];
-        }
-    for (; i < dim; i++) {
-        uint32_t word;
-        memcpy(&word, a + i, sizeof word);
-        sums[i % LANES] += word;
-        lanes[i % LANES] += (double)a[i] * (double)b[i];
-    }
-    for (int half = LANES / 2; half; half /= 2)
-        for (int j = 0; j < half; j++) lanes[j] += lanes[j + half], sums[j] += sums[j + half];
-    if (words) *words = sums[0];
-    return lanes[0];
-}
-
-#ifdef HAS_VECTORS
-/* The same, sum for sum: a product of two floats is exact in float64, whether it is rounded before it is added or not. All of
- * it by instructions that do not move values across registers, of which there is one at a time. */
-BYTES static double dot64_bytes(const float *a, const float *b, int64_t dim, uint64_t *words) {
-    const __m512i low = _mm512_set1_epi64(UINT32_MAX);
-    __m512d sum[2] = {_mm512_setzero_pd(), _mm512_setzero_pd()};
-    __m512i even = _mm512_setzero_si512(), odd = even;
-    int64_t i = 0;
-    for (; i + LANES <= dim; i += LANES) {
-        const __m512i whole = _mm512_loadu_si512(a + i);
-        even = _mm512_add_epi64(even, _mm512_and_si512(whole, low));
-        odd = _mm512_add_epi64(odd, _mm512_srli_epi64(whole, 32));
-        for (int j = 0; j < 2; j++)
-            sum[j] = _mm512_fmadd_pd(_mm512_cvtps_pd(_mm256_loadu_ps(a + i + 8 * j)),
-                                     _mm512_cvtps_pd(_mm256_loadu_ps(b + i + 8 * j)), sum[j]);
-    }
-    *words = (uint64_t)_mm512_reduce_add_epi64(_mm512_add_epi64(even, odd));
-    double lanes[LANES];
-    _mm512_storeu_pd(lanes, sum[0]);
-    _mm512_storeu_pd(lanes + 8, sum[1]);
-    for (; i < dim; i++) {
-        uint32_t word;
-        memcpy(&word, a + i, sizeof word);
-        *words += word;
-        lanes[i % LANES] += (double)a[i] * (double)b[i];
-    }
-    for (int half = LANES / 2; half; half /= 2)
-        for (int j = 0; j < half; j++) lanes[j] += lanes[j + half];
-    return lanes[0];
-}
-#else
-#define dot64_bytes dot64
-#endif
-
-INLINE float near_score(const Rows *rows, const Query *query, int64_t row, const int bytes) {
-    return (float)dot8(query, rows->codes + row * rows->dim, rows->dim, bytes) * rows->scale[row];
-}
-
-INLINE void prefetch_code(const Rows *rows, int64_t row) {
-    const int8_t *code = rows->codes + row * rows->dim;
-    for (int64_t i = 0; i < rows->dim; i += 64) __builtin_prefetch(code + i);
 }
 
 /* A heap whose top is the worst of the best `most`: the lowest score, and of equal ones the latest row. */
@@ -259,109 +131,18 @@ INLINE void extremes(const float *values, int64_t count, float *low, float *high
     *low = least[0], *high = most[0];
 }
 
-/* The code of a vector whose largest value is `largest`, by the sum of its squares, the sum of the squares of what the code
- * leaves, and the sum of the code. */
-INLINE void set_bounds(Query *query, int64_t dim, float largest, float scale, double norm, double residual, int32_t sum) {
-    /* Rounded up by more than what float32 loses; the same terms as indexes/exact.py has. */
-    const double slack = 1 + 1e-5, unit = scale > FLT_MIN ? scale : FLT_MIN;
-    double error = (sqrt(residual) + largest * ldexp(sqrt((double)dim), -23)) * slack;
-    double reach = sqrt(norm) * slack + error;
-    query->shift = 128 * sum;
-    query->unit = (float)unit;
-    query->row_error = (float)(reach / unit * slack);
-    query->row_norm = (float)((error + reach * ldexp(16, -24)) / unit * slack);
-}
-
-VERSIONS static void quantise_any(const float *vector, int64_t dim, Query *query) {
-    float low, largest;
-    extremes(vector, dim, &low, &largest);
-    largest = MOST(largest, -low);
-    const float scale = largest / 127.0f;
-    double residual[LANES] = {0}, norm[LANES] = {0};
-    int32_t sum[LANES] = {0};
-    for (int64_t i = 0; i < dim; i += LANES) {
-        const int64_t some = LEAST(LANES, dim - i);
-        float part[LANES] = {0};
-        int8_t codes[LANES];
-        memcpy(part, vector + i, (size_t)some * sizeof *part);
-        for (int j = 0; j < LANES; j++) {
-            float code = scale > 0 ? nearbyintf(part[j] / scale) : 0;
-            code = LEAST(MOST(code, -127.0f), 127.0f);
-            codes[j] = (int8_t)code;
-            sum[j] += codes[j];
-            double rest = (double)part[j] - (double)code * (double)scale;
-            residual[j] += rest * rest;
-            norm[j] += (double)part[j] * (double)part[j];
-        }
-        memcpy(query->code + i, codes, (size_t)some);
+/* At least `least`, a value that k or more of `count` values reach, and hardly more than k. 1 <= k <= count */
+INLINE float nearly_best(const float *values, int64_t count, int64_t k, float least) {
+    float low, high;
+    extremes(values, count, &low, &high);
+    low = MOST(low, least);
+    for (int turn = 0; turn < 12 && low < high; turn++) {
+        const float middle = low + (high - low) / 2;
+        int32_t above = 0;
+        for (int64_t i = 0; i < count; i++) above += values[i] >= middle;
+        if (above >= k) low = middle;
+        else high = middle;
+        if (above == k) break;
     }
-    for (int j = 1; j < LANES; j++) residual[0] += residual[j], norm[0] += norm[j], sum[0] += sum[j];
-    set_bounds(query, dim, largest, scale, norm[0], residual[0], sum[0]);
-}
-
-#ifdef HAS_VECTORS
-INLINE __mmask16 first_of(int64_t dim, int64_t i) {
-    return dim - i >= LANES ? (__mmask16)-1 : (__mmask16)((1u << (dim - i)) - 1);
-}
-
-/* The same code, in a tenth of the time. */
-BYTES static void quantise_bytes(const float *vector, int64_t dim, Query *query) {
-    __m512 most = _mm512_setzero_ps();
-    for (int64_t i = 0; i < dim; i += LANES)
-        most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_maskz_loadu_ps(first_of(dim, i), vector + i)));
-    const float largest = _mm512_reduce_max_ps(most), scale = largest / 127.0f;
-    const __m512 divisor = _mm512_set1_ps(scale > 0 ? scale : INFINITY), bound = _mm512_set1_ps(127);
-    const __m512d wide_scale = _mm512_set1_pd(scale);
-    __m512d residual = _mm512_setzero_pd(), norm = residual;
-    __m512i sum = _mm512_setzero_si512();
-    for (int64_t i = 0; i < dim; i += LANES) {
-        const __m512 part = _mm512_maskz_loadu_ps(first_of(dim, i), vector + i);
-        __m512 code = _mm512_roundscale_ps(_mm512_div_ps(part, divisor), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-        code = _mm512_min_ps(_mm512_max_ps(code, _mm512_sub_ps(_mm512_setzero_ps(), bound)), bound);
-        const __m512i whole = _mm512_cvtps_epi32(code);
-        sum = _mm512_add_epi32(sum, whole);
-        _mm512_mask_cvtepi32_storeu_epi8(query->code + i, first_of(dim, i), whole);
-        for (int half = 0; half < 2; half++) {
-            const __m512d own = _mm512_cvtps_pd(half ? _mm512_extractf32x8_ps(part, 1) : _mm512_castps512_ps256(part));
-            const __m512d coded = _mm512_cvtps_pd(half ? _mm512_extractf32x8_ps(code, 1) : _mm512_castps512_ps256(code));
-            const __m512d rest = _mm512_fnmadd_pd(coded, wide_scale, own);
-            residual = _mm512_fmadd_pd(rest, rest, residual);
-            norm = _mm512_fmadd_pd(own, own, norm);
-        }
-    }
-    set_bounds(query, dim, largest, scale, _mm512_reduce_add_pd(norm), _mm512_reduce_add_pd(residual),
-               _mm512_reduce_add_epi32(sum));
-}
-#else
-#define quantise_bytes quantise_any
-#endif
-
-INLINE void prefetch_vector(const Rows *rows, int64_t row) {
-    const float *vector = rows->vectors + row * rows->dim;
-    for (int64_t j = 0; j < rows->dim; j += 16) __builtin_prefetch(vector + j);
-    __builtin_prefetch(rows->check + row);
-}
-
-/* Offers a row by its float64 score. Returns 0 where the row is damaged. */
-INLINE int score_row(const Rows *rows, const float *vector, int32_t row, int64_t k, Scored *best, int64_t *size,
-                     const int bytes) {
-    const float *own_vector = rows->vectors + (int64_t)row * rows->dim;
-    uint64_t words;
-    const float own = (float)(bytes ? dot64_bytes : dot64)(own_vector, vector, rows->dim, &words);
-    if (words != rows->check[row]) return 0;
-    offer(best, size, k, (Scored){own, row});
-    return 1;
-}
-
-/* The k best of `count` candidates by float64 scores, best first. Returns how many, or -1 where a row is damaged. */
-INLINE int64_t score(const Rows *rows, const float *vector, const Scored *found, int64_t count, int64_t k,
-                     Scored *best, const int bytes) {
-    int64_t size = 0;
-    for (int64_t i = 0; i < LEAST(AHEAD, count); i++) prefetch_vector(rows, found[i].row);
-    for (int64_t i = 0; i < count; i++) {
-        if (i + AHEAD < count) prefetch_vector(rows, found[i + AHEAD].row);
-        if (!score_row(rows, vector, found[i].row, k, best, &size, bytes)) return -1;
-    }
-    sort_heap(best, size);
-    return size;
+    return low;
 }
