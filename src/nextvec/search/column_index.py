@@ -8,9 +8,10 @@ of the rows, LIKE on long texts, negations) to ``filters.mask``. Shapes: N rows,
 from __future__ import annotations
 
 import datetime as dt
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +21,13 @@ from numpy.typing import NDArray
 from nextvec.search import filters
 from nextvec.search.filters import Filter, Value
 from nextvec.search.indexes.allowed import FEW, Allowed, bits_without, code_test, range_test
+from nextvec.search.indexes.exact import DIRECT
 from nextvec.search.schema import ARROW_TYPES
 
 Int64 = NDArray[np.int64]
 
 _DISTINCT = 0.5  # values per row above which a list of rows for each is not worth its memory
-
+_STEPS = 16_384  # values of a sorted column that are known one by one
 
 _EPOCH = dt.date(1970, 1, 1).toordinal()
 
@@ -43,7 +45,8 @@ class ColumnIndex(Protocol):
 @dataclass(frozen=True, slots=True)
 class Sorted:
     """values [n] ascending, as int64 or float64, rows [n] in that order, nulls: rows without a value; dense [N]: the
-    values as they lie in the column, 0 for NULL; valid: a bit for each row that has one (None: all have)."""
+    values as they lie in the column, 0 for NULL; valid: a bit for each row that has one (None: all have); steps: the
+    values without repeats and where each begins in ``values``, the last one's end behind them (None: too many)."""
 
     kind: str
     values: NDArray[np.int64] | NDArray[np.float64]
@@ -51,6 +54,7 @@ class Sorted:
     nulls: Int64
     dense: NDArray[np.int64] | NDArray[np.float64]
     valid: NDArray[np.uint8] | None
+    steps: tuple[list[Any], list[int]] | None
 
     @classmethod
     def of(cls, column: pa.Array, kind: str) -> Sorted:
@@ -66,7 +70,8 @@ class Sorted:
         order = np.argsort(values, kind="stable")
         dense = np.zeros(len(column), values.dtype)
         dense[rows] = values
-        return cls(kind, values[order], rows[order], nulls, dense, bits_without(len(column), nulls))
+        values = values[order]
+        return cls(kind, values, rows[order], nulls, dense, bits_without(len(column), nulls), _steps(values))
 
     def alone(self, leaf: Filter) -> Allowed | None:
         """A range."""
@@ -76,7 +81,9 @@ class Sorted:
         start, stop = bounds
         if start >= stop:
             return Allowed(len(self.dense), rows=self.rows[:0])
-        test = range_test(self.dense, self.valid, self.values[start], self.values[stop - 1])
+        test = None
+        if stop - start > DIRECT:  # so few are looked at one by one, whatever the way
+            test = range_test(self.dense, self.valid, self.values[start], self.values[stop - 1])
         return Allowed(len(self.dense), listed=self.rows[start:stop], test=test)
 
     def _range(self, leaf: Filter) -> tuple[int, int] | None:
@@ -107,13 +114,30 @@ class Sorted:
         number = self._number(value)
         if number is None or operator == "!=":
             return None
-        find, end = self.values.searchsorted, len(self.rows)
         match operator:
             case "=":
-                return int(find(number, "left")), int(find(number, "right"))
-            case "<" | "<=":
-                return 0, int(find(number, "left" if operator == "<" else "right"))
-        return int(find(number, "right" if operator == ">" else "left")), end
+                return self._below(number), self._up_to(number)
+            case "<":
+                return 0, self._below(number)
+            case "<=":
+                return 0, self._up_to(number)
+            case ">":
+                return self._up_to(number), len(self.rows)
+        return self._below(number), len(self.rows)
+
+    def _below(self, number: float) -> int:
+        """How many values are less."""
+        if self.steps is None:
+            return int(self.values.searchsorted(number, "left"))
+        values, begins = self.steps  # Python's own search in a list takes a fifth of the time
+        return begins[bisect_left(values, number)]
+
+    def _up_to(self, number: float) -> int:
+        """How many values are less or equal."""
+        if self.steps is None:
+            return int(self.values.searchsorted(number, "right"))
+        values, begins = self.steps
+        return begins[bisect_right(values, number)]
 
     def _number(self, value: Value) -> int | float | None:
         """``value`` in the unit of the column; None where comparing needs a wider type than the column's."""
@@ -126,6 +150,16 @@ class Sorted:
         if isinstance(value, (dt.date, dt.datetime)):
             return int(pa.scalar(value, ARROW_TYPES[self.kind]).value)
         return None
+
+
+def _steps(values: NDArray[Any]) -> tuple[list[Any], list[int]] | None:
+    """``Sorted.steps``. NaN, which is not equal to itself, has no place in such a list."""
+    fresh = np.ones(len(values), np.bool_)
+    np.not_equal(values[1:], values[:-1], out=fresh[1:])
+    begins = np.flatnonzero(fresh)
+    if len(begins) > _STEPS or (len(values) and values[-1] != values[-1]):
+        return None
+    return values[begins].tolist(), [*begins.tolist(), len(values)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +209,8 @@ class Postings:
             return None
         codes = [int(self.dense[run[0]]) for run in runs if len(run)]
         listed = runs[0] if len(runs) == 1 else np.concatenate(runs)
-        if not codes:
-            return Allowed(len(self.dense), rows=listed)
+        if not codes or len(listed) <= DIRECT:
+            return Allowed(len(self.dense), rows=listed if len(runs) == 1 else np.sort(listed))
         return Allowed(len(self.dense), listed=listed, test=code_test(self.dense, len(self.codes), codes))
 
     def slices(self, leaf: Filter) -> list[Int64] | None:
@@ -210,9 +244,10 @@ def resolve(
 
     rows: N. index: the index of a column, if there is one. columns: the values of a column.
     """
-    tree = _with_ranges(tree, index)
+    if not isinstance(tree, filters.Compare):
+        tree = _with_ranges(tree, index)
     if _is_of_one_column(tree, index):
-        known = index(next(iter(filters.columns_used(tree))))
+        known = index(tree.column.name if isinstance(tree, filters.Compare) else next(iter(filters.columns_used(tree))))
         if known is not None and (alone := known.alone(tree)) is not None:
             return alone
     most = _most(tree, index)

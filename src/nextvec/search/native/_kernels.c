@@ -53,8 +53,8 @@ BOTH(walk,
      rows, graph, query, filter, marks, wide, most, pool, fresh, products, found)
 BOTH(scan,
      (const Cells *cells, const Query *query, const Turned *turned, const Filter *filter, const int64_t *nearest,
-      double enough, int64_t k, int64_t most, Kept *kept, Scored *found, int64_t *saw),
-     cells, query, turned, filter, nearest, enough, k, most, kept, found, saw)
+      double enough, int64_t most, Kept *kept, Scored *found, int64_t *saw),
+     cells, query, turned, filter, nearest, enough, most, kept, found, saw)
 BOTH(rank,
      (const Cells *cells, const Query *query, int32_t *products, float *scores, Keyed *items, int64_t *order),
      cells, query, products, scores, items, order)
@@ -306,7 +306,7 @@ static int begin_call(Call *call, PyObject *rows, PyObject *queries, PyObject *o
 
 static void begin_query(Call *call, int64_t q) {
     call->query.vector = (float *)call->queries.buf + q * call->rows->dim;
-    BEST_OF(quantise)(call->query.vector, call->rows->dim, &call->query);
+    quantise(call->query.vector, call->rows->dim, &call->query);
 }
 
 static void end_query(Call *call, int64_t q, int64_t hits, int64_t scored) {
@@ -350,7 +350,7 @@ static int exact_group(Call *call, Task *tasks, Tile *tile, int64_t first, int64
     const Rows *rows = call->rows;
     for (int64_t t = 0; t < many; t++) {
         tasks[t].query.vector = (float *)call->queries.buf + (first + t) * rows->dim;
-        BEST_OF(quantise)(tasks[t].query.vector, rows->dim, &tasks[t].query);
+        quantise(tasks[t].query.vector, rows->dim, &tasks[t].query);
         tasks[t].query.row_error *= sure, tasks[t].query.row_norm *= sure;
         tasks[t].left = 0, tasks[t].full = STEP, tasks[t].least = -INFINITY;
     }
@@ -504,7 +504,7 @@ static PyObject *call_scan(PyObject *self, PyObject *args) {
         turned.turned = malloc((size_t)cells->dim * sizeof(float));
         turned.levels = malloc((size_t)(8 * cells->bytes));
         turned.tables = malloc((size_t)(32 * cells->bytes));
-        enough_room = begin_kept(&kept, keep, most);
+        enough_room = begin_kept(&kept, keep);
     }
     if (!there) {
         PyErr_SetString(PyExc_ValueError, "cells that do not fit the rows, or no order of them");
@@ -517,7 +517,7 @@ static PyObject *call_scan(PyObject *self, PyObject *args) {
             begin_query(&call, q);
             if (keep) turn_query(&call.query, cells->flips, cells->dim, cells->bytes, &turned);
             int64_t count = BEST_OF(scan)(cells, &call.query, &turned, filter, order + q * cells->cells,
-                                          ((const double *)enough.buf)[q], k, most, &kept, call.found, &saw);
+                                          ((const double *)enough.buf)[q], most, &kept, call.found, &saw);
             int64_t hits = rescore(&call, call.found, count);
             sound = hits >= 0;
             end_query(&call, q, hits, saw);
@@ -565,7 +565,7 @@ static PyObject *call_near(PyObject *self, PyObject *args) {
         } else {
             Py_BEGIN_ALLOW_THREADS;
             for (int64_t q = 0; q < count; q++) {
-                BEST_OF(quantise)((const float *)buffers[0].buf + q * cells->dim, cells->dim, &query);
+                quantise((const float *)buffers[0].buf + q * cells->dim, cells->dim, &query);
                 BEST_OF(rank)(cells, &query, products, scores, items, order + q * cells->cells);
                 share(cells, filter, order + q * cells->cells, close, enough, counts + 4 * q);
             }

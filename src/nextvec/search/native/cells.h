@@ -62,29 +62,26 @@ INLINE void share(const Cells *cells, const Filter *filter, const int64_t *order
     counts[2] = rows, counts[3] = matching;
 }
 
-/* What a scan by signs keeps, and room to choose from it: [2 keep] guesses, places and places again, [most] scores. */
+/* What a scan by signs keeps, in room for twice as many. */
 typedef struct {
-    float *guess, *score;
-    int32_t *place, *chosen;
+    float *guess;
+    int32_t *place;
     int64_t keep, count;
 } Kept;
 
-static int begin_kept(Kept *kept, int64_t keep, int64_t most) {
-    const size_t room = (size_t)(2 * keep);
+static int begin_kept(Kept *kept, int64_t keep) {
     kept->keep = keep;
-    kept->guess = malloc(room * sizeof *kept->guess), kept->place = malloc(room * sizeof *kept->place);
-    kept->chosen = malloc(room * sizeof *kept->chosen), kept->score = malloc((size_t)most * sizeof *kept->score);
-    return kept->guess && kept->place && kept->chosen && kept->score;
+    kept->guess = malloc((size_t)(2 * keep) * sizeof *kept->guess);
+    kept->place = malloc((size_t)(2 * keep) * sizeof *kept->place);
+    return kept->guess && kept->place;
 }
 
 static void end_kept(Kept *kept) {
     free(kept->guess);
     free(kept->place);
-    free(kept->chosen);
-    free(kept->score);
 }
 
-/* Leaves the `keep` best; what a guess must be more than from now on. */
+/* Leaves the `keep` best and hardly more; what a guess must be more than from now on. */
 INLINE float keep_best(Kept *kept) {
     const float least = nearly_best(kept->guess, kept->count, kept->keep, -INFINITY);
     int64_t left = 0;
@@ -93,7 +90,7 @@ INLINE float keep_best(Kept *kept) {
         kept->guess[left] = guess, kept->place[left] = kept->place[i];
         left += guess >= least;
     }
-    kept->count = LEAST(left, kept->keep);
+    kept->count = 2 * left > 3 * kept->keep ? kept->keep : left; /* many that are equal: any of them */
     return least;
 }
 
@@ -113,35 +110,6 @@ INLINE void offer_places(const Cells *cells, const Query *query, const int32_t *
         for (int64_t i = 0; i < some; i++)
             offer(found, size, most, (Scored){(float)products[i] * cells->scale[places[i]], cells->order[places[i]]});
     }
-}
-
-/* Of the kept rows the best `most` by their codes: some with the best guesses first, and of the others those that can be
- * expected to be among the best k. */
-INLINE int64_t choose(const Cells *cells, const Query *query, const Turned *turned, Kept *kept, int64_t k, int64_t most,
-                      Scored *found, const int bytes) {
-    int64_t size = 0, first = 0;
-    const int64_t few = 2 * most;
-    const float high = kept->count > few ? nearly_best(kept->guess, kept->count, few, -INFINITY) : -INFINITY;
-    for (int64_t i = 0; i < kept->count; i++) {
-        kept->chosen[first] = kept->place[i];
-        first += kept->guess[i] >= high;
-    }
-    offer_places(cells, query, kept->chosen, first, most, found, &size, bytes);
-    if (first == kept->count) return size;
-    float least = -INFINITY;
-    for (int64_t i = 0; i < size; i++) kept->score[i] = found[i].score;
-    if (size >= k) least = nearly_best(kept->score, size, k, least);
-    /* A guess is off by |q| |r| sqrt(pi / 2 - 1) / sqrt(D), and the slope |r| sqrt(pi / 2) / sqrt(D): three deviations. */
-    const float off = 3 * 0.603f * turned->length;
-    int64_t left = 0;
-    for (int64_t i = 0; i < kept->count; i++) {
-        const int64_t place = kept->place[i];
-        const float slope = slope_of(cells->signs + place / BLOCK * block_size(cells->bytes), cells->bytes, place % BLOCK);
-        kept->chosen[left] = (int32_t)place;
-        left += kept->guess[i] < high && kept->guess[i] + off * slope >= least;
-    }
-    offer_places(cells, query, kept->chosen, left, most, found, &size, bytes);
-    return size;
 }
 
 /* Keeps of a cell what its signs put above `least`. Returns what that is afterwards. */
@@ -168,10 +136,10 @@ INLINE float scan_cell(const Cells *cells, const Query *query, const Turned *tur
 }
 
 /* The best `most` matching rows of the nearest cells that hold at least `enough` rows, best first. keep > 0: by their bits
- * first, and by their codes only the best of these. *saw: rows of these cells. */
+ * first, and by their codes only the `keep` best of these. *saw: rows of these cells. */
 INLINE int64_t scan(const Cells *cells, const Query *query, const Turned *turned, const Filter *filter,
-                    const int64_t *nearest, double enough, int64_t k, int64_t most, Kept *kept, Scored *found,
-                    int64_t *saw, const int bytes) {
+                    const int64_t *nearest, double enough, int64_t most, Kept *kept, Scored *found, int64_t *saw,
+                    const int bytes) {
     int64_t size = 0, rows = 0;
     float least = -INFINITY;
     kept->count = 0;
@@ -195,7 +163,7 @@ INLINE int64_t scan(const Cells *cells, const Query *query, const Turned *turned
         }
     }
     if (kept->count > kept->keep) keep_best(kept);
-    if (kept->keep) size = choose(cells, query, turned, kept, k, most, found, bytes);
+    if (kept->keep) offer_places(cells, query, kept->place, kept->count, most, found, &size, bytes);
     sort_heap(found, size);
     *saw = rows;
     return size;

@@ -13,17 +13,11 @@ typedef struct {
     uint8_t *levels; /* [8 bytes]: q' ~ low + step * level, in the unit of the query's code; 0 beyond D */
     uint8_t *tables; /* [2 bytes, 16]: for each four dimensions the sum of the levels whose bits are set; or, where nothing
                         looks them up, [PLANES, bytes]: the bits of the levels */
-    float step, low, sum, length; /* sum of q', its length */
+    float step, low, sum; /* sum of q' */
 } Turned;
 
 /* What `guess` takes; bytes: of a row's bits, an even number. */
 INLINE int64_t block_size(int64_t bytes) { return BLOCK * (bytes + 8); }
-
-INLINE float slope_of(const uint8_t *block, int64_t bytes, int64_t row) {
-    float slope;
-    memcpy(&slope, block + BLOCK * bytes + 4 * row, sizeof slope);
-    return slope;
-}
 
 /* Hadamard's transform of groups of eight. */
 INLINE void turn_eight_any(float *values, int64_t size) {
@@ -108,7 +102,7 @@ WIDE static void set_tables(Turned *turned, int64_t bytes) {
 #endif
 
 VERSIONS static void turn_query(const Query *query, const int8_t *flips, int64_t dim, int64_t bytes, Turned *out) {
-    float *values = out->turned, low, high, sum[LANES] = {0}, square[LANES] = {0};
+    float *values = out->turned, low, high, sum[LANES] = {0};
     for (int64_t i = 0; i < dim; i++) values[i] = query->vector[i] / query->unit;
     turn(flips, dim, values);
     extremes(values, dim, &low, &high);
@@ -120,12 +114,12 @@ VERSIONS static void turn_query(const Query *query, const int8_t *flips, int64_t
         int32_t level[LANES];
         for (int j = 0; j < LANES; j++) level[j] = (int32_t)((values[i + j] - low) * to_level + 0.5f);
         for (int j = 0; j < LANES; j++) out->levels[i + j] = (uint8_t)level[j];
-        for (int j = 0; j < LANES; j++) sum[j] += values[i + j], square[j] += values[i + j] * values[i + j];
+        for (int j = 0; j < LANES; j++) sum[j] += values[i + j];
     }
     for (int64_t j = i; j < dim; j++) out->levels[j] = (uint8_t)(int32_t)((values[j] - low) * to_level + 0.5f);
-    for (; i < dim; i++) sum[0] += values[i], square[0] += values[i] * values[i];
-    for (int j = 1; j < LANES; j++) sum[0] += sum[j], square[0] += square[j];
-    out->sum = sum[0], out->length = sqrtf(square[0]);
+    for (; i < dim; i++) sum[0] += values[i];
+    for (int j = 1; j < LANES; j++) sum[0] += sum[j];
+    out->sum = sum[0];
     if (has_wide) set_tables(out, bytes);
     else set_planes(out, bytes);
 }
