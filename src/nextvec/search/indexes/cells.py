@@ -169,12 +169,20 @@ def look(cells: Cells, queries: Float32, allowed: Allowed | None = None) -> tupl
                 near = np.concatenate([cells.order[cells.starts[cell] : cells.starts[cell + 1]] for cell in some])
                 matching = len(near) if allowed is None else np.count_nonzero(allowed.mask[near])
                 count[place : place + 2] = len(near), matching
-    close = (counts[:, 1] + 1) / (counts[:, 0] + 1)
-    near_ = (counts[:, 3] + 1) / (counts[:, 2] + 1)
-    told = counts[:, 0] * near_ >= _TELLING
-    shares = np.where(told & (close < _LOWER * near_), close, near_)
-    shares[told & (close < _AGAINST * near_)] = 0.0
-    return order, shares
+    if allowed is None:
+        return order, np.ones(len(queries))
+    return order, np.array([_share(*one) for one in counts.tolist()])
+
+
+def _share(close: int, close_matching: int, near: int, near_matching: int) -> float:
+    """The share of the rows near a query that match, for ``look``."""
+    share = (near_matching + 1) / (near + 1)
+    if close * share < _TELLING:
+        return share
+    closer = (close_matching + 1) / (close + 1)
+    if closer < _AGAINST * share:
+        return 0.0
+    return closer if closer < _LOWER * share else share
 
 
 def seen_by(filter_: Prepared, order: Int64) -> Int64:
@@ -204,8 +212,7 @@ def search_cells(
     else:
         each = zip(queries, order, rows.tolist(), strict=True)
         found = [_scan_by_numpy(cells, exact, query, k, allowed, own, enough) for query, own, enough in each]
-    late = late_rows(allowed, len(cells), len(exact.rows))
-    return with_late(exact, queries, k, found, late) if len(late) else found
+    return with_late(exact, queries, k, found, late_rows(allowed, len(cells), len(exact.rows)))
 
 
 def _scan(

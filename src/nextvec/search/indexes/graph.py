@@ -111,19 +111,20 @@ def search_graph(
         Found(rows[i, :n], scores[i, :n], f"graph, width {wide}", m)
         for i, ((n, m), wide) in enumerate(zip(counts.tolist(), widths.tolist(), strict=True))
     ]
-    late = late_rows(allowed, len(graph), len(exact.rows))
-    return with_late(exact, queries, k, found, late) if len(late) else found
+    return with_late(exact, queries, k, found, late_rows(allowed, len(graph), len(exact.rows)))
 
 
-def late_rows(allowed: Allowed | None, inside: int, total: int) -> Int64:
-    """The allowed rows (None: all) from number ``inside`` on, which came after an index was made."""
+def late_rows(allowed: Allowed | None, inside: int, total: int) -> Int64 | None:
+    """The allowed rows (None: all) from number ``inside`` on, which came after an index was made; None where none did."""
     if inside >= total:
-        return np.zeros(0, np.int64)
+        return None
     return np.arange(inside, total) if allowed is None else allowed.from_(inside)
 
 
-def with_late(exact: ExactIndex, queries: Float32, k: int, found: list[Found], late: Int64) -> list[Found]:
+def with_late(exact: ExactIndex, queries: Float32, k: int, found: list[Found], late: Int64 | None) -> list[Found]:
     """What was found, with the best of ``late`` rows among it."""
+    if late is None or not len(late):
+        return found
     merged = []
     for query, one in zip(queries, found, strict=True):
         (more,) = exact.search(query[None], k, late)
