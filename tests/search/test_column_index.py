@@ -27,13 +27,19 @@ def columns_of(records: list[Row]) -> dict[str, pa.Array]:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(rows, min_size=1, max_size=40), filters)
-def test_the_same_rows_as_a_pass_over_the_columns(records: list[Row], case: tuple[str, Truth]) -> None:
+@given(st.lists(rows, min_size=1, max_size=40), filters, st.sampled_from([0, 16_384]), st.sampled_from([0, 256]))
+def test_the_same_rows_as_a_pass_over_the_columns(
+    records: list[Row], case: tuple[str, Truth], steps: int, direct: int
+) -> None:
+    """However many values a column may have to be known one by one, and from however few rows on there is a test."""
     where, truth = case
     columns, tree = columns_of(records), parse(where, COLUMNS)
-    indexes = {name: column_index.index_of(columns[name], SCHEMA[name]) for name in columns_used(tree)}
-    # With ten times as many rows told, every filter counts as one of few matches.
-    found = column_index.resolve(tree, 1000 * len(records), indexes.get, columns.__getitem__)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(column_index, "_STEPS", steps)
+        patch.setattr(column_index, "DIRECT", direct)
+        indexes = {name: column_index.index_of(columns[name], SCHEMA[name]) for name in columns_used(tree)}
+        # With ten times as many rows told, every filter counts as one of few matches.
+        found = column_index.resolve(tree, 1000 * len(records), indexes.get, columns.__getitem__)
     expected = [i for i, record in enumerate(records) if truth(record) is True]
     assert np.flatnonzero(mask(tree, columns.__getitem__)).tolist() == expected
     if found is not None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nextvec.search.collection import Collection
 from nextvec.search.indexes import allowed as allowed_module
 from nextvec.search.indexes import approximate, cells, exact, graph
-from nextvec.search.indexes.allowed import Allowed, Condition, bits_without, code_test, range_test
+from nextvec.search.indexes.allowed import Allowed, Condition, bits_without, code_test, range_test, rank_test
 from nextvec.search.indexes.exact import ExactIndex
 from nextvec.search.indexes.rows import Damaged, Rows, in_memory
 from nextvec.search.native import BITS, CODES, INTS, kernels, outputs
@@ -130,11 +130,12 @@ def filters_of(random: np.random.Generator) -> list[Condition | None]:
         range_test(floats, valid, 0.1, 0.5),
         code_test(codes, 6, [0, 3]),
         code_test(codes, 6, [2]),
+        rank_test(random.integers(0, 9, N).astype(np.uint16), 2, 5),
     ]
 
 
 @pytest.mark.parametrize("itself", [True, False])
-@pytest.mark.parametrize("number", range(7))
+@pytest.mark.parametrize("number", range(8))
 def test_every_kind_of_filter_is_the_mask_that_it_stands_for(
     number: int, itself: bool, monkeypatch: pytest.MonkeyPatch, grown: tuple[ExactIndex, graph.Graph, cells.Cells]
 ) -> None:

@@ -110,7 +110,9 @@ def test_a_scan_that_keeps_enough_finds_what_one_by_codes_finds(dim: int) -> Non
         order, _ = look(own, queries, allowed)
         whole = search_cells(own, index, queries, 10, allowed, order, rows=rows)
         every = search_cells(own, index, queries, 10, allowed, order, rows=rows, keep=N)
-        assert reached(every, whole) >= 0.998  # a row is left alone that is three deviations of its estimate below the best
+        assert (
+            reached(every, whole) >= 0.998
+        )  # a row is left alone that is three deviations of its estimate below the best
         some = search_cells(own, index, queries, 10, allowed, order, rows=rows, keep=400)
         few = search_cells(own, index, queries, 10, allowed, order, rows=rows, keep=12)
         assert reached(some, whole) >= (0.98 if dim > 64 else 0.9) and reached(some, whole) >= reached(few, whole)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from nextvec.search import filters
 from nextvec.search.filters import Filter, Value
-from nextvec.search.indexes.allowed import FEW, Allowed, bits_without, code_test, range_test
+from nextvec.search.indexes.allowed import FEW, Allowed, Condition, bits_without, code_test, range_test, rank_test
 from nextvec.search.indexes.exact import DIRECT
 from nextvec.search.schema import ARROW_TYPES
 
@@ -28,6 +28,7 @@ Int64 = NDArray[np.int64]
 
 _DISTINCT = 0.5  # values per row above which a list of rows for each is not worth its memory
 _STEPS = 16_384  # values of a sorted column that are known one by one
+_NO_RANK = 65_535  # of rows without a value
 
 _EPOCH = dt.date(1970, 1, 1).toordinal()
 
@@ -44,21 +45,26 @@ class ColumnIndex(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sorted:
-    """values [n] ascending, as int64 or float64, rows [n] in that order, nulls: rows without a value; dense [N]: the
-    values as they lie in the column, 0 for NULL; valid: a bit for each row that has one (None: all have); steps: the
-    values without repeats and where each begins in ``values``, the last one's end behind them (None: too many)."""
+    """values [n] ascending, as int64 or float64, rows [n] in that order, nulls: rows without a value; total: N.
+
+    Where there are few values, ``steps`` has them without repeats and where each begins in ``values``, the last one's
+    end behind them, and ``ranks`` [N] which of them a row has (``_NO_RANK``: NULL). Else ``dense`` [N] has the values
+    as they lie in the column, 0 for NULL, and ``valid`` a bit for each row that has one (None: all have)."""
 
     kind: str
     values: NDArray[np.int64] | NDArray[np.float64]
     rows: Int64
     nulls: Int64
-    dense: NDArray[np.int64] | NDArray[np.float64]
-    valid: NDArray[np.uint8] | None
+    total: int
     steps: tuple[list[Any], list[int]] | None
+    ranks: NDArray[np.uint16] | None
+    dense: NDArray[np.int64] | NDArray[np.float64] | None
+    valid: NDArray[np.uint8] | None
 
     @classmethod
     def of(cls, column: pa.Array, kind: str) -> Sorted:
         """From an Arrow array [N] of numbers, dates or times."""
+        total = len(column)
         nulls = np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))
         rows = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
         valid = column.drop_null()
@@ -68,10 +74,14 @@ class Sorted:
             valid = valid.cast(pa.int64())
         values = valid.to_numpy(zero_copy_only=False)
         order = np.argsort(values, kind="stable")
-        dense = np.zeros(len(column), values.dtype)
-        dense[rows] = values
-        values = values[order]
-        return cls(kind, values, rows[order], nulls, dense, bits_without(len(column), nulls), _steps(values))
+        steps = _steps(values[order])
+        if steps is None:
+            dense = np.zeros(total, values.dtype)
+            dense[rows] = values
+            return cls(kind, values[order], rows[order], nulls, total, None, None, dense, bits_without(total, nulls))
+        ranks = np.full(total, _NO_RANK, np.uint16)
+        ranks[rows[order]] = np.repeat(np.arange(len(steps[0]), dtype=np.uint16), np.diff(steps[1]))
+        return cls(kind, values[order], rows[order], nulls, total, steps, ranks, None, None)
 
     def alone(self, leaf: Filter) -> Allowed | None:
         """A range."""
@@ -79,12 +89,16 @@ class Sorted:
         if bounds is None:
             return None
         start, stop = bounds
-        if start >= stop:
-            return Allowed(len(self.dense), rows=self.rows[:0])
-        test = None
-        if stop - start > DIRECT:  # so few are looked at one by one, whatever the way
-            test = range_test(self.dense, self.valid, self.values[start], self.values[stop - 1])
-        return Allowed(len(self.dense), listed=self.rows[start:stop], test=test)
+        listed = self.rows[start : max(start, stop)]
+        return Allowed(self.total, listed=listed, test=self._test(start, stop) if len(listed) > DIRECT else None)
+
+    def _test(self, start: int, stop: int) -> Condition:
+        """What the rows ``rows[start:stop]``, which are all of some values, have in common."""
+        if self.steps is not None and self.ranks is not None:
+            begins = self.steps[1]
+            return rank_test(self.ranks, bisect_left(begins, start), bisect_left(begins, stop) - 1)
+        assert self.dense is not None
+        return range_test(self.dense, self.valid, self.values[start], self.values[stop - 1])
 
     def _range(self, leaf: Filter) -> tuple[int, int] | None:
         """Where the values of a comparison, or of several, lie in ``values``."""
@@ -165,13 +179,15 @@ def _steps(values: NDArray[Any]) -> tuple[list[Any], list[int]] | None:
 @dataclass(frozen=True, slots=True)
 class Postings:
     """For value v the rows ``rows[starts[v]:starts[v + 1]]``, ascending; codes: value to v; dense int32 [N]: the v of
-    each row, -1 for NULL, where a row has one value at most."""
+    each row, -1 for NULL, where a row has one value at most, and ranks uint16 [N] the same where they fit, ``_NO_RANK``
+    for NULL."""
 
     codes: dict[Value, int]
     starts: Int64
     rows: Int64
     nulls: Int64
     dense: NDArray[np.int32] | None
+    ranks: NDArray[np.uint16] | None
 
     @classmethod
     def of(cls, column: pa.Array, kind: str) -> Postings | None:
@@ -196,11 +212,12 @@ class Postings:
         code, rows = code[fresh], rows[fresh]
         names = encoded.dictionary.to_pylist()
         starts = np.searchsorted(code, np.arange(len(names) + 1))
-        dense = None
+        dense, ranks = None, None
         if kind != "list[string]":
             dense = np.full(len(column), -1, np.int32)
             dense[rows] = code
-        return cls({name: number for number, name in enumerate(names)}, starts, rows, nulls, dense)
+            ranks = dense.astype(np.uint16) if len(names) <= _NO_RANK else None
+        return cls({name: number for number, name in enumerate(names)}, starts, rows, nulls, dense, ranks)
 
     def alone(self, leaf: Filter) -> Allowed | None:
         """One of some values, of rows that have one each: no row comes twice."""
@@ -211,6 +228,8 @@ class Postings:
         listed = runs[0] if len(runs) == 1 else np.concatenate(runs)
         if not codes or len(listed) <= DIRECT:
             return Allowed(len(self.dense), rows=listed if len(runs) == 1 else np.sort(listed))
+        if len(codes) == 1 and self.ranks is not None:
+            return Allowed(len(self.dense), listed=listed, test=rank_test(self.ranks, codes[0], codes[0]))
         return Allowed(len(self.dense), listed=listed, test=code_test(self.dense, len(self.codes), codes))
 
     def slices(self, leaf: Filter) -> list[Int64] | None:
@@ -244,16 +263,23 @@ def resolve(
 
     rows: N. index: the index of a column, if there is one. columns: the values of a column.
     """
-    if not isinstance(tree, filters.Compare):
-        tree = _with_ranges(tree, index)
-    if _is_of_one_column(tree, index):
-        known = index(tree.column.name if isinstance(tree, filters.Compare) else next(iter(filters.columns_used(tree))))
-        if known is not None and (alone := known.alone(tree)) is not None:
-            return alone
+    name = _only_column(tree)
+    known = None if name is None else index(name)
+    if known is not None and (alone := known.alone(tree)) is not None:
+        return alone
+    tree = _with_ranges(tree, index)
     most = _most(tree, index)
     if most is None or (most > FEW * rows and not _one_run(tree, index)):
         return None
     return Allowed(rows, rows=_rows(tree, index, columns))
+
+
+def _only_column(tree: Filter) -> str | None:
+    """The column of one condition, or of some comparisons that bound one; None for anything else."""
+    if isinstance(tree, filters.And):
+        names = {part.column.name if isinstance(part, filters.Compare) else None for part in tree.parts}
+        return names.pop() if len(names) == 1 else None
+    return None if isinstance(tree, (filters.Or, filters.Not)) else tree.column.name
 
 
 def _with_ranges(tree: Filter, index: Callable[[str], ColumnIndex | None]) -> Filter:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.search.native import BITS, CODES, FLOATS, INTS, kernels
+from nextvec.search.native import BITS, CODES, FLOATS, INTS, RANKS, kernels
 
 __all__ = ["Allowed", "Condition"]
 
@@ -28,7 +28,7 @@ FEW = 0.125  # share of all rows; for more than this, a pass over a column is as
 class Condition:
     """Whether a row is allowed, by its value: kind INTS or FLOATS with low <= values[row] <= high and, where ``extra``
     is there, a bit for rows that are not NULL; kind CODES with values[row] == low or, where low < 0, extra[values[row]]
-    (-1, which finds the last of it, 0, where there is none)."""
+    (-1, which finds the last of it, 0, where there is none); kind RANKS with low <= values[row] <= high, uint16."""
 
     kind: int
     values: NDArray[Any]
@@ -86,7 +86,7 @@ class Allowed:
 
     def native(self, queries: int) -> Any:
         """For the kernels, for a call with so many queries: the test itself, or a bit per row, which is faster to look
-        up and takes a pass to make: for several queries, and from the second search on."""
+        up and takes a pass to make: for ranks, for several queries, and from the second search on."""
         if self._bits is not None:
             return self._bits
         if self.test is None:
@@ -95,7 +95,7 @@ class Allowed:
             test = self.test
             itself = kernels.filter(test.kind, test.values, test.extra, test.low, test.high, self.total)
             self._asked += 1
-            if queries < _SEVERAL and self._asked <= _ONCE:
+            if test.kind != RANKS and queries < _SEVERAL and self._asked <= _ONCE:
                 return itself
             bits = np.empty((self.total + 7) // 8, np.uint8)
             kernels.bits(itself, bits)
@@ -124,6 +124,11 @@ def range_test(values: NDArray[Any], valid: NDArray[np.uint8] | None, low: Any, 
     return Condition(
         INTS if whole else FLOATS, values, valid, *((int(low), int(high)) if whole else (float(low), float(high)))
     )
+
+
+def rank_test(ranks: NDArray[np.uint16], low: int, high: int) -> Condition:
+    """Rows whose rank [N] lies from ``low`` to ``high``."""
+    return Condition(RANKS, ranks, None, low, high)
 
 
 def code_test(codes: NDArray[np.int32], count: int, chosen: Sequence[int]) -> Condition:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from nextvec.extras import require
 from nextvec.search.indexes import codes
 from nextvec.search.indexes.allowed import Allowed
-from nextvec.search.indexes.exact import ExactIndex, Found
+from nextvec.search.indexes.exact import ExactIndex, Found, found_of
 from nextvec.search.indexes.graph import late_rows, with_late
 from nextvec.search.indexes.rows import Damaged, Rows
 from nextvec.search.indexes.signs import flips_of, signs_of
@@ -37,7 +37,7 @@ _LOWER, _AGAINST = 0.7, 0.25  # of what is expected: the filter makes the best r
 SPARE = 2  # candidates re-scored per hit asked for: int8 scores order near ties wrongly
 _NEAR_SHARE, _NEAR_ROWS = 0.02, 4_096
 _POINTS = 64  # rows per centroid that k-means sees
-_ROUNDS = 10
+_ROUNDS = 6
 _CHUNK = 16_384  # a multiple of the rows of a block of signs
 
 
@@ -82,8 +82,8 @@ class Prepared:
 
 
 def cell_count(rows: int) -> int:
-    """C for n rows: about 1.5 sqrt(n), so that scoring the centroids and scanning the cells cost alike."""
-    return max(1, min(int(1.5 * np.sqrt(rows)), rows // 8))
+    """C for n rows: about 3 sqrt(n), so that ranking the means and scanning the cells cost alike."""
+    return max(1, min(int(3 * np.sqrt(rows)), rows // 8))
 
 
 def build_cells(
@@ -229,11 +229,7 @@ def _scan(
     filter_ = None if allowed is None else allowed.native(len(queries))
     if not kernels.scan(exact.native, cells.native, filter_, queries, order, rows, keep, k, SPARE * k + 4, out):
         raise Damaged("rows differ from what was written")
-    hits, scores, counts = out
-    return [
-        Found(hits[i, :n], scores[i, :n], f"cells, {scanned:,} rows scanned", scanned)
-        for i, (n, scanned) in enumerate(counts.tolist())
-    ]
+    return found_of(out, k, [f"cells, {scanned:,} rows scanned" for _, scanned in out[2].tolist()])
 
 
 def _scan_by_numpy(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -194,7 +194,7 @@ class ExactIndex:
             out, whole = self._by_threads(queries, rows, filter_, count, k, certain, sure, out)
         if not whole:
             raise Damaged("rows differ from what was written")
-        return _found(out, k, plan)
+        return found_of(out, k, itertools.repeat(plan))
 
     def _by_threads(
         self,
@@ -262,14 +262,14 @@ def likely(dim: int) -> float:
     return min(1.0, 5 / math.sqrt(dim))
 
 
-def _found(out: Out, k: int, plan: str) -> list[Found]:
+def found_of(out: Out, k: int, plans: Iterable[str]) -> list[Found]:
+    """What the kernels wrote; plans: of each query."""
     hits, scores, counts = out
     numbers = counts.tolist()
-    if len(numbers) == 1 and numbers[0][0] == k:
-        return [Found(hits[0], scores[0], plan, numbers[0][1])]
     if all(n == k for n, _ in numbers):  # nearly always, and in half of the time
-        return list(map(Found, hits, scores, itertools.repeat(plan), (m for _, m in numbers)))
-    return [Found(hits[i, :n], scores[i, :n], plan, m) for i, (n, m) in enumerate(numbers)]
+        return list(map(Found, hits, scores, plans, (m for _, m in numbers)))
+    own = zip(hits, scores, plans, numbers, strict=False)
+    return [Found(rows[:n], values[:n], plan, m) for rows, values, plan, (n, m) in own]
 
 
 def _part(out: Out, queries: slice) -> Out:

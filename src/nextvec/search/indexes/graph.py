@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from nextvec.extras import require
 from nextvec.search.indexes.allowed import Allowed
-from nextvec.search.indexes.exact import ExactIndex, Found
+from nextvec.search.indexes.exact import ExactIndex, Found, found_of
 from nextvec.search.indexes.rows import Damaged, Rows
 from nextvec.search.native import kernels, outputs
 
@@ -106,16 +106,12 @@ def search_graph(
     filter_ = None if allowed is None else allowed.native(len(queries))
     if not kernels.walk(exact.native, graph.native, filter_, queries, widths, k, SPARE * k + 4, out):
         raise Damaged("rows differ from what was written")
-    rows, scores, counts = out
-    found = [
-        Found(rows[i, :n], scores[i, :n], f"graph, width {wide}", m)
-        for i, ((n, m), wide) in enumerate(zip(counts.tolist(), widths.tolist(), strict=True))
-    ]
+    found = found_of(out, k, [f"graph, width {wide}" for wide in widths.tolist()])
     return with_late(exact, queries, k, found, late_rows(allowed, len(graph), len(exact.rows)))
 
 
 def late_rows(allowed: Allowed | None, inside: int, total: int) -> Int64 | None:
-    """The allowed rows (None: all) from number ``inside`` on, which came after an index was made; None where none did."""
+    """The allowed rows (None: all) from number ``inside`` on, which came after an index was made, if any."""
     if inside >= total:
         return None
     return np.arange(inside, total) if allowed is None else allowed.from_(inside)

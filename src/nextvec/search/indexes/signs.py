@@ -5,8 +5,8 @@ A row x of a cell with mean m is m + r. With a fixed rotation T, b the signs (+1
     q.x ~ q.m + <q', b> |r|^2 / <T r, b>
 
 without bias over rotations, off by about |q| |r| / sqrt(D) (RaBitQ, Gao and Long 2024, arXiv 2405.12497, with another
-rotation: signs flipped and Hadamard's transform, twice). The kernel looks <q', b> up in tables of a query, four bits of 32
-rows at a time (native/signs.h), so that rows lie in blocks of 32.
+rotation: signs flipped and Hadamard's transform, twice). The kernel looks <q', b> up in tables of a query, four bits of
+32 rows at a time (native/signs.h), so that rows lie in blocks of 32.
 
 Shapes: n rows, D dimensions, S = 8 * ceil(D / 64) bytes of bits per row, B = ceil(n / 32) blocks.
 """
@@ -57,9 +57,9 @@ def _transform(values: Float32) -> None:
 
 
 def signs_of(rests: Float32, flips: NDArray[np.int8]) -> NDArray[np.uint8]:
-    """For the rests r of float32 [n, D], uint8 [B, 32 (S + 8)]. Of each block the bits of T r > 0, as [S, 32] bytes of eight
-    dimensions each, the lowest bit first; then two float32 [32]: |r|^2 / <T r, b> (0 where r is 0, and for rows beyond
-    n), and that times twice the number of bits that are set."""
+    """For the rests r of float32 [n, D], uint8 [B, 32 (S + 8)]. Of each block the bits of T r > 0, as [S, 32] bytes of
+    eight dimensions each, the lowest bit first; then two float32 [32]: |r|^2 / <T r, b> (0 where r is 0, and for rows
+    beyond n), and that times twice the number of bits that are set."""
     count, dim = rests.shape
     moved = turned(rests, flips)
     positive = moved > 0

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 __all__ = ["Out", "kernels", "outputs"]
 
-BITS, INTS, FLOATS, CODES = 1, 2, 3, 4
-"""Kinds of filter: a bit per row; an int64 or float64 per row, in a range; an int32 per row, in a set."""
+BITS, INTS, FLOATS, CODES, RANKS = 1, 2, 3, 4, 5
+"""Kinds of filter: a bit per row; an int64 or float64 per row, in a range; an int32 per row, in a set; a uint16 per
+row, in a range."""
 
 Out = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
 

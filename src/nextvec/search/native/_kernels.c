@@ -229,8 +229,8 @@ static PyObject *make_filter(PyObject *self, PyObject *args) {
     Filter *filter = &held->is.filter;
     memset(filter, 0, sizeof *filter);
     filter->kind = kind, filter->rows = rows;
-    const int64_t sizes[] = {0, 0, 8, 8, 4};
-    if (kind <= ALL || kind > CODES) {
+    const int64_t sizes[] = {0, 0, 8, 8, 4, 2};
+    if (kind <= ALL || kind > RANKS) {
         PyErr_SetString(PyExc_ValueError, "no such kind of filter");
         return failed(held);
     }
@@ -239,8 +239,10 @@ static PyObject *make_filter(PyObject *self, PyObject *args) {
     if (!filter->data) return failed(held);
     if (extra != Py_None && !(filter->extra = keep(held, extra, kind == CODES ? -1 : (rows + 7) / 8, 1, "extra")))
         return failed(held);
-    if (kind == INTS) {
+    if (kind == INTS || kind == RANKS) {
         filter->low = PyLong_AsLongLong(low), filter->high = PyLong_AsLongLong(high);
+        if (kind == RANKS && !PyErr_Occurred() && (filter->low < 0 || filter->high > UINT16_MAX))
+            PyErr_SetString(PyExc_ValueError, "ranks of more than 16 bits");
     } else if (kind == FLOATS) {
         filter->low_float = PyFloat_AsDouble(low), filter->high_float = PyFloat_AsDouble(high);
     } else if (kind == CODES) {
@@ -594,6 +596,10 @@ INLINE uint64_t word(const Filter *filter, int64_t first, int count) {
     } else if (filter->kind == CODES && filter->low >= 0) {
         const int32_t *codes = (const int32_t *)filter->data + first, wanted = (int32_t)filter->low;
         for (int i = 0; i < count; i++) yes[i] = codes[i] == wanted;
+    } else if (filter->kind == RANKS) {
+        const uint16_t *ranks = (const uint16_t *)filter->data + first;
+        const uint16_t low = (uint16_t)filter->low, high = (uint16_t)filter->high;
+        for (int i = 0; i < count; i++) yes[i] = (ranks[i] >= low) & (ranks[i] <= high);
     } else {
         for (int i = 0; i < count; i++) yes[i] = (uint8_t)matches(filter, first + i);
     }

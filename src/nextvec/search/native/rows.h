@@ -47,8 +47,9 @@ typedef struct {
 } Query;
 
 /* Which rows match. ALL; BITS: a bit per row; INTS, FLOATS: low <= value <= high, and a bit per row in valid unless
- * it is NULL; CODES: the code is low or, where low < 0, table[code] is set; code < 0 for rows without a value. */
-enum { ALL, BITS, INTS, FLOATS, CODES };
+ * it is NULL; CODES: the code is low or, where low < 0, table[code] is set; code < 0 for rows without a value; RANKS:
+ * low <= rank <= high, of 16 bits. */
+enum { ALL, BITS, INTS, FLOATS, CODES, RANKS };
 typedef struct {
     int kind;
     const void *data;
@@ -73,6 +74,10 @@ INLINE int matches(const Filter *filter, int64_t row) {
         double value = ((const double *)filter->data)[row];
         return (value >= filter->low_float) & (value <= filter->high_float) &&
                (!filter->extra || bit(filter->extra, row));
+    }
+    case RANKS: {
+        uint16_t rank = ((const uint16_t *)filter->data)[row];
+        return (rank >= filter->low) & (rank <= filter->high);
     }
     default: {
         int32_t code = ((const int32_t *)filter->data)[row];
