@@ -125,6 +125,26 @@ def test_a_scan_that_keeps_enough_finds_what_one_by_codes_finds(dim: int) -> Non
 
 
 @pytest.mark.skipif(kernels is None, reason="the search kernels were not compiled")
+@pytest.mark.parametrize("dim", [9, 64, 200, 4_200])  # the sums of the last do not fit 16 bits
+def test_every_way_to_look_at_signs_keeps_the_same(dim: int) -> None:
+    pytest.importorskip("faiss", reason="the extra 'ann' (faiss) is not installed")
+    vectors, queries = clustered(dim, 1_500), clustered(dim, 40, seed=2)
+    index = ExactIndex(rows_of(vectors))
+    own = build_cells(index.rows)
+    order, _ = look(own, queries)
+    rows, found = np.full(40, 1_500.0), []
+    try:
+        for level in range(4):
+            if kernels.use(level) == level:
+                found.append(search_cells(own, index, queries, 10, None, order, rows=rows, keep=30))
+    finally:
+        kernels.use(3)
+    for other in found[1:]:  # the last digit of an estimate may decide about the last row that is kept
+        assert reached(other, found[0]) > 0.99
+    assert reached(found[0], index.search(queries, 10)) > 0.3
+
+
+@pytest.mark.skipif(kernels is None, reason="the search kernels were not compiled")
 def test_a_negative_number_of_rows_to_keep_is_refused() -> None:
     pytest.importorskip("faiss", reason="the extra 'ann' (faiss) is not installed")
     index = ExactIndex(rows_of(clustered(32, 500)))

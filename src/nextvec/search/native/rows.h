@@ -2,7 +2,7 @@
 /* One build serves old and new processors: the loader takes the version that fits. Functions that multiply codes exist
  * twice besides: BYTES is their version for processors that add up products of bytes in one instruction (a third of the
  * time); `bytes` says that this is one and is a constant where they are inlined. WIDE: written for AVX2, for processors of
- * the years between; used where `has_wide` says so. */
+ * the years between (and for tables of signs on ARM); used where `has_wide` says so. */
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__)
 #define VERSIONS __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #define BYTES __attribute__((target("arch=x86-64-v4,avx512vnni")))
@@ -15,7 +15,12 @@
 #define VERSIONS
 #define BYTES
 #define HAS_BYTES 0
+#ifdef __aarch64__ /* where compilers make vectors of everything else but tables */
+#define HAS_WIDE 1
+#include <arm_neon.h>
+#else
 #define HAS_WIDE 0
+#endif
 #endif
 static int has_wide, has_bytes, has_matrix; /* what is used */
 #define INLINE static inline __attribute__((always_inline))

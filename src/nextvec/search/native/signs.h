@@ -98,7 +98,14 @@ WIDE static void set_tables(Turned *turned, int64_t bytes) {
     }
 }
 #else
-#define set_tables set_planes
+INLINE void set_tables(Turned *turned, int64_t bytes) {
+    for (int64_t i = 0; i < 2 * bytes; i++)
+        for (int v = 0; v < 16; v++) {
+            uint8_t sum = 0;
+            for (int b = 0; b < 4; b++) sum = (uint8_t)(sum + ((v >> b) & 1) * turned->levels[4 * i + b]);
+            turned->tables[16 * i + v] = sum;
+        }
+}
 #endif
 
 VERSIONS static void turn_query(const Query *query, const int8_t *flips, int64_t dim, int64_t bytes, Turned *out) {
@@ -124,25 +131,33 @@ VERSIONS static void turn_query(const Query *query, const int8_t *flips, int64_t
     else set_planes(out, bytes);
 }
 
-/* The products of a query and the rows of a block, as their bits tell them; the result has a bit for each row for which that
- * is more than `least`. base: the product with the cell's mean. */
-VERSIONS static uint32_t guess_any(const Turned *turned, int64_t bytes, const uint8_t *block, float base, float least,
-                                   float *guess) {
-    int32_t sums[BLOCK] = {0};
-    const float *own = (const float *)(const void *)(block + BLOCK * bytes);
-    for (int64_t j = 0; j < bytes; j++, block += BLOCK) {
-        uint8_t total[BLOCK] = {0};
-        for (int p = 0; p < PLANES; p++) {
-            const uint8_t plane = turned->tables[p * bytes + j];
-            for (int r = 0; r < BLOCK; r++) { /* the number of bits that are set in both */
-                uint8_t both = block[r] & plane;
-                both = (uint8_t)(both - ((both >> 1) & 0x55));
-                both = (uint8_t)((both & 0x33) + ((both >> 2) & 0x33));
-                total[r] = (uint8_t)(total[r] + (((both + (both >> 4)) & 15) << p));
-            }
+/* The sums of levels where bits are set, of each row of a block: eight rows in a word, a byte each. */
+INLINE void sums_any(const uint8_t *planes, const uint8_t *block, int64_t bytes, int32_t *sums) {
+    enum { WORDS = BLOCK / 8 };
+    const uint64_t ones = ~UINT64_C(0) / 255, low = ~UINT64_C(0) / 257; /* 1 in each byte; 0xff in every second one */
+    for (int64_t from = 0; from < bytes; from += SPAN) {
+        uint64_t even[WORDS] = {0}, odd[WORDS] = {0}; /* of 16 bits */
+        for (int64_t j = from; j < LEAST(bytes, from + SPAN); j++) {
+            uint64_t own[WORDS], total[WORDS] = {0};
+            memcpy(own, block + BLOCK * j, sizeof own);
+            for (int p = 0; p < PLANES; p++)
+                for (int g = 0; g < WORDS; g++) { /* how many bits are set in both */
+                    uint64_t both = own[g] & (planes[p * bytes + j] * ones);
+                    both -= (both >> 1) & (0x55 * ones);
+                    both = (both & (0x33 * ones)) + ((both >> 2) & (0x33 * ones));
+                    total[g] += ((both + (both >> 4)) & (0x0f * ones)) << p;
+                }
+            for (int g = 0; g < WORDS; g++) even[g] += total[g] & low, odd[g] += (total[g] >> 8) & low;
         }
-        for (int r = 0; r < BLOCK; r++) sums[r] += total[r];
+        for (int g = 0; g < WORDS; g++)
+            for (int i = 0; i < 4; i++) {
+                sums[8 * g + 2 * i] += (int32_t)((even[g] >> (16 * i)) & UINT16_MAX);
+                sums[8 * g + 2 * i + 1] += (int32_t)((odd[g] >> (16 * i)) & UINT16_MAX);
+            }
     }
+}
+
+INLINE uint32_t guess_of(const Turned *turned, const int32_t *sums, const float *own, float base, float least, float *guess) {
     uint32_t above = 0;
     for (int r = 0; r < BLOCK; r++)
         guess[r] = base + own[r] * (2 * turned->step * (float)sums[r] - turned->sum) + own[BLOCK + r] * turned->low;
@@ -150,8 +165,17 @@ VERSIONS static uint32_t guess_any(const Turned *turned, int64_t bytes, const ui
     return above;
 }
 
+/* The products of a query and the rows of a block, as their bits tell them; the result has a bit for each row for which that
+ * is more than `least`. base: the product with the cell's mean. */
+VERSIONS static uint32_t guess_any(const Turned *turned, int64_t bytes, const uint8_t *block, float base, float least,
+                                   float *guess) {
+    int32_t sums[BLOCK] = {0};
+    sums_any(turned->tables, block, bytes, sums);
+    return guess_of(turned, sums, (const float *)(const void *)(block + BLOCK * bytes), base, least, guess);
+}
+
 #ifdef HAS_VECTORS
-/* The sums of levels where bits are set, of rows 0 to 15 and of 16 to 31 in the halves of: (0 to 7, 16 to 23), the others. */
+/* The same sums in 16 bits: of rows 0 to 7 and 16 to 23, and of the others. bytes: at most SPAN. */
 WIDE static inline void sums_wide(const uint8_t *tables, const uint8_t *block, int64_t bytes, __m256i out[2]) {
     const __m256i low = _mm256_set1_epi8(15);
     __m256i both = _mm256_setzero_si256(), odd = both; /* of 16 bits: even rows + 256 times odd rows; odd rows */
@@ -199,6 +223,29 @@ WIDE static uint32_t guess_wide(const Turned *turned, int64_t bytes, const uint8
         above |= (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(made, _mm256_set1_ps(least), _CMP_GT_OQ)) << (8 * i);
     }
     return above;
+}
+#elif defined(__aarch64__)
+/* See guess_any; sixteen rows at a time. */
+static uint32_t guess_wide(const Turned *turned, int64_t bytes, const uint8_t *block, float base, float least,
+                           float *guess) {
+    int32_t sums[BLOCK] = {0};
+    for (int64_t from = 0; from < bytes; from += SPAN)
+        for (int half = 0; half < 2; half++) {
+            uint16x8_t low = vdupq_n_u16(0), high = low;
+            for (int64_t j = from; j < LEAST(bytes, from + SPAN); j++) {
+                const uint8x16_t own = vld1q_u8(block + BLOCK * j + 16 * half);
+                const uint8x16_t one = vqtbl1q_u8(vld1q_u8(turned->tables + 32 * j), vandq_u8(own, vdupq_n_u8(15)));
+                const uint8x16_t two = vqtbl1q_u8(vld1q_u8(turned->tables + 32 * j + 16), vshrq_n_u8(own, 4));
+                const uint8x16_t both = vaddq_u8(one, two);
+                low = vaddw_u8(low, vget_low_u8(both));
+                high = vaddw_high_u8(high, both);
+            }
+            uint16_t each[16];
+            vst1q_u16(each, low);
+            vst1q_u16(each + 8, high);
+            for (int r = 0; r < 16; r++) sums[16 * half + r] += each[r];
+        }
+    return guess_of(turned, sums, (const float *)(const void *)(block + BLOCK * bytes), base, least, guess);
 }
 #else
 #define guess_wide guess_any
