@@ -46,6 +46,8 @@ def test_doctor() -> None:
     assert "auto precision" in report["torch"]
     text = nextvec("doctor").stdout
     assert "nextvec-mini" in text and "NEXTVEC_HOME" in text
+    assert report["search kernels"] in (None, "portable", "NEON", "AVX2", "AVX-512 with VNNI", "AMX")
+    assert (report["search kernels"] or "not compiled") in text
 
 
 def test_embed_a_text() -> None:

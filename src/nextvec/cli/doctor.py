@@ -25,6 +25,7 @@ def examine() -> dict[str, Any]:
     from nextvec import __version__, files
     from nextvec.encoder import bundled_models
     from nextvec.extras import EXTRAS, PURPOSES, available
+    from nextvec.search.native import kernels
 
     extras = {
         name: {"for": PURPOSES[name], "missing": [module for module in modules if not available(module)]}
@@ -38,6 +39,7 @@ def examine() -> dict[str, Any]:
         "packages": {name: _version(name) for name in _CORE},
         "extras": extras,
         "cpu": _cpu(),
+        "search kernels": kernels.way if kernels is not None else None,
         "torch": _torch(),
         "models": bundled_models(),
         "places": {
@@ -106,6 +108,7 @@ def _text(report: dict[str, Any]) -> str:
             "cpu",
             f"{report['cpu']['cores']} cores; {', '.join(report['cpu']['features']) or 'no known vector features'}",
         ],
+        ["search kernels", report["search kernels"] or "not compiled: searches take longer, and there is no graph"],
         ["torch", ", ".join(f"{key} {value}" for key, value in torch.items()) if torch else "not installed"],
         ["models", ", ".join(report["models"]) or "none bundled"],
         *[[name, where] for name, where in report["places"].items()],

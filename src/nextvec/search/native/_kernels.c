@@ -434,11 +434,16 @@ PyMODINIT_FUNC PyInit__kernels(void) {
     static PyType_Slot slots[] = {{Py_tp_dealloc, held_dealloc}, {0, NULL}};
     static PyType_Spec spec = {"nextvec.search.native._kernels.Held", sizeof(Held), 0,
                                Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};
-    has_wide = can_wide = HAS_WIDE;
-    has_bytes = can_bytes = HAS_BYTES;
+    has_wide = can_wide = HAS_WIDE != 0;
+    has_bytes = can_bytes = HAS_BYTES != 0;
     has_matrix = can_matrix = can_bytes && may_use_matrix();
     held_type = (PyTypeObject *)PyType_FromSpec(&spec);
     PyObject *made = held_type ? PyModule_Create(&module) : NULL;
-    if (made && PyModule_AddIntConstant(made, "fast", can_wide) < 0) Py_CLEAR(made);
+    if (made && (PyModule_AddIntConstant(made, "fast", FAST_PRODUCTS && can_wide) < 0 ||
+                 PyModule_AddStringConstant(made, "way", can_matrix  ? "AMX"
+                                                         : can_bytes ? "AVX-512 with VNNI"
+                                                         : can_wide  ? WIDE_NAME
+                                                                     : "portable") < 0))
+        Py_CLEAR(made);
     return made;
 }
