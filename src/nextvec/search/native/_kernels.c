@@ -58,8 +58,8 @@ BOTH(scan,
       double enough, int64_t most, Kept *kept, Scored *found, int64_t *saw),
      cells, query, turned, filter, nearest, enough, most, kept, found, saw)
 BOTH(rank,
-     (const Cells *cells, const Query *query, int32_t *products, float *scores, Keyed *items, int64_t *order),
-     cells, query, products, scores, items, order)
+     (const Cells *cells, const Query *query, int32_t *products, float *scores, uint16_t *steps, int64_t *order),
+     cells, query, products, scores, steps, order)
 #define BEST_OF(name) (has_bytes ? name##_bytes : name##_any)
 
 /* Whether there is a matrix unit and the system lets this process use it: it has to be asked, since registers of 8 KB are
@@ -357,7 +357,7 @@ static PyObject *call_near(PyObject *self, PyObject *args) {
     Py_ssize_t close, enough;
     Py_buffer buffers[3] = {{0}};
     Query query = {0};
-    Keyed *items = NULL;
+    uint16_t *steps = NULL;
     float *scores = NULL;
     int32_t *products = NULL;
     if (!PyArg_ParseTuple(args, "OOOnnOO", &objects[0], &objects[1], &objects[2], &close, &enough, &objects[3],
@@ -371,18 +371,18 @@ static PyObject *call_near(PyObject *self, PyObject *args) {
         int64_t row = 4 * cells->dim, count = buffers[0].len / row;
         int64_t *order = buffers[1].buf, *counts = buffers[2].buf;
         query.code = malloc((size_t)cells->dim);
-        items = malloc((size_t)room(2 * cells->cells, sizeof *items));
+        steps = malloc((size_t)room(cells->cells, sizeof *steps));
         scores = malloc((size_t)room(cells->cells, sizeof *scores));
         products = malloc((size_t)room(cells->cells, sizeof *products));
         if (buffers[0].len % row || buffers[1].len != count * cells->cells * 8 || buffers[2].len != count * 32) {
             PyErr_SetString(PyExc_ValueError, "arrays that do not fit each other");
-        } else if (!query.code || !items || !scores || !products) {
+        } else if (!query.code || !steps || !scores || !products) {
             PyErr_NoMemory();
         } else {
             Py_BEGIN_ALLOW_THREADS;
             for (int64_t q = 0; q < count; q++) {
                 quantise((const float *)buffers[0].buf + q * cells->dim, cells->dim, &query);
-                BEST_OF(rank)(cells, &query, products, scores, items, order + q * cells->cells);
+                BEST_OF(rank)(cells, &query, products, scores, steps, order + q * cells->cells);
                 share(cells, filter, order + q * cells->cells, close, enough, counts + 4 * q);
             }
             Py_END_ALLOW_THREADS;
@@ -391,7 +391,7 @@ static PyObject *call_near(PyObject *self, PyObject *args) {
     for (int i = 0; i < 3; i++)
         if (buffers[i].obj) PyBuffer_Release(&buffers[i]);
     free(query.code);
-    free(items);
+    free(steps);
     free(scores);
     free(products);
     if (PyErr_Occurred()) return NULL;

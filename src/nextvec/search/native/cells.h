@@ -11,40 +11,26 @@ typedef struct {
     int64_t cells, dim, bytes;
 } Cells;
 
-typedef struct {
-    uint16_t key;
-    int32_t cell;
-} Keyed;
+enum { STEPS = 1024 };
 
-/* By key, equal ones as they were: byte by byte, there and back again. */
-INLINE void sort_keyed(Keyed *items, Keyed *room, int64_t count) {
-    for (int shift = 0; shift < 16; shift += 8) {
-        int32_t at[256] = {0}, before = 0;
-        for (int64_t i = 0; i < count; i++) at[(items[i].key >> shift) & 255]++;
-        for (int i = 0; i < 256; i++) {
-            int32_t own = at[i];
-            at[i] = before;
-            before += own;
-        }
-        for (int64_t i = 0; i < count; i++) room[at[(items[i].key >> shift) & 255]++] = items[i];
-        Keyed *swapped = items;
-        items = room, room = swapped;
-    }
-}
-
-/* The cells, that of the best mean first, as far as 65,536 steps between worst and best tell them apart. Room: products
- * and scores [C], items [2 C]. */
-INLINE int64_t rank(const Cells *cells, const Query *query, int32_t *products, float *scores, Keyed *items,
+/* The cells, that of the best mean first, as far as STEPS between the best and the worst tell them apart. Room: products,
+ * scores and steps [C]. */
+INLINE int64_t rank(const Cells *cells, const Query *query, int32_t *products, float *scores, uint16_t *steps,
                     int64_t *order, const int bytes) {
     float low = 0, high = 0;
+    int32_t at[STEPS] = {0}, before = 0;
     dots(query, cells->means, NULL, cells->cells, cells->dim, products, bytes);
     for (int64_t c = 0; c < cells->cells; c++) scores[c] = (float)products[c] * cells->means_scale[c];
     if (cells->cells) extremes(scores, cells->cells, &low, &high);
-    float step = high > low ? 65535 / (high - low) : 0;
-    for (int64_t c = 0; c < cells->cells; c++)
-        items[c] = (Keyed){(uint16_t)LEAST((high - scores[c]) * step, 65535.0f), (int32_t)c};
-    sort_keyed(items, items + cells->cells, cells->cells);
-    for (int64_t c = 0; c < cells->cells; c++) order[c] = items[c].cell;
+    const float step = high > low ? (STEPS - 1) / (high - low) : 0;
+    for (int64_t c = 0; c < cells->cells; c++) steps[c] = (uint16_t)LEAST((high - scores[c]) * step, (float)(STEPS - 1));
+    for (int64_t c = 0; c < cells->cells; c++) at[steps[c]]++;
+    for (int i = 0; i < STEPS; i++) {
+        const int32_t own = at[i];
+        at[i] = before;
+        before += own;
+    }
+    for (int64_t c = 0; c < cells->cells; c++) order[at[steps[c]]++] = c;
     return cells->cells;
 }
 
@@ -55,7 +41,9 @@ INLINE void share(const Cells *cells, const Filter *filter, const int64_t *order
     memset(counts, 0, 4 * sizeof *counts);
     for (int64_t c = 0; c < cells->cells && rows < enough; c++) {
         int64_t first = cells->starts[order[c]], end = cells->starts[order[c] + 1];
-        for (int64_t i = first; i < end; i++) matching += matches(filter, cells->order[i]);
+        if (filter->kind == ALL) matching += end - first;
+        else
+            for (int64_t i = first; i < end; i++) matching += matches(filter, cells->order[i]);
         if (rows < close) counts[0] = rows + end - first, counts[1] = matching;
         rows += end - first;
     }
