@@ -382,6 +382,12 @@ def test_the_watch_looks_further_when_recall_is_short_and_less_far_when_it_is_am
     for recall in (1.0, 0.8) * 8:  # short, and not surely
         watch.note(0.95, "exact", recall)
     assert (0.95, "exact") not in watch.boost
+    for recall in (1.0, 0.89) * 60:
+        watch.note(0.95, "other", recall)
+    assert (0.95, "other") not in watch.boost
+    for recall in (1.0, 0.89) * 4:  # 128 of them: short in the mean, and still not surely
+        watch.note(0.95, "other", recall)
+    assert watch.boost[0.95, "other"] == 1.5
 
 
 def test_files_of_another_generation_are_not_used(copy: Path, built: Path) -> None:
