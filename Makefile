@@ -41,7 +41,7 @@ style:
 	$(BIN)/lint-imports
 
 types:
-	$(BIN)/mypy
+	$(BIN)/mypy -n 2
 
 test-postgres: $(VENV)/.ready-test
 	$(PYTEST) tests/papers --papers-database=postgresql
