@@ -114,7 +114,7 @@ def test_every_filter_is_exact_on_every_view(
     listed = views.listing(small, view, at, limit=10_000)
     assert {stored.paper.id for stored in listed.papers} == expected or len(expected) > views.DEEPEST
     if not expected and chosen:
-        for _, address, count in views.ways(small, view, at):
+        for _, _, address, count in views.ways(small, view, at):
             assert address != view.address() and count > 0
 
 

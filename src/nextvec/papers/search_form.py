@@ -9,9 +9,9 @@ from urllib.parse import urlencode
 
 from nextvec.papers.db import Database, Filters
 from nextvec.papers.examples import read_examples, read_text
-from nextvec.papers.pages import dayname
 from nextvec.papers.params import Unknown, check_query, read_all_filters
 from nextvec.papers.search import Request, check_mode, check_sort
+from nextvec.papers.shown import dayname
 
 __all__ = ["SearchForm", "filter_names", "read_form"]
 

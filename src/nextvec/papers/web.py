@@ -172,7 +172,9 @@ def paper_page(request: Request, identifier: str) -> Response:
     }
     context |= sources.about(site, stored.paper)
     context |= beside(request, stored.paper)
-    return _page(request, "paper.html", context)
+    response = _page(request, "paper.html", context)
+    response.headers["Vary"] += ", Accept"  # the address is that of the Markdown, too
+    return response
 
 
 @router.post("/theme")
