@@ -18,6 +18,8 @@ from nextvec.papers.languages import Shape
 
 __all__ = ["FILTERS", "compact", "dayname", "plural", "weekdays"]
 
+_GROUPED = 1_000
+"""Below it a number is the same in every language, and most are."""
 _SHAPES: dict[tuple[str, bool], Shape] = {
     ("day", False): "full", ("day", True): "short", ("month", False): "month", ("month", True): "short month",
 }  # fmt: skip
@@ -43,11 +45,11 @@ def dayname(value: date | datetime) -> str:
 
 # -- text, in the reader's own English -----------------------------------------------------------------------------
 def _plural_said(count: int, one: str, many: str | None = None) -> str:
-    return f"{_number_said(count)} {_noun(count, one, many)}"
+    return f"{_number_said(count)} {_noun(count, one, many)}" if count >= _GROUPED else plural(count, one, many)
 
 
 def _number_said(value: int) -> str:
-    return languages.grouped(languages.current(english=True), value)
+    return languages.grouped(languages.current(english=True), value) if value >= _GROUPED else f"{value}"
 
 
 def _day_said(value: date | datetime) -> str:
@@ -60,14 +62,15 @@ def _period_said(period: Period) -> str:
 
 # -- HTML, in the reader's language --------------------------------------------------------------------------------
 def _plural(count: int, one: str, many: str | None = None) -> str:
+    if count < _GROUPED:
+        return plural(count, one, many)
     return Markup("{} {}").format(_number(count), _noun(count, one, many))
 
 
 def _number(value: int) -> str:
     """9,877."""
     tag = languages.current()
-    # Up to three digits are the same everywhere, and most numbers.
-    return _numeral(tag, languages.grouped(tag, value), f"{value:,}") if tag and value >= 1_000 else f"{value:,}"
+    return _numeral(tag, languages.grouped(tag, value), f"{value:,}") if tag and value >= _GROUPED else f"{value:,}"
 
 
 def _compact(value: int) -> str:
