@@ -11,10 +11,12 @@ from html import unescape
 import pytest
 from fakes import HashEncoder
 from fastapi.testclient import TestClient
-from people import routes
+from people import make_app, routes
 from test_syndication import CHECKS
 from test_topics import SUBJECTS, paper
 
+from nextvec.papers.accounts import lists
+from nextvec.papers.accounts.readers import local_reader
 from nextvec.papers.ingest import ingest
 from nextvec.papers.insight.topics import build_topics, load_topics
 from nextvec.papers.site import Site
@@ -27,8 +29,8 @@ VIEWS = {
     "/", "/papers/date/2025-01-01", "/papers/week/2025-W01", "/papers/month/2025-01", "/papers/trending",
     "/papers/rising", "/papers/discussed", "/papers/new", "/search", "/topics/{slug}",
 }  # fmt: skip
-"""What lists papers for everybody. Lists of one reader (reading lists, following, for you) are no feeds: a program that
-fetches them is nobody the site knows."""
+"""What lists papers for everybody. What is one reader's (own lists, following, for you) is no feed: a program that
+fetches it is nobody the site knows."""
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +96,30 @@ def test_a_topic_is_a_feed_in_the_order_of_its_page(shelf: Site, sort: str) -> N
         assert page.count(f'href="/topics/{topic.slug}.rss{asked}"') == 2, "in the head and in the menu"
     assert client.get("/topics/no-such-topic.atom").status_code == 404
     assert client.get(f"/topics/{topics.topics[0].slug}.atom?sort=odd").status_code == 400
+
+
+def test_a_shared_list_is_a_feed_as_long_as_it_is_shared(site: Site) -> None:
+    client = TestClient(make_app(site), follow_redirects=False)
+    reader = local_reader(site.db)
+    made = lists.create(site.db, reader.id, "To <read> & think")
+    for paper_id in ("p1", "p2"):
+        lists.add(site.db, reader.id, made, paper_id, name="", note="a note")
+    lists.share(site.db, reader.id, made, on=True)
+    address = f"/shared/{lists.own(site.db, reader.id, made).address}"
+    page = client.get(address).text
+    found = dict(re.findall(r'<link rel="alternate" type="([^"]+)" title="[^"]+" href="([^"]+)"', page))
+    assert set(found) == {form.media_type for form in FORMATS.values()}
+    for ending, form in FORMATS.items():
+        assert page.count(f'href="{found[form.media_type]}"') == 2, "in the head and in the menu"
+        feed = client.get(found[form.media_type])
+        assert feed.headers["content-type"].startswith(form.media_type) and len(CHECKS[ending](feed.content)) == 2
+        assert "noindex" in feed.headers["x-robots-tag"]
+        assert feed.headers["cache-control"] == "private, no-cache"
+        same = {"if-none-match": feed.headers["etag"]}
+        assert client.get(found[form.media_type], headers=same).status_code == 304
+        lists.remove(site.db, reader.id, made, "p2")
+        assert len(CHECKS[ending](client.get(found[form.media_type], headers=same).content)) == 1
+        lists.add(site.db, reader.id, made, "p2", name="", note="")
+    assert client.get(f"{address}.json").json()["papers"], "the list itself, as before"
+    lists.share(site.db, reader.id, made, on=False)
+    assert [client.get(one).status_code for one in found.values()] == [404] * 3
