@@ -15,6 +15,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "fastapi",
         "uvicorn",
         "jinja2",
+        "babel",
         "sqlalchemy",
         "itsdangerous",
         "markdown_it",

@@ -36,7 +36,8 @@ _FEEDS = [
 _PAGES = [
     "/", "/papers", "/papers/daily", "/papers/date/{key}", "/papers/week/{key}", "/papers/month/{key}",
     "/papers/trending", "/papers/discussed", "/papers/new", "/papers/rising", "/papers/{identifier:path}", "/search",
-    "/search.atom", "/search.rss", "/search.json", "/search/suggest", "/map", "/topics", "/about", "/api",
+    "/search.atom", "/search.rss", "/search.json", "/search/suggest", "/search/suggest.json",
+    "/opensearch.xml", "/map", "/topics", "/about", "/api",
     "/health", "/healthz", "/readyz", "/robots.txt", "/favicon.ico", "/sign-in", "/sign-in/sent", "/shared/{address}",
 ]  # fmt: skip
 _API = [
@@ -73,7 +74,8 @@ EXPECTED: dict[tuple[str, str], tuple[str, str, str, str]] = {
     ("GET", "/submit"): ALL,
     ("POST", "/submit"): ALL,  # leaves an arXiv id in the queue
     ("GET", "/submit/{identifier:path}"): ("404", "404", "404", "404"),  # nobody has handed that one in
-    ("GET", "/topics/{slug}"): ("404", "404", "404", "404"),  # no topics were made of so few papers
+    # No topics were made of so few papers.
+    **{("GET", f"/topics/{{slug}}{ending}"): ("404",) * 4 for ending in ("", ".atom", ".rss", ".json")},
     ("GET", "/sign-in/link"): ALL,
     ("POST", "/sign-in"): ALL,
     ("POST", "/sign-in/link"): ALL,

@@ -237,3 +237,27 @@ def test_too_many_forms_have_no_fault(browser: Any, broken: tuple[str, str]) -> 
         browser.execute_script(SEND, path, {})
         until(lambda told=told: "try again in" in find(browser, told).text)
         check(browser, f"429 of {path}")
+
+
+@pytest.mark.parametrize("language", ["ar", "de", "ja", "en-US"])
+def test_days_and_numbers_of_other_languages_break_nothing(browser: Any, served: Served, language: str) -> None:
+    browser.execute_cdp_cmd("Network.enable", {})
+    browser.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": {"Accept-Language": language}})
+    try:
+        for path in (
+            "/",
+            "/papers/new?from=2020-01-01&votes=1",
+            "/search?q=language+model&to=2026-08-30",
+            served.paper,
+        ):
+            for width in (360, 1440):
+                still(browser, width)
+                visit(browser, served.stranger + path)
+                assert findings(browser) == [], (language, path, width)
+                assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth"), path
+        text = browser.execute_script("return document.querySelector('.facts time').textContent")
+        assert ("202" in text) and text != browser.execute_script(
+            "return document.querySelector('.facts time').dateTime"
+        )
+    finally:
+        browser.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": {}})

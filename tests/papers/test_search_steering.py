@@ -355,6 +355,16 @@ def test_a_pasted_abstract_finds_its_paper(whole: Site, bundled: list[Paper]) ->
     assert sum(match.stored.paper.id == one.id for match, one in zip(first, chosen, strict=True)) >= 18
 
 
+@pytest.mark.parametrize("pasted", ["https://arxiv.org/abs/{}", " arXiv:{}v2\n", "https://arxiv.org/pdf/{}v1"])
+def test_an_address_in_place_of_an_abstract_is_the_paper(client: TestClient, few: list[Paper], pasted: str) -> None:
+    identifier = next(paper.id for paper in few if paper.is_arxiv)
+    listed = re.compile(r'class="paper-title"><a href="/papers/([^"]+)"')
+    found = client.get("/search", params={"text": pasted.format(identifier)}).text
+    assert listed.findall(found) == listed.findall(client.get("/search", params={"like": identifier}).text) != []
+    unknown = client.get("/search", params={"text": pasted.format("2999.99999")}).text
+    assert "arXiv:2999.99999 is not in this collection" in unknown
+
+
 def test_links_build_the_query_up_and_take_it_apart(client: TestClient, few: list[Paper]) -> None:
     one, two = few[0].id, few[1].id
     assert f'href="/search?like={one}"' in client.get(f"/papers/{one}").text

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from markupsafe import escape
 from people import papers
 
-from nextvec.papers import lexical, markup
+from nextvec.papers import latex, lexical, markup
 from nextvec.papers.accounts import votes
 from nextvec.papers.accounts.readers import local_reader
 from nextvec.papers.columns import Columns, places_in_order
@@ -198,7 +198,7 @@ def test_terms_of_a_paper_that_changed_are_those_of_its_text_now(site: Site) -> 
 @FORGETFUL
 @given(text=TEXTS)
 def test_ordinary_text_is_read_as_any_other(text: str) -> None:
-    slowly = markup._merged(markup._Parser(markup.clean(text)).run("", math=False, depth=0))
+    slowly = markup._merged(latex.read(markup.clean(text)))
     assert markup.parse.__wrapped__(text) == slowly
 
 
@@ -206,7 +206,7 @@ def test_titles_and_abstracts_are_read_as_ever(few: list[Paper]) -> None:
     ordinary = 0
     for one in few:
         for text in (one.title, one.summary, one.summary[:420]):
-            slowly = markup._merged(markup._Parser(markup.clean(text)).run("", math=False, depth=0))
+            slowly = markup._merged(latex.read(markup.clean(text)))
             assert markup.parse.__wrapped__(text) == slowly, one.id
             ordinary += markup._ordinary(markup.clean(text))
     assert ordinary > len(few), "most of them are ordinary"

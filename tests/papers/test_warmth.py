@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -196,3 +197,36 @@ def test_what_was_asked_for_twice_is_made_once(site: Site) -> None:
     until(lambda: 2 in made, "it is not made")
     warmth.close()
     assert made == [1, 2]
+
+
+def test_readers_at_once_have_a_list_made_once_and_a_change_meanwhile_is_not_lost(site: Site) -> None:
+    warmth = Warmth(site, create_app(site), look=600)
+    warmth.start()
+    until(lambda: warmth.ready, "the first lists")
+    made: list[str] = []
+    hold, held = threading.Event(), threading.Event()
+
+    def make() -> str:
+        made.append(site.stamp)
+        if len(made) > 1:
+            held.set()
+            assert hold.wait(60)
+        return f"of {made[-1]}"
+
+    def ask(_: int = 0) -> str:
+        return str(site.steady("a list", make))
+
+    first = ask()
+    ingest(site, [NEW])
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(ask, range(40))) == {first}, "nobody waits for the new one"
+        assert held.wait(60)
+        second = site.stamp
+        ingest(site, [replace(NEW, id="p98", title="More zebras")])
+        assert set(pool.map(ask, range(40))) == {first}
+    assert made == [first.removeprefix("of "), second] and warmth._jobs.qsize() == 1, "forty readers, one list"
+    hold.set()
+    until(lambda: ask() == f"of {site.stamp}", "the change that came meanwhile is lost")
+    warmth.close()
+    assert made[1:] in ([second, site.stamp], [second, second, site.stamp])
+    assert [key for key in site.kept._values if key[0] == "a list"] == [("a list", site.kept.get(("last", "a list")))]

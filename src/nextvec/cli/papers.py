@@ -145,6 +145,7 @@ def run_server(
     from nextvec.extras import require
 
     uvicorn = require("uvicorn", why="the paper-discovery site")
+    require("babel", why="the paper-discovery site")
     from nextvec.papers.accounts.guard import check_loopback
     from nextvec.papers.ingest import is_ready
     from nextvec.papers.operations.memory import share_heaps

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Literal
 
+from nextvec.papers.languages import written
 from nextvec.types import InputError
 
 __all__ = ["CalendarDay", "Period", "calendar", "day", "month", "parse_period", "period_of", "walk", "week"]
@@ -32,18 +33,16 @@ class Period:
     @property
     def title(self) -> str:
         """``Friday, 28 February 2025``, ``Week 9, 2025``, ``February 2025``."""
-        if self.kind == "day":
-            return f"{self.start:%A}, {self.start.day} {self.start:%B %Y}"
         if self.kind == "week":
             return f"Week {int(self.key[6:])}, {self.key[:4]}"
-        return f"{self.start:%B %Y}"
+        return written("", self.start, "full" if self.kind == "day" else "month")
 
     @property
     def short(self) -> str:
         """``28 Feb``, ``Week 9``, ``Feb 2025``."""
-        if self.kind == "day":
-            return f"{self.start.day} {self.start:%b}"
-        return f"Week {int(self.key[6:])}" if self.kind == "week" else f"{self.start:%b %Y}"
+        if self.kind == "week":
+            return f"Week {int(self.key[6:])}"
+        return written("", self.start, "short" if self.kind == "day" else "short month")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from datetime import date
 from typing import Any
 
 from nextvec.papers.db import Database
-from nextvec.papers.pages import dayname
 from nextvec.papers.params import Unknown, flag, known_names, read_days, read_topic, whole_number
+from nextvec.papers.shown import dayname
 
 __all__ = ["PARTS", "Narrowing", "Unknown", "read_narrowing"]
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from datetime import date, datetime
 from functools import lru_cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from nextvec.papers import lexical, markup
+from nextvec.papers import lexical, markup, shown
 from nextvec.papers.emblem import draw
 from nextvec.papers.records import Paper
 
@@ -34,13 +33,17 @@ def environment() -> Environment:
         "rich": _rich,
         "plain": markup.plain,
         "teaser": _teaser,
-        "number": number,
-        "compact": compact,
-        "dayname": dayname,
         "host": host,
-        "plural": plural,
+        **shown.FILTERS,
     }
-    jinja.globals |= {"static": static_address, "emblem": draw, "meter": meter, "snippet": snippet, "links": links}
+    jinja.globals |= {
+        "static": static_address,
+        "emblem": draw,
+        "meter": meter,
+        "snippet": snippet,
+        "links": links,
+        "weekdays": shown.weekdays,
+    }
     return jinja
 
 
@@ -70,28 +73,6 @@ def snippet(query: str, text: str, mark: Callable[[str], Markup] | None) -> Mark
     part, from_start = lexical.snippet(query, text)
     shown = markup.html(part[:420].rsplit(" ", 1)[0] + " …" if len(part) > 420 else part, mark=mark)
     return shown if from_start else Markup("… {}").format(shown)
-
-
-def number(value: int) -> str:
-    """9877 -> 9,877."""
-    return f"{value:,}"
-
-
-def compact(value: int) -> str:
-    """12345 -> 12.3k."""
-    if value < 1_000:
-        return str(value)
-    return f"{value / 1000:.1f}k".replace(".0k", "k") if value < 999_500 else f"{value / 1e6:.1f}M"
-
-
-def plural(count: int, one: str, many: str | None = None) -> str:
-    """(1, "paper") -> 1 paper; (2, "paper") -> 2 papers."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-def dayname(value: date | datetime) -> str:
-    """28 Feb 2025."""
-    return f"{value.day} {value:%b %Y}"
 
 
 def host(address: str) -> str:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 
+from nextvec.papers import languages
 from nextvec.papers.search import MAX_QUERY
 from nextvec.papers.site import Site
 from nextvec.types import InputError
@@ -38,8 +39,11 @@ def page(request: Request, template: str, context: dict[str, Any], *, status: in
     visitor = request.app.state.accounts.visitor(request)
     base["visitor"] = visitor
     keep = "private, no-cache" if visitor and visitor.reader else "no-cache"
-    html = request.app.state.jinja.get_template(template).render(base | context)
-    return HTMLResponse(html, status_code=status, headers={"Vary": "Cookie", "Cache-Control": keep})
+    # The language is known to the template alone: what a request works out and keeps for others is in no language.
+    with languages.speaking(languages.negotiated(request.headers.get("accept-language"))):
+        html = request.app.state.jinja.get_template(template).render(base | context)
+    headers = {"Vary": "Cookie, Accept-Language", "Cache-Control": keep}
+    return HTMLResponse(html, status_code=status, headers=headers)
 
 
 def local_path(text: str | None) -> str:

@@ -9,9 +9,9 @@ from urllib.parse import urlencode
 
 from nextvec.papers.db import Database, Filters
 from nextvec.papers.examples import read_examples, read_text
-from nextvec.papers.pages import dayname
 from nextvec.papers.params import Unknown, check_query, read_all_filters
-from nextvec.papers.search import Request, check_mode, check_sort
+from nextvec.papers.search import Request, check_mode, check_sort, paper_id
+from nextvec.papers.shown import dayname
 
 __all__ = ["SearchForm", "filter_names", "read_form"]
 
@@ -108,7 +108,9 @@ def read_form(values: Mapping[str, str], several: Callable[[str], list[str]], db
     InputError for what cannot be one.
     """
     filters, unknown = read_all_filters(values, db)
-    like = read_examples(several("like"), "like")
+    text = read_text(values.get("text", ""))
+    pasted = paper_id(text)  # the address of a paper in place of its abstract
+    like = read_examples([*several("like"), *([pasted] if pasted else [])], "like")
     request = Request(
         query=check_query(values.get("q", "")),
         filters=filters,
@@ -116,7 +118,7 @@ def read_form(values: Mapping[str, str], several: Callable[[str], list[str]], db
         sort=check_sort(values.get("sort") or "relevance"),
         like=like,
         unlike=tuple(one for one in read_examples(several("unlike"), "unlike") if one not in like),
-        text=read_text(values.get("text", "")),
+        text="" if pasted else text,
     )
     if request.unlike and not (request.query or request.text or request.like):
         request = replace(request, unlike=())

@@ -24,8 +24,9 @@ from markupsafe import Markup
 
 from nextvec.papers import markup
 from nextvec.papers.db import Stored
-from nextvec.papers.pages import dayname, links
+from nextvec.papers.pages import links
 from nextvec.papers.records import Paper
+from nextvec.papers.shown import dayname
 
 __all__ = ["FORMATS", "MOST", "Entry", "Feed", "Format", "atom", "entries", "json_feed", "rss", "stable_id"]
 

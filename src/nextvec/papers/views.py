@@ -231,12 +231,13 @@ def _gained(site: Site, view: View, at: datetime) -> list[tuple[str, int]]:
     return rows[:DEEPEST]
 
 
-def ways(site: Site, view: View, at: datetime) -> list[tuple[str, str, int]]:
-    """For a view that its narrowing leaves empty: (what to leave out, the address then, how many papers it has)."""
+def ways(site: Site, view: View, at: datetime) -> list[tuple[str, str, str, int]]:
+    """For a view that its narrowing leaves empty: (the parameter to leave out, what it is called, the address then, how
+    many papers it has)."""
     options = []
     for name, shown in view.narrowing.shown().items():
         loose = replace(view, narrowing=view.narrowing.without(name))
         count = len(members(site, loose, at))
         if count:
-            options.append((shown, loose.address(), count))
+            options.append((name, shown, loose.address(), count))
     return options

@@ -16,7 +16,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
-from nextvec.papers import api_http, feed, web_feeds, web_search
+from nextvec.papers import api_http, feed, opensearch, web_feeds, web_search
 from nextvec.papers.accounts.guard import Accounts
 from nextvec.papers.accounts.web import routers as accounts_routers
 from nextvec.papers.accounts.web_papers import beside
@@ -94,6 +94,7 @@ def create_app(
         app.include_router(accounts_router)
     sources.join(app)
     app.include_router(web_search.router)
+    app.include_router(opensearch.router)
     app.include_router(web_insight.router)
     app.include_router(router)
     operations.join(app, metrics=metrics)
@@ -172,7 +173,9 @@ def paper_page(request: Request, identifier: str) -> Response:
     }
     context |= sources.about(site, stored.paper)
     context |= beside(request, stored.paper)
-    return _page(request, "paper.html", context)
+    response = _page(request, "paper.html", context)
+    response.headers["Vary"] += ", Accept"  # the address is that of the Markdown, too
+    return response
 
 
 @router.post("/theme")

@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
@@ -16,6 +16,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from nextvec.papers import feed, syndication, trending, views
+from nextvec.papers.db import Stored
 from nextvec.papers.narrowing import Narrowing
 from nextvec.papers.offered import offered
 from nextvec.papers.params import check_page, read_page
@@ -25,7 +26,7 @@ from nextvec.papers.syndication import FORMATS, MOST, Feed
 from nextvec.papers.views import Kind, View
 from nextvec.types import NotFoundError
 
-__all__ = ["changed_at", "conditional", "router"]
+__all__ = ["changed_at", "conditional", "feed_of", "links_of", "router"]
 
 PAGE_SIZE = 40
 _FRESH = 300  # seconds that a feed may be kept without asking
@@ -74,7 +75,7 @@ def _view_page(request: Request, kind: Kind, key: str = "") -> Response:
         "shown": view.narrowing.shown(),
         "none_set": Narrowing(),
         "ways": views.ways(site, view, at) if view.narrowing and not listed.total else [],
-        "feeds": _feeds(views.daily(view.narrowing) if home else view),
+        "feeds": links_of((views.daily(view.narrowing) if home else view).address),
         "offered": offered(site),
         "page": number,
         "pages": pages,
@@ -90,9 +91,9 @@ def _view_page(request: Request, kind: Kind, key: str = "") -> Response:
     return page(request, _TEMPLATES.get(kind, "feed.html"), context)
 
 
-def _feeds(view: View) -> list[tuple[str, str, str]]:
-    """(name, media type, address) of a view's feeds."""
-    return [(form.name, form.media_type, view.address(ending=ending)) for ending, form in FORMATS.items()]
+def links_of(address: Callable[..., str]) -> list[tuple[str, str, str]]:
+    """(name, media type, address) of a view's feeds; ``address(ending=...)`` gives the address of one."""
+    return [(form.name, form.media_type, address(ending=ending)) for ending, form in FORMATS.items()]
 
 
 def _around(site: Site, view: View, period: feed.Period, at: datetime) -> dict[str, Any]:
@@ -137,10 +138,6 @@ def _strip(anchor: Any, counts: dict[Any, int]) -> list[tuple[feed.Period, int]]
 # -- feeds ---------------------------------------------------------------------------------------------------------
 def _feed(request: Request, kind: Kind, ending: str, key: str = "") -> Response:
     site = site_of(request)
-    name = site.db.fact("site") or ""
-    if not name:
-        raise NotFoundError("this collection has no feeds yet: open it once with this nextvec where it can be written")
-    base, configured = base_of(request)
     view, _ = views.read_view(kind, key, request.query_params, site)
     at, live = views.clock(site)
     changed = changed_at(site, voted=kind != "new" or bool(view.narrowing.votes))
@@ -151,17 +148,47 @@ def _feed(request: Request, kind: Kind, ending: str, key: str = "") -> Response:
         at = at.replace(minute=0, second=0, microsecond=0)
         changed = max(changed, at.replace(tzinfo=UTC))
     listed = views.listing(site, view, at, limit=MOST)
-    revised = site.db.revisions([stored.paper.id for stored in listed.papers])
-    items = syndication.entries(listed.papers, revised, site=name, base=base)
     shown = ", ".join(view.narrowing.shown().values())
+    return feed_of(
+        request,
+        ending,
+        listed.papers,
+        changed,
+        address=lambda end: view.address(ending=end),
+        link="/" if kind == "daily" and not view.pairs() else view.address(),
+        title=f"{view.title}{f' ({shown})' if shown else ''}",
+        subtitle=_about(view),
+    )
+
+
+def feed_of(
+    request: Request,
+    ending: str,
+    papers: Sequence[Stored],
+    changed: datetime,
+    *,
+    address: Callable[[str], str],
+    title: str,
+    subtitle: str,
+    link: str | None = None,
+) -> Response:
+    """``papers`` as the feed that ``ending`` says, or 304. ``address``: the path of the view as a page ("") or under an
+    ending; ``link``: the page, where that is another; ``changed``: when the feed last did (aware UTC)."""
+    site = site_of(request)
+    name = site.db.fact("site") or ""
+    if not name:
+        raise NotFoundError("this collection has no feeds yet: open it once with this nextvec where it can be written")
+    base, configured = base_of(request)
+    revised = site.db.revisions([stored.paper.id for stored in papers])
+    items = syndication.entries(papers, revised, site=name, base=base)
     form = FORMATS[ending]
     body = form.write(
         Feed(
-            id=syndication.stable_id(name, view.address()),
-            title=f"{view.title}{f' ({shown})' if shown else ''} · nextvec papers",
-            subtitle=_about(view),
-            link=f"{base}{'/' if kind == 'daily' and not view.pairs() else view.address()}",
-            address=base + view.address(ending=ending),
+            id=syndication.stable_id(name, address("")),
+            title=f"{title} · nextvec papers",
+            subtitle=subtitle,
+            link=base + (link or address("")),
+            address=base + address(ending),
             icon=f"{base}/static/favicon.svg",
             updated=max((entry.updated for entry in items), default=changed),
             entries=items,

@@ -7,21 +7,21 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from nextvec.papers import examples, lexical, syndication
+from nextvec.papers import examples, lexical
 from nextvec.papers.facets import facets
 from nextvec.papers.insight.about import best_sentences
 from nextvec.papers.offered import offered
 from nextvec.papers.params import check_page, check_query, read_page
 from nextvec.papers.ranking import papers_in
-from nextvec.papers.responses import base_of, page, site_of
+from nextvec.papers.responses import page, site_of
 from nextvec.papers.search import MODES, Results, answer, loosened, paper_id, without_each
 from nextvec.papers.search_form import SearchForm, filter_names, read_form
 from nextvec.papers.site import Site
 from nextvec.papers.spelling import meant
 from nextvec.papers.suggest import suggestions
-from nextvec.papers.syndication import FORMATS, MOST, Feed
-from nextvec.papers.web_feeds import changed_at, conditional
-from nextvec.types import InputError, NotFoundError
+from nextvec.papers.syndication import FORMATS, MOST
+from nextvec.papers.web_feeds import changed_at, feed_of, links_of
+from nextvec.types import InputError
 
 __all__ = ["EXAMPLES", "router"]
 
@@ -97,7 +97,7 @@ def _answered(site: Site, form: SearchForm, results: Results) -> dict[str, Any]:
         "without": without_each(asked.filters),
         "named": filter_names(asked.filters),
         "most_votes": max((match.stored.paper.upvotes for match in results.matches), default=0),
-        "feeds": [(kind.name, kind.media_type, form.address(ending=ending)) for ending, kind in FORMATS.items()],
+        "feeds": links_of(form.address),
     }
 
 
@@ -123,32 +123,20 @@ def _feed(request: Request, ending: str) -> Response:
 
 
 def _held_feed(request: Request, site: Site, ending: str) -> Response:
-    name = site.db.fact("site") or ""
-    if not name:
-        raise NotFoundError("this collection has no feeds yet: open it once with this nextvec where it can be written")
-    base, configured = base_of(request)
     values = request.query_params
     form = read_form(values, values.getlist, site.db)
     if form.empty:
         raise InputError("a feed of a search needs something to look for: give q, like or a filter")
     results = answer(site, form.request, size=MOST)
-    papers = [match.stored for match in results.matches]
-    changed = max(changed_at(site), site.words_changed())  # the indexes follow the papers a moment later
-    items = syndication.entries(papers, site.db.revisions([one.paper.id for one in papers]), site=name, base=base)
-    kind = FORMATS[ending]
-    body = kind.write(
-        Feed(
-            id=syndication.stable_id(name, form.address()),
-            title=f"{_said(form)} · nextvec papers",
-            subtitle=f"The first {MOST} papers of a search, by {_SORTS[form.request.sort].lower()}.",
-            link=base + form.address(),
-            address=base + form.address(ending=ending),
-            icon=f"{base}/static/favicon.svg",
-            updated=max((entry.updated for entry in items), default=changed),
-            entries=items,
-        )
+    return feed_of(
+        request,
+        ending,
+        [match.stored for match in results.matches],
+        max(changed_at(site), site.words_changed()),  # the indexes follow the papers a moment later
+        address=lambda end: form.address(ending=end),
+        title=_said(form),
+        subtitle=f"The first {MOST} papers of a search, by {_SORTS[form.request.sort].lower()}.",
     )
-    return conditional(request, body, kind.media_type, changed, shared=configured)
 
 
 def _said(form: SearchForm) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from functools import partial
+
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
 
@@ -9,12 +13,16 @@ from nextvec.papers.accounts import lists
 from nextvec.papers.accounts.guard import Wrote, accounts_of, need_reader
 from nextvec.papers.accounts.lists import ReadingList
 from nextvec.papers.responses import base_of, page
+from nextvec.papers.syndication import MOST
+from nextvec.papers.web_feeds import feed_of, links_of
 from nextvec.types import InputError
 
 __all__ = ["router"]
 
 _GET = ["GET", "HEAD"]
 _ENDINGS = (".bib", ".json")
+_FEEDS = {".atom": "atom", ".rss": "rss", ".feed.json": "json"}
+"""Of a shared list, by ending; ``.json`` alone is the list itself."""
 router = APIRouter()
 
 
@@ -49,7 +57,7 @@ def save(form: Wrote) -> Response:
 @router.api_route("/lists/{identifier}", methods=_GET)
 def one(request: Request, identifier: str) -> Response:
     reader = need_reader(request)
-    bare, ending = _ending(identifier)
+    bare, ending = _ending(identifier, _ENDINGS)
     chosen = lists.own(accounts_of(request).site.db, reader.id, bare)
     return _shown(request, chosen, ending, own=True)
 
@@ -87,16 +95,36 @@ def remove(form: Wrote, identifier: str) -> Response:
 @router.api_route("/shared/{address}", methods=_GET)
 def shared(request: Request, address: str) -> Response:
     """A list for whoever has its address; search engines are asked to leave it out."""
-    bare, ending = _ending(address)
+    bare, ending = _ending(address, (*_FEEDS, *_ENDINGS))
     chosen = lists.shared(accounts_of(request).site.db, bare)
-    response = _shown(request, chosen, ending, own=False)
+    response = _feed(request, chosen, ending) if ending in _FEEDS else _shown(request, chosen, ending, own=False)
     response.headers["X-Robots-Tag"] = "noindex"
     return response
 
 
-def _ending(word: str) -> tuple[str, str]:
-    ending = next((ending for ending in _ENDINGS if word.endswith(ending)), "")
+def _ending(word: str, known: Iterable[str]) -> tuple[str, str]:
+    ending = next((ending for ending in known if word.endswith(ending)), "")
     return word.removesuffix(ending), ending
+
+
+def _feed(request: Request, chosen: ReadingList, ending: str) -> Response:
+    """A shared list as a feed, the last paper put in first."""
+    site = accounts_of(request).site
+    response = feed_of(
+        request,
+        _FEEDS[ending],
+        [entry.stored for entry in lists.entries(site.db, chosen.id)[:MOST]],
+        datetime.now(UTC).replace(microsecond=0),  # nobody notes when a paper was taken out: only the ETag tells
+        address=lambda end: _address_of(chosen, ending=end),
+        title=chosen.name,
+        subtitle=f"A reading list of {chosen.owner}.",
+    )
+    response.headers["Cache-Control"] = "private, no-cache"  # it may be made private any moment
+    return response
+
+
+def _address_of(chosen: ReadingList, *, ending: str = "") -> str:
+    return f"/shared/{chosen.address}" + next((end for end, name in _FEEDS.items() if name == ending), "")
 
 
 def _shown(request: Request, chosen: ReadingList, ending: str, *, own: bool) -> Response:
@@ -113,6 +141,7 @@ def _shown(request: Request, chosen: ReadingList, ending: str, *, own: bool) -> 
         "own_list": own,
         "address": f"{base}/shared/{chosen.address}" if chosen.address else None,
         "files": f"/lists/{chosen.id}" if own else f"/shared/{chosen.address}",
+        "feeds": [] if own else links_of(partial(_address_of, chosen)),
         "most": lists.MAX_NAME,
         "most_note": lists.MAX_NOTE,
     }

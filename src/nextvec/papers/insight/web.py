@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
@@ -12,12 +15,14 @@ from nextvec.papers.db import Order, Selection
 from nextvec.papers.insight import drawing
 from nextvec.papers.insight.drawing import Drawing
 from nextvec.papers.insight.lines import sparkline
-from nextvec.papers.insight.topics import Topic, Topics, load_topics
+from nextvec.papers.insight.topics import Topic, Topics, load_topics, topics_path
 from nextvec.papers.insight.trends import Step, Trend, paper_days, trends
 from nextvec.papers.params import check_page, read_page
 from nextvec.papers.records import clean
 from nextvec.papers.responses import page, site_of
 from nextvec.papers.site import Site
+from nextvec.papers.syndication import FORMATS, MOST
+from nextvec.papers.web_feeds import changed_at, feed_of, links_of
 from nextvec.types import InputError, NotFoundError
 
 __all__ = ["router"]
@@ -106,14 +111,54 @@ def topics_page(request: Request) -> Response:
     return page(request, "topics.html", context)
 
 
-@router.api_route("/topics/{slug}", methods=_GET)
-def topic_page(request: Request, slug: str) -> Response:
-    """The papers of one topic."""
-    site = site_of(request)
+def _topic(site: Site, slug: str) -> tuple[Topics, Topic]:
     topics = load_topics(site)
     topic = topics.by_slug.get(slug) if topics else None
     if topics is None or topic is None:
         raise NotFoundError(f"there is no topic {slug[:60]!r}: /topics lists those that there are")
+    return topics, topic
+
+
+def _address(topic: Topic, sort: str, page: int = 1, *, ending: str = "") -> str:
+    """Where a topic's page is, or its feed."""
+    pairs = ({"sort": sort} if sort != next(iter(SORTS)) else {}) | ({"page": str(page)} if page > 1 else {})
+    return f"/topics/{topic.slug}{'.' + ending if ending else ''}{'?' + urlencode(pairs) if pairs else ''}"
+
+
+def _topic_feed(request: Request, slug: str, ending: str) -> Response:
+    """The papers of one topic as a feed, in the order that ``sort`` says."""
+    site = site_of(request)
+    topics, topic = _topic(site, slug)
+    sort = _choice(request, "sort", SORTS)
+    ids = _members(site, topics, topic, sort)[:MOST]
+    made = datetime.fromtimestamp(int(topics_path(site).stat().st_mtime), UTC)  # papers get their topics a moment later
+    return feed_of(
+        request,
+        ending,
+        site.db.get_many(ids),
+        max(changed_at(site, voted=sort == "votes"), made),
+        address=lambda end: _address(topic, sort, ending=end),
+        title=f"{topic.label} ({SORTS[sort][0].lower()})",
+        subtitle=f"Machine-learning papers about {', '.join(topic.terms[:4])}.",
+    )
+
+
+def _add(ending: str) -> None:
+    def endpoint(request: Request, slug: str) -> Response:
+        return _topic_feed(request, slug, ending)
+
+    router.add_api_route(f"/topics/{{slug}}.{ending}", endpoint, methods=_GET, response_class=Response)
+
+
+for _ending in FORMATS:  # before the page, which would take their endings for its own
+    _add(_ending)
+
+
+@router.api_route("/topics/{slug}", methods=_GET)
+def topic_page(request: Request, slug: str) -> Response:
+    """The papers of one topic."""
+    site = site_of(request)
+    topics, topic = _topic(site, slug)
     if any(not value for value in request.query_params.values()):
         return RedirectResponse(f"/topics/{slug}", status_code=303)
     sort = _choice(request, "sort", SORTS)
@@ -136,6 +181,8 @@ def topic_page(request: Request, slug: str) -> Response:
         "sorts": {name: shown for name, (shown, _) in SORTS.items()},
         "page": number,
         "pages": pages,
+        "feeds": links_of(partial(_address, topic, sort)),
+        "address": partial(_address, topic),
     }
     return page(request, "topic.html", context)
 

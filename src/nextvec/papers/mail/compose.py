@@ -28,8 +28,9 @@ from nextvec.papers.mail.outbox import Outgoing
 from nextvec.papers.mail.styles import CSS, DARK
 from nextvec.papers.mail.subscriptions import KINDS, Subscription
 from nextvec.papers.mail.transport import POLICY
-from nextvec.papers.pages import dayname, environment, plural
+from nextvec.papers.pages import environment
 from nextvec.papers.records import Paper, clean
+from nextvec.papers.shown import dayname, plural
 from nextvec.papers.signing import Signer
 from nextvec.papers.site import Site
 from nextvec.types import NotFoundError

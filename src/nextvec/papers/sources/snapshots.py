@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from markupsafe import Markup
 
+from nextvec.papers.shown import dayname
 from nextvec.papers.sources.tables import SNAPSHOTS
 from nextvec.papers.tables import DAY, PAPERS, Filters, Selection
 
@@ -116,13 +117,9 @@ def spark(points: list[Point]) -> Markup:
         for point in points
     )
     end = places.rpartition(" ")[2].split(",")
-    told = f"Votes: {first.votes:,} on {_said(first.day)}, {last.votes:,} on {_said(last.day)}"
+    told = f"Votes: {first.votes:,} on {dayname(first.day)}, {last.votes:,} on {dayname(last.day)}"
     return Markup(
         '<svg class="spark" viewBox="0 0 120 32" preserveAspectRatio="xMinYMid" role="img" aria-label="{}">'
         "<title>{}</title>"
         '<polyline points="{}"/><circle cx="{}" cy="{}" r="2.5"/></svg>'
     ).format(told, told, places, *end)
-
-
-def _said(day: date) -> str:
-    return f"{day.day} {day:%b %Y}"

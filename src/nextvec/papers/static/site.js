@@ -60,12 +60,12 @@ for (const button of document.querySelectorAll("[data-copy]")) {
   });
 }
 
-// Moments in the reader's own zone and, of English, the reader's own order; the server knows UTC only.
+// Moments in the reader's own zone, which the server does not know, in the language that it chose.
 for (const moment of document.querySelectorAll("time[data-moment]")) {
-  const language = navigator.language?.startsWith("en") ? navigator.language : "en-GB";
   const parts = { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", timeZoneName: "short" };
+  const form = { ...parts, calendar: "gregory", numberingSystem: "latn" };
   moment.title = moment.textContent;
-  moment.textContent = new Intl.DateTimeFormat(language, parts).format(new Date(moment.dateTime));
+  moment.textContent = new Intl.DateTimeFormat(moment.lang || "en-GB", form).format(new Date(moment.dateTime));
 }
 
 // A browser offers the names of a list for a whole field; here they go on behind the last comma of what is typed.
