@@ -16,10 +16,10 @@ from fakes import HashEncoder
 from nextvec.papers import ingest as module
 from nextvec.papers.db import Filters
 from nextvec.papers.ingest import is_ready, read_file, read_source
-from nextvec.papers.lexical import LexicalIndex
 from nextvec.papers.records import Paper
 from nextvec.papers.search import search
 from nextvec.papers.site import Site
+from nextvec.papers.word_index import LexicalIndex
 from nextvec.types import ConflictError, InputError, NotFoundError, StorageError
 
 pytestmark = pytest.mark.both

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, text
 from nextvec.papers import postgresql
 from nextvec.papers.accounts.schema import ACCOUNTS, TOKENS
 from nextvec.papers.authors import note
+from nextvec.papers.changes import STATEMENTS as CHANGES
 from nextvec.papers.mail.tables import STATEMENTS as MAIL
 from nextvec.papers.sources import schema as sources
 from nextvec.types import StorageError
@@ -149,6 +150,7 @@ MIGRATIONS: tuple[Migration, ...] = (
             "CREATE INDEX categories_by_name ON categories (folded, name, paper)",
         ),
     ),
+    Migration(10, "which papers changed since a generation", CHANGES),
 )
 
 
