@@ -193,8 +193,7 @@ def test_a_full_disk_while_saving_words_is_one_line(tmp_path: Path, monkeypatch:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.LexicalIndex, "save", module.LexicalIndex.save)
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(StorageError, match="the disk is full"):
         ingest(site, make(6))
     monkeypatch.undo()

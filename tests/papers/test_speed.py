@@ -50,6 +50,38 @@ def test_columns_count_what_the_database_counts(small: Site, few: list[Paper], c
     assert columns.count([*chosen, "no paper"], most) == expected
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_columns_that_followed_count_what_those_made_anew_count(site: Site, seed: int) -> None:
+    choice = random.Random(seed)
+    columns = Columns.read(site.db)
+    known = {one.id: one for one in papers()}
+    for number in range(8):
+        name = choice.choice([*known, f"n{number}"])
+        people = tuple(choice.sample(["Ada Bo", "ada bo", "Zoe Zed", "Élodie", "Aaron A", "Élodie"], 3))
+        known[name] = replace(
+            known.get(name, papers()[0]), id=name, authors=people, organization=choice.choice([None, "New Lab", "B"]),
+            github_repo=choice.choice([None, "https://github.com/a/b"]), categories=choice.choice([(), ("cs.CL", "ACL")]),
+        )  # fmt: skip
+        site.db.upsert([known[name]])
+        if number == 5:
+            moderation.hide(site.db, name, reason="twice", actor="me")
+            del known[name]
+        columns = columns.follow(site.db)
+        anew = Columns.read(site.db)
+        assert columns.followed and (columns.stamp, columns.moderated) == (anew.stamp, anew.moderated)
+        for wanted in (sorted(known), sorted(known)[::2], []):
+            for most in (1, 3, 100):
+                assert columns.count(wanted, most) == anew.count(wanted, most)
+
+
+def test_columns_are_made_anew_when_much_has_changed(site: Site) -> None:
+    columns = Columns.read(site.db)
+    many = [replace(papers()[0], id=f"n{number}", title=f"Title {number}") for number in range(101)]
+    site.db.upsert(many)
+    after = columns.follow(site.db)
+    assert after.followed == 0 and after.count(sorted(after.places), 9) == Columns.read(site.db).count(after.places, 9)
+
+
 def test_columns_are_used_for_their_own_state_only(site: Site) -> None:
     request = Request(filters=Filters(), query="latent")
     site.load_columns()
@@ -60,7 +92,7 @@ def test_columns_are_used_for_their_own_state_only(site: Site) -> None:
     assert "A New Lab" in [one.value for one in org.counts]
     site.load_columns()
     assert site.columns() is not None
-    assert "A New Lab" in site.columns().organizations  # type: ignore[union-attr]
+    assert "A New Lab" in site.columns().organizations.shown  # type: ignore[union-attr]
 
 
 def test_keys_are_sorted_in_parts_as_in_one(few: list[Paper]) -> None:

@@ -326,9 +326,11 @@ class Site:
         return found if near and papers > MANY else None
 
     def load_columns(self) -> None:
-        """Make those of the papers as they are now, if they are not there."""
-        if self._columns is None or self._columns.stamp != self.stamp:
+        """Bring them to the papers as they are now."""
+        if self._columns is None:
             self._columns = Columns.read(self.db)
+        elif self._columns.stamp != self.stamp:
+            self._columns = self._columns.follow(self.db)
 
     # -- writing -----------------------------------------------------------------------------------------------
     def writing(self) -> contextlib.AbstractContextManager[None]:
