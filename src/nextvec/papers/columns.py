@@ -83,8 +83,8 @@ class Names:
 
 @dataclass(frozen=True)
 class Named:
-    """Several names of each paper: of a row, ``sizes`` of ``codes`` (int32 [P], each once for a paper) from ``begins`` on
-    (int64 [N] both). ``whole``: every code is that of a paper that is there."""
+    """Several names of each paper: of a row, ``sizes`` of ``codes`` (int32 [P], each once) from ``begins`` (int64 [N]
+    both). ``whole``: every code is that of a paper that is there."""
 
     names: Names
     begins: NDArray[np.int64]
