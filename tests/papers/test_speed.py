@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from markupsafe import escape
 from people import papers
 
-from nextvec.papers import lexical, markup
+from nextvec.papers import lexical, markup, spelling, suggest
 from nextvec.papers.accounts import votes
 from nextvec.papers.accounts.readers import local_reader
 from nextvec.papers.columns import Columns, places_in_order
@@ -80,6 +80,40 @@ def test_columns_are_made_anew_when_much_has_changed(site: Site) -> None:
     site.db.upsert(many)
     after = columns.follow(site.db)
     assert after.followed == 0 and after.count(sorted(after.places), 9) == Columns.read(site.db).count(after.places, 9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_suggestions_that_followed_are_those_made_anew(site: Site, seed: int) -> None:
+    choice = random.Random(seed)
+    whole, stamp = suggest.suggester(site), site.stamp
+    assert all(isinstance(one, suggest.Suggester) for one in whole)
+    for number in range(5):
+        people = (*papers()[0].authors, choice.choice(["Zoe Zed", "élodie B", "Élodie B"]), f"Person {number}")
+        title = choice.choice(["Zebras", "The latent zebra", "Plans"])
+        new = replace(papers()[0], id=f"n{number}", title=title, authors=people, organization="Zebra Lab")
+        site.db.upsert([new, replace(papers()[1], title=f"Changed {number}", upvotes=number)])
+        followed = suggest.suggester(site, fresh=True)
+        assert isinstance(followed[0], suggest.Followed)
+        site.kept.drop("suggest whole")
+        anew = suggest._made(site, 0)
+        site.kept.put("suggest whole", suggest._Whole(stamp, (0, ""), whole))  # type: ignore[arg-type]
+        for one, other in zip(followed, anew, strict=True):
+            for prefix in ("ze", "lat", "el", "per", "person 1", "a", "pl", "chan", "nobody"):
+                found, wanted = one.find(prefix, 100), other.find(prefix, 100)
+                assert [entry.weight for entry in found] == [entry.weight for entry in wanted], prefix
+                assert sorted(found) == sorted(wanted), prefix
+
+
+def test_lists_are_made_anew_when_many_papers_have_changed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, words = suggest.suggester(site), spelling.title_words(site)
+    many = [replace(papers()[0], id=f"n{number}", title=f"Zebra {number}") for number in range(101)]
+    site.db.upsert(many[:1])
+    assert isinstance(suggest.suggester(site, fresh=True)[3], suggest.Followed)
+    site.db.upsert(many)
+    after = suggest.suggester(site, fresh=True)
+    assert all(isinstance(one, suggest.Suggester) for one in after) and after[3] is not before[3]
+    assert len(after[3].find("zeb", 1_000)) == 101
+    assert spelling.title_words(site, fresh=True) is not words and spelling.title_words(site)["z"]["zebra"] == 101
 
 
 def test_columns_are_used_for_their_own_state_only(site: Site) -> None:

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from nextvec.papers.changes import Changed
-from nextvec.papers.connection import rows_of
+from nextvec.papers.connection import rows_among, rows_of
 from nextvec.papers.db import Database
 from nextvec.papers.tables import AUTHORS, CATEGORIES, FACTS, PAPERS, YEAR, fold
 
@@ -188,7 +188,7 @@ class Columns:
             return self._followed(connection, change, change.papers)
 
     def _followed(self, connection: sa.Connection, change: Changed, changed: Sequence[str]) -> Columns:
-        papers = {row[0]: row for row in _of(connection, sa.select(*_COLUMNS), _P.id, changed)}
+        papers = {row[0]: row for row in rows_among(connection, sa.select(*_COLUMNS), _P.id, changed)}
         places = dict(self.places)
         for name in changed:
             if name not in papers:
@@ -238,16 +238,6 @@ def _facts(connection: sa.Connection) -> dict[str, str]:
     return {row.name: row.value for row in connection.execute(sa.select(FACTS.c.name, FACTS.c.value))}
 
 
-def _of(
-    connection: sa.Connection, query: sa.Select[Any], column: sa.ColumnElement[str], wanted: Sequence[str]
-) -> list[tuple[Any, ...]]:
-    """The rows of ``query`` for which ``column`` is one of ``wanted``."""
-    found: list[tuple[Any, ...]] = []
-    for start in range(0, len(wanted), 500):
-        found += rows_of(connection, query.where(column.in_(wanted[start : start + 500])))
-    return found
-
-
 def _set(old: NDArray[Any], count: int, rows: NDArray[np.int64], values: Sequence[Any]) -> NDArray[Any]:
     """``old`` with ``count`` rows, of which ``rows`` have these values."""
     new = np.concatenate([old, np.zeros(count - len(old), old.dtype)])
@@ -282,11 +272,11 @@ def _names(connection: sa.Connection, table: sa.Table, places: dict[str, int]) -
 def _names_of(connection: sa.Connection, table: sa.Table, old: Named, count: int, rows: Mapping[str, int]) -> Named:
     """``old``, with what ``table`` has now of some papers (id -> row)."""
     held: dict[int, set[str]] = {row: set() for row in rows.values()}
-    for paper, folded in _of(connection, sa.select(table.c.paper, table.c.folded), table.c.paper, list(rows)):
+    for paper, folded in rows_among(connection, sa.select(table.c.paper, table.c.folded), table.c.paper, list(rows)):
         held[rows[paper]].add(folded)
     query = sa.select(table.c.folded, sa.func.max(table.c.name)).group_by(table.c.folded)
     every = sorted(set().union(*held.values()))
-    return old.follow(count, held, dict(_of(connection, query, table.c.folded, every)))
+    return old.follow(count, held, dict(rows_among(connection, query, table.c.folded, every)))
 
 
 def _most(codes: Codes, most: int) -> list[tuple[int, int]]:
