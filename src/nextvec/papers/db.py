@@ -315,9 +315,10 @@ class Database(Connected):
     def pending(self, limit: int, after: str = "") -> list[Pending]:
         """Papers whose indexed state is behind, ordered by id, from the one after ``after`` on, with the votes and
         comments that came with them: a vote given on this site is no reason to index a paper anew."""
-        query = sa.select(PAPERS).where(_BEHIND, _P.id > after).order_by(_P.id).limit(limit)
+        behind = sa.select(_P.id).where(_BEHIND, _P.id > after).order_by(_P.id).limit(limit)  # reads no texts
         with self.read() as connection:
-            rows = connection.execute(query).all()
+            identifiers = list(connection.execute(behind).scalars())
+            rows = connection.execute(sa.select(PAPERS).where(_P.id.in_(identifiers)).order_by(_P.id)).all()
         return [Pending(stored_paper(row), row.indexed_text != row.text_hash) for row in rows]
 
     def pending_count(self) -> int:
@@ -359,7 +360,7 @@ class Database(Connected):
         """The papers the collection should hold (those without any embeddable token are not in it)."""
         noted = _P.indexed_text.is_not(None), sa.func.coalesce(_P.mark, "") != NO_VECTOR
         with self.read() as connection:
-            return set(connection.execute(sa.select(_P.id).where(*noted)).scalars().all())
+            return {row[0] for row in rows_of(connection, sa.select(_P.id).where(*noted))}
 
     def lexical_rows(
         self, connection: sa.Connection | None = None

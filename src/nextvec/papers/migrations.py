@@ -150,7 +150,14 @@ MIGRATIONS: tuple[Migration, ...] = (
             "CREATE INDEX categories_by_name ON categories (folded, name, paper)",
         ),
     ),
-    Migration(10, "which papers changed since a generation", CHANGES),
+    Migration(
+        10,
+        "which papers changed since a generation; what the indexes hold of each paper, to look at without its texts",
+        (
+            *CHANGES,
+            "CREATE INDEX papers_by_state ON papers (id, text_hash, indexed_text, facet_hash, indexed_facets, mark)",
+        ),
+    ),
 )
 
 

@@ -11,7 +11,7 @@ import re
 from array import array
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlencode
 
 import numpy as np
@@ -38,7 +38,8 @@ _LONGEST = 32  # characters that are compared
 _WORD = re.compile(r"[^\W_]+")
 _FOLLOWED = 50  # the lists are made anew when more than one in so many papers changed
 _A, _P = AUTHORS.c, PAPERS.c
-_NAMES = sa.select(sa.func.max(_A.name), sa.func.count(sa.distinct(_A.paper))).group_by(_A.folded)
+_NAMED: tuple[Any, ...] = (sa.func.max(_A.name), sa.func.count(sa.distinct(_A.paper)))
+_NAMES = sa.select(*_NAMED).group_by(_A.folded)
 
 
 @dataclass(frozen=True, slots=True)
