@@ -32,8 +32,8 @@ import numpy as np
 
 from _arms import machine, tell
 from nextvec.papers.ingest import BATCH, read_source
-from nextvec.papers.lexical import LexicalIndex
 from nextvec.papers.site import Site, encode_documents
+from nextvec.papers.word_index import LexicalIndex
 
 FILTERS = ("", "", "&votes=10", "&code=1", "&year=2026", "&org=NVIDIA", "&topic=language+model", "&sort=newest")
 

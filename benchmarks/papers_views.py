@@ -22,9 +22,9 @@ from fastapi.testclient import TestClient
 
 from _arms import machine, tell
 from nextvec.papers.ingest import read_source
-from nextvec.papers.lexical import LexicalIndex
 from nextvec.papers.site import Site
 from nextvec.papers.web import create_app
+from nextvec.papers.word_index import LexicalIndex
 
 PLAIN = ("/papers/month/2026-08", "/papers/trending?half=365", "/papers/discussed?days=all", "/papers/new")
 FILTERS = {

@@ -16,10 +16,10 @@ from fakes import HashEncoder
 from nextvec.papers import ingest as module
 from nextvec.papers.db import Filters
 from nextvec.papers.ingest import is_ready, read_file, read_source
-from nextvec.papers.lexical import LexicalIndex
 from nextvec.papers.records import Paper
 from nextvec.papers.search import search
 from nextvec.papers.site import Site
+from nextvec.papers.word_index import LexicalIndex
 from nextvec.types import ConflictError, InputError, NotFoundError, StorageError
 
 pytestmark = pytest.mark.both
@@ -193,8 +193,7 @@ def test_a_full_disk_while_saving_words_is_one_line(tmp_path: Path, monkeypatch:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.LexicalIndex, "save", module.LexicalIndex.save)
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(StorageError, match="the disk is full"):
         ingest(site, make(6))
     monkeypatch.undo()

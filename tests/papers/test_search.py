@@ -8,10 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nextvec.papers.db import Filters
-from nextvec.papers.lexical import LexicalIndex, highlighter, matched_terms, snippet
+from nextvec.papers.lexical import highlighter, matched_terms, snippet
 from nextvec.papers.records import Paper
 from nextvec.papers.search import MODES, RRF_K, loosened, search
 from nextvec.papers.site import Site
+from nextvec.papers.word_index import LexicalIndex
 from nextvec.search.words import tokenize
 from nextvec.types import InputError
 

@@ -24,7 +24,6 @@ from test_cli import NEXTVEC, run
 from nextvec.papers import ingest as module
 from nextvec.papers.db import Filters
 from nextvec.papers.ingest import finish, ingest, is_ready
-from nextvec.papers.lexical import LexicalIndex
 from nextvec.papers.records import Paper
 from nextvec.papers.site import Site
 from nextvec.papers.sources import moderation
@@ -32,6 +31,7 @@ from nextvec.papers.sources.harvest import harvests
 from nextvec.papers.sources.schedule import Scheduler, read_every
 from nextvec.papers.sources.tables import HARVESTS
 from nextvec.papers.web import create_app
+from nextvec.papers.word_index import LexicalIndex
 from nextvec.types import InputError
 
 pytestmark = pytest.mark.both

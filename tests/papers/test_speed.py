@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from markupsafe import escape
 from people import papers
 
-from nextvec.papers import latex, lexical, markup
+from nextvec.papers import latex, lexical, markup, spelling, suggest
 from nextvec.papers.accounts import votes
 from nextvec.papers.accounts.readers import local_reader
 from nextvec.papers.columns import Columns, places_in_order
@@ -50,6 +50,72 @@ def test_columns_count_what_the_database_counts(small: Site, few: list[Paper], c
     assert columns.count([*chosen, "no paper"], most) == expected
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_columns_that_followed_count_what_those_made_anew_count(site: Site, seed: int) -> None:
+    choice = random.Random(seed)
+    columns = Columns.read(site.db)
+    known = {one.id: one for one in papers()}
+    for number in range(8):
+        name = choice.choice([*known, f"n{number}"])
+        people = tuple(choice.sample(["Ada Bo", "ada bo", "Zoe Zed", "Élodie", "Aaron A", "Élodie"], 3))
+        known[name] = replace(
+            known.get(name, papers()[0]), id=name, authors=people, organization=choice.choice([None, "New Lab", "B"]),
+            github_repo=choice.choice([None, "https://github.com/a/b"]), categories=choice.choice([(), ("x.Y", "Z")]),
+        )  # fmt: skip
+        site.db.upsert([known[name]])
+        if number == 5:
+            moderation.hide(site.db, name, reason="twice", actor="me")
+            del known[name]
+        columns = columns.follow(site.db)
+        anew = Columns.read(site.db)
+        assert columns.followed and (columns.stamp, columns.moderated) == (anew.stamp, anew.moderated)
+        for wanted in (sorted(known), sorted(known)[::2], []):
+            for most in (1, 3, 100):
+                assert columns.count(wanted, most) == anew.count(wanted, most)
+
+
+def test_columns_are_made_anew_when_much_has_changed(site: Site) -> None:
+    columns = Columns.read(site.db)
+    many = [replace(papers()[0], id=f"n{number}", title=f"Title {number}") for number in range(101)]
+    site.db.upsert(many)
+    after = columns.follow(site.db)
+    assert after.followed == 0 and after.count(sorted(after.places), 9) == Columns.read(site.db).count(after.places, 9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_suggestions_that_followed_are_those_made_anew(site: Site, seed: int) -> None:
+    choice = random.Random(seed)
+    whole, stamp = suggest.suggester(site), site.stamp
+    assert all(isinstance(one, suggest.Suggester) for one in whole)
+    for number in range(5):
+        people = (*papers()[0].authors, choice.choice(["Zoe Zed", "élodie B", "Élodie B"]), f"Person {number}")
+        title = choice.choice(["Zebras", "The latent zebra", "Plans"])
+        new = replace(papers()[0], id=f"n{number}", title=title, authors=people, organization="Zebra Lab")
+        site.db.upsert([new, replace(papers()[1], title=f"Changed {number}", upvotes=number)])
+        followed = suggest.suggester(site, fresh=True)
+        assert isinstance(followed[0], suggest.Followed)
+        site.kept.drop("suggest whole")
+        anew = suggest._made(site, 0)
+        site.kept.put("suggest whole", suggest._Whole(stamp, (0, ""), whole))  # type: ignore[arg-type]
+        for one, other in zip(followed, anew, strict=True):
+            for prefix in ("ze", "lat", "el", "per", "person 1", "a", "pl", "chan", "nobody"):
+                found, wanted = one.find(prefix, 100), other.find(prefix, 100)
+                assert [entry.weight for entry in found] == [entry.weight for entry in wanted], prefix
+                assert sorted(found) == sorted(wanted), prefix
+
+
+def test_lists_are_made_anew_when_many_papers_have_changed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, words = suggest.suggester(site), spelling.title_words(site)
+    many = [replace(papers()[0], id=f"n{number}", title=f"Zebra {number}") for number in range(101)]
+    site.db.upsert(many[:1])
+    assert isinstance(suggest.suggester(site, fresh=True)[3], suggest.Followed)
+    site.db.upsert(many)
+    after = suggest.suggester(site, fresh=True)
+    assert all(isinstance(one, suggest.Suggester) for one in after) and after[3] is not before[3]
+    assert len(after[3].find("zeb", 1_000)) == 101
+    assert spelling.title_words(site, fresh=True) is not words and spelling.title_words(site)["z"]["zebra"] == 101
+
+
 def test_columns_are_used_for_their_own_state_only(site: Site) -> None:
     request = Request(filters=Filters(), query="latent")
     site.load_columns()
@@ -60,7 +126,7 @@ def test_columns_are_used_for_their_own_state_only(site: Site) -> None:
     assert "A New Lab" in [one.value for one in org.counts]
     site.load_columns()
     assert site.columns() is not None
-    assert "A New Lab" in site.columns().organizations  # type: ignore[union-attr]
+    assert "A New Lab" in site.columns().organizations.shown  # type: ignore[union-attr]
 
 
 def test_keys_are_sorted_in_parts_as_in_one(few: list[Paper]) -> None:

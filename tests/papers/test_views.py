@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from nextvec.papers import trending, views
 from nextvec.papers.authors import fold
 from nextvec.papers.ingest import ingest
-from nextvec.papers.lexical import LexicalIndex
 from nextvec.papers.narrowing import PARTS, Narrowing
 from nextvec.papers.records import Paper, parse_record
 from nextvec.papers.site import Site
 from nextvec.papers.web import create_app
+from nextvec.papers.word_index import LexicalIndex
 from nextvec.search.words import tokenize
 from nextvec.types import InputError
 

@@ -67,7 +67,7 @@ def test_bm25_is_that_of_bm25s() -> None:
     texts = [" ".join(rng.choice(words, rng.integers(1, 40))) for _ in range(300)]
     peer = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
     peer.index([text.split() for text in texts], show_progress=False)
-    ours = Bm25(list(segments(enumerate(texts))), np.arange(300))
+    ours = Bm25(list(segments(enumerate(texts))), [np.arange(300)])
     for query in (["w1x"], ["w3x", "w40x", "w59x"], list(words)):
         total = np.zeros(300)
         ours.add_scores(query, 1.0, total)

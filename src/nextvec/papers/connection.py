@@ -21,13 +21,14 @@ from nextvec.papers.db_errors import errors_told
 from nextvec.papers.migrations import migrate
 from nextvec.papers.tables import FACTS
 
-__all__ = ["Connected", "rows_of", "upsert_statement"]
+__all__ = ["Connected", "rows_among", "rows_of", "upsert_statement"]
 
 
 _CACHE = 8_000
 """Kilobytes of pages that each connection to a file keeps. There are up to fifteen connections, and with many readers
 each of them fills its own: four times as much made a server of 60 MB one of 450 MB."""
 _AT_ONCE = 5_000  # rows: while the driver hands them out, other threads hardly come to run
+_LISTED = 500  # values in one statement
 _HELD: ContextVar[tuple[Connected, dict[str, str]] | None] = ContextVar("facts_held", default=None)
 
 
@@ -195,6 +196,16 @@ def rows_of(connection: sa.Connection, query: sa.Executable) -> list[tuple[Any, 
     found: list[tuple[Any, ...]] = []
     while some := cursor.fetchmany(_AT_ONCE):
         found += some
+    return found
+
+
+def rows_among(
+    connection: sa.Connection, query: sa.Select[Any], column: sa.ColumnElement[str], wanted: Sequence[str]
+) -> list[tuple[Any, ...]]:
+    """``rows_of`` a query, those for which ``column`` is one of ``wanted``, of which there may be any number."""
+    found: list[tuple[Any, ...]] = []
+    for start in range(0, len(wanted), _LISTED):
+        found += rows_of(connection, query.where(column.in_(wanted[start : start + _LISTED])))
     return found
 
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import difflib
 import json
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, date, datetime
 from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
 
-from nextvec.papers import authors, categories
+from nextvec.papers import authors, categories, changes
 from nextvec.papers.accounts.standing import given_here
 from nextvec.papers.connection import Connected, rows_of, upsert_statement
 from nextvec.papers.db_errors import DamagedDatabaseError
@@ -53,6 +53,7 @@ Filtered = Filters | Selection
 
 _P = PAPERS.c
 _I = INSIGHTS.c
+_TEXTS = (_P.id, _P.title, _P.summary, _P.authors, _P.organization)
 _BEHIND = sa.or_(_P.indexed_text.is_(None), _P.indexed_text != _P.text_hash, _P.indexed_facets != _P.facet_hash)
 
 
@@ -95,7 +96,7 @@ class Database(Connected):
             categories.note(connection, ((name, given_papers[name].categories) for name in moved))
             connection.execute(upsert_statement(connection, PAPERS, "id", [*CONTENT[1:], *SITE]), changed)
             self._follow(connection, changed, before)
-            self._renew(connection)
+            self._renew(connection, [row["id"] for row in changed])
         return len(changed)
 
     def drop(self, connection: sa.Connection, identifiers: Sequence[str]) -> None:
@@ -106,17 +107,19 @@ class Database(Connected):
         for table in (AUTHORS, CATEGORIES, REVISIONS):
             connection.execute(table.delete().where(table.c.paper.in_(identifiers)))
         kept.forget(connection, identifiers)
-        self._renew(connection)
+        self._renew(connection, identifiers)
         now = datetime.now(UTC).replace(tzinfo=None)
         statement = upsert_statement(connection, FACTS, "name", ["value"])
         connection.execute(statement, {"name": "changed", "value": now.isoformat()})
 
-    def _renew(self, connection: sa.Connection) -> None:
-        # A random word, not a counter: a database made anew must not repeat the stamps of an old index.
-        connection.execute(
-            upsert_statement(connection, FACTS, "name", ["value"]),
-            {"name": "generation", "value": secrets.token_hex(8)},
-        )
+    def _renew(self, connection: sa.Connection, identifiers: Sequence[str]) -> None:
+        changes.note(connection, upsert_statement(connection, FACTS, "name", ["value"]), identifiers)
+
+    def changed(self, connection: sa.Connection, stamp: str | None) -> changes.Changed:
+        """Which papers changed since the generation ``stamp``, as the snapshot of ``connection`` has it."""
+        if self._has(connection, changes.CHANGES):
+            return changes.changed(connection, stamp)
+        return changes.Changed(changes.generation(connection), None)  # an older database on a read-only disk
 
     def _follow(self, connection: sa.Connection, changed: Sequence[dict[str, Any]], before: Mapping[str, Any]) -> None:
         """What is kept beside changed papers: their authors, when a text was revised, the moment of this change."""
@@ -312,9 +315,10 @@ class Database(Connected):
     def pending(self, limit: int, after: str = "") -> list[Pending]:
         """Papers whose indexed state is behind, ordered by id, from the one after ``after`` on, with the votes and
         comments that came with them: a vote given on this site is no reason to index a paper anew."""
-        query = sa.select(PAPERS).where(_BEHIND, _P.id > after).order_by(_P.id).limit(limit)
+        behind = sa.select(_P.id).where(_BEHIND, _P.id > after).order_by(_P.id).limit(limit)  # reads no texts
         with self.read() as connection:
-            rows = connection.execute(query).all()
+            identifiers = list(connection.execute(behind).scalars())
+            rows = connection.execute(sa.select(PAPERS).where(_P.id.in_(identifiers)).order_by(_P.id)).all()
         return [Pending(stored_paper(row), row.indexed_text != row.text_hash) for row in rows]
 
     def pending_count(self) -> int:
@@ -356,19 +360,24 @@ class Database(Connected):
         """The papers the collection should hold (those without any embeddable token are not in it)."""
         noted = _P.indexed_text.is_not(None), sa.func.coalesce(_P.mark, "") != NO_VECTOR
         with self.read() as connection:
-            return set(connection.execute(sa.select(_P.id).where(*noted)).scalars().all())
+            return {row[0] for row in rows_of(connection, sa.select(_P.id).where(*noted))}
 
-    def lexical_rows(self) -> Iterator[tuple[str, str, str, list[str], str | None]]:
-        """(id, title, summary, authors, organisation) of every paper, ordered by id, for the word index."""
-        query = sa.select(_P.id, _P.title, _P.summary, _P.authors, _P.organization).order_by(_P.id)
-        with self.read() as connection:
-            for row in connection.execute(query.execution_options(yield_per=1_000)):  # they may be a hundred thousand
+    def lexical_rows(
+        self, connection: sa.Connection | None = None
+    ) -> Iterator[tuple[str, str, str, list[str], str | None]]:
+        """(id, title, summary, authors, organisation) of every paper, ordered by id, for the word index.
+        ``connection``: whose snapshot it is; by itself a new one."""
+        query = sa.select(*_TEXTS).order_by(_P.id).execution_options(yield_per=1_000)  # they may be a hundred thousand
+        with nullcontext(connection) if connection is not None else self.read() as reading:
+            for row in reading.execute(query):
                 yield row.id, row.title, row.summary, row.authors, row.organization
 
-    def texts(self, identifiers: Sequence[str]) -> Iterator[tuple[str, str, str, list[str], str | None]]:
+    def texts(
+        self, identifiers: Sequence[str], connection: sa.Connection | None = None
+    ) -> Iterator[tuple[str, str, str, list[str], str | None]]:
         """``lexical_rows`` of these papers only."""
-        query = sa.select(_P.id, _P.title, _P.summary, _P.authors, _P.organization)
-        query = query.where(*Selection(ids=json.dumps(list(identifiers))).conditions())
-        with self.read() as connection:
-            for row in connection.execute(query):
+        query = sa.select(*_TEXTS).where(*Selection(ids=json.dumps(list(identifiers))).conditions())
+        query = query.order_by(_P.id).execution_options(yield_per=1_000)
+        with nullcontext(connection) if connection is not None else self.read() as reading:
+            for row in reading.execute(query):
                 yield row.id, row.title, row.summary, row.authors, row.organization

@@ -5,7 +5,7 @@
    the collection, and only then, in one transaction, the papers and that the collection holds them. A paper that can be
    read can be found; a crash in between repeats one batch, an upsert, and nothing else.
 3. Take out of the collection what the database does not have (a crash between the two, papers taken away).
-4. Build the word index anew if any paper changed.
+4. Let the word index follow the papers that changed.
 5. Work out keywords, lines and sentences of what is new (``insight.build``).
 """
 
@@ -25,12 +25,12 @@ from nextvec.papers.emblem import emblem
 from nextvec.papers.insight.build import missing_insights
 from nextvec.papers.insight.build import update as update_insights
 from nextvec.papers.insight.topics import place_new
-from nextvec.papers.lexical import LexicalIndex
 from nextvec.papers.records import Paper, parse_records
 from nextvec.papers.site import Site, encode_documents
 from nextvec.papers.sources import intake
 from nextvec.papers.sources.base import Batch, Record
 from nextvec.papers.sources.ids import names_of_id
+from nextvec.papers.word_index import LexicalIndex, follow
 from nextvec.types import InputError, Progress, StorageError
 
 __all__ = ["SOURCES", "Report", "Totals", "finish", "ingest", "prepare", "read_file", "read_source", "settle", "take"]
@@ -235,12 +235,10 @@ def _differs(row: dict[str, Any] | None, paper: Paper) -> bool:
 
 
 def _index_words(site: Site, say: Stage) -> None:
-    stamp = site.stamp
     try:
-        if LexicalIndex.load(site.words_path).stamp == stamp:
-            return
+        before = LexicalIndex.load(site.words_path)
     except StorageError:
-        pass
-    rows = site.db.lexical_rows()
-    index = LexicalIndex.build(rows, stamp=stamp, progress=say("indexing words"), total=site.db.count())
-    index.save(site.words_path)
+        before = None
+    index = follow(site.db, before, say)
+    if index is not before:
+        index.save(site.words_path)

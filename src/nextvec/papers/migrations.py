@@ -18,6 +18,7 @@ from sqlalchemy import Connection, text
 from nextvec.papers import postgresql
 from nextvec.papers.accounts.schema import ACCOUNTS, TOKENS
 from nextvec.papers.authors import note
+from nextvec.papers.changes import STATEMENTS as CHANGES
 from nextvec.papers.mail.tables import STATEMENTS as MAIL
 from nextvec.papers.sources import schema as sources
 from nextvec.types import StorageError
@@ -147,6 +148,14 @@ MIGRATIONS: tuple[Migration, ...] = (
             )
             """,
             "CREATE INDEX categories_by_name ON categories (folded, name, paper)",
+        ),
+    ),
+    Migration(
+        10,
+        "which papers changed since a generation; what the indexes hold of each paper, to look at without its texts",
+        (
+            *CHANGES,
+            "CREATE INDEX papers_by_state ON papers (id, text_hash, indexed_text, facet_hash, indexed_facets, mark)",
         ),
     ),
 )

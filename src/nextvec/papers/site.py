@@ -27,10 +27,10 @@ from nextvec.files import alone, storage_error
 from nextvec.papers.columns import Columns
 from nextvec.papers.db import Filters, Order, Selection, Stored
 from nextvec.papers.kept import Kept
-from nextvec.papers.lexical import LexicalIndex
 from nextvec.papers.place import open_database
 from nextvec.papers.records import FACETS
 from nextvec.papers.sources import moderation
+from nextvec.papers.word_index import LexicalIndex, follow
 from nextvec.types import NextvecError, NotFoundError, StorageError
 
 if TYPE_CHECKING:
@@ -182,10 +182,10 @@ class Site:
         return f"{self.state} {self.collection.version} {self.words().stamp} {self.encoder_state}"
 
     def words(self, *, fresh: bool = False) -> LexicalIndex:
-        """The word index: read from disk when it is new there, built in memory where disk has none to give.
+        """The word index: what is new of it is read from disk; where disk is behind at first or has none to give, it
+        follows the papers in memory.
 
-        Where the site is served, the one in use answers until the new one is read, which takes a second in a large
-        collection; ``fresh`` waits for it.
+        Where the site is served, the one in use answers until the new one is read; ``fresh`` waits for it.
         """
         words, version = self._words, self._words_version()
         if words is not None and version in (words[0], (0, 0)):
@@ -196,12 +196,13 @@ class Site:
         with self._reading_words:
             version = self._words_version()
             if self._words is None or (version != self._words[0] and version != (0, 0)):
+                older = self._words[1] if self._words else None
                 try:
-                    index = LexicalIndex.load(self.words_path)
-                    if index.stamp != self.stamp and self._words is None:
-                        raise StorageError("the word index is older than the papers")
+                    index = LexicalIndex.load(self.words_path, older)
+                    if older is None:
+                        index = follow(self.db, index)
                 except StorageError:
-                    index = LexicalIndex.build(self.db.lexical_rows(), stamp=self.stamp)
+                    index = follow(self.db, older)
                 self._words = (version, index)
             return self._words[1]
 
@@ -325,9 +326,11 @@ class Site:
         return found if near and papers > MANY else None
 
     def load_columns(self) -> None:
-        """Make those of the papers as they are now, if they are not there."""
-        if self._columns is None or self._columns.stamp != self.stamp:
+        """Bring them to the papers as they are now."""
+        if self._columns is None:
             self._columns = Columns.read(self.db)
+        elif self._columns.stamp != self.stamp:
+            self._columns = self._columns.follow(self.db)
 
     # -- writing -----------------------------------------------------------------------------------------------
     def writing(self) -> contextlib.AbstractContextManager[None]:

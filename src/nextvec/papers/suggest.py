@@ -9,18 +9,18 @@ from __future__ import annotations
 import bisect
 import re
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlencode
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from nextvec.papers import markup
 from nextvec.papers.columns import places_in_order
-from nextvec.papers.connection import rows_of
-from nextvec.papers.db import Database
+from nextvec.papers.connection import rows_among, rows_of
 from nextvec.papers.insight.candidates import normal_form
 from nextvec.papers.insight.store import keyword_rows
 from nextvec.papers.insight.topics import topics_path
@@ -28,7 +28,7 @@ from nextvec.papers.site import Site
 from nextvec.papers.tables import AUTHORS, PAPERS, fold
 from nextvec.search.words import STOP_WORDS
 
-__all__ = ["Suggester", "Suggestion", "suggester", "suggestions"]
+__all__ = ["Followed", "Suggester", "Suggestion", "suggester", "suggestions"]
 
 Kind = Literal["author", "organisation", "keyword", "title"]
 SHORTEST = 2
@@ -36,6 +36,10 @@ _EACH = 3
 _STARTS = {"author": 4, "organisation": 4, "keyword": 3, "title": 4}
 _LONGEST = 32  # characters that are compared
 _WORD = re.compile(r"[^\W_]+")
+_FOLLOWED = 50  # the lists are made anew when more than one in so many papers changed
+_A, _P = AUTHORS.c, PAPERS.c
+_NAMED: tuple[Any, ...] = (sa.func.max(_A.name), sa.func.count(sa.distinct(_A.paper)))
+_NAMES = sa.select(*_NAMED).group_by(_A.folded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +94,54 @@ class Suggester:
 
     def find(self, prefix: str, k: int) -> list[_Entry]:
         """The ``k`` best entries with a word that begins with ``prefix`` (folded), each once."""
+        return [entry for _, _, entry in self.best(prefix, k)]
+
+    def best(self, prefix: str, k: int, without: NDArray[np.bool_] | None = None) -> list[tuple[float, str, _Entry]]:
+        """``find``, with what orders them: the less the better. ``without``: bool, entries that do not count."""
         low = bisect.bisect_left(self._keys, prefix)
         high = bisect.bisect_left(self._keys, prefix + "\U0010ffff", low)
-        scores = self._scores[low:high]
+        numbers = self._numbers[low:high]
+        there = np.arange(len(numbers)) if without is None else np.flatnonzero(~without[numbers])
+        scores = self._scores[low:high][there]
         most = min(len(scores), 4 * k)
         if not most:
             return []
         best = np.argpartition(-scores, most - 1)[:most]
-        order = best[np.lexsort((best, -scores[best]))]
-        numbers = dict.fromkeys(int(self._numbers[low + place]) for place in order)
-        return [self.entry(number) for number in list(numbers)[:k]]
+        found: dict[int, tuple[float, str]] = {}
+        for place in best[np.lexsort((best, -scores[best]))].tolist():
+            found.setdefault(int(numbers[there[place]]), (-float(scores[place]), self._keys[low + int(there[place])]))
+        return [(*found[number], self.entry(number)) for number in list(found)[:k]]
+
+    def called(self, folded: str) -> list[int]:
+        """The numbers of the entries with this text (folded)."""
+        start = next(iter(_starts(folded, 1)), None)
+        key = "" if start is None else folded[start : start + _LONGEST]
+        places = range(bisect.bisect_left(self._keys, key), bisect.bisect_right(self._keys, key)) if key else range(0)
+        numbers = dict.fromkeys(int(self._numbers[place]) for place in places)
+        return [number for number in numbers if fold(self._texts[number]) == folded]
+
+    def leading_to(self, targets: Collection[str]) -> list[int]:
+        """The numbers of the entries that lead to one of these."""
+        return [number for number, target in enumerate(self._targets) if target in targets]
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+
+class Followed:
+    """A list that was made of older papers, with those that changed since in another one before it."""
+
+    def __init__(self, older: Suggester, replaced: Iterable[int], later: Suggester) -> None:
+        """``replaced``: numbers in ``older`` that do not count any more."""
+        self.kind = older.kind
+        self._older, self._later = older, later
+        self._without = np.zeros(len(older), np.bool_)
+        self._without[list(replaced)] = True
+
+    def find(self, prefix: str, k: int) -> list[_Entry]:
+        """As ``Suggester.find``."""
+        found = self._older.best(prefix, k, self._without) + self._later.best(prefix, k)
+        return [entry for _, _, entry in sorted(found, key=lambda one: one[:2])[:k]]
 
 
 def _starts(folded: str, most: int) -> list[int]:
@@ -113,35 +155,77 @@ def _starts(folded: str, most: int) -> list[int]:
     return found
 
 
-def suggester(site: Site, *, fresh: bool = False) -> Sequence[Suggester]:
-    """The lists of ``site``, made at the first use, when papers have changed and when topics were made, which is when
-    there are keywords. Votes only weigh: lists of 120,000 papers take seconds, and every vote would cost them."""
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """Lists of all papers of the generation ``stamp``; ``state``: what else they are of."""
+
+    stamp: str
+    state: tuple[int, str]
+    lists: Sequence[Suggester]
+
+
+def suggester(site: Site, *, fresh: bool = False) -> Sequence[Suggester | Followed]:
+    """The lists of ``site``, which follow the papers that change; made anew when many have, when a moderator acted and
+    when topics were made, which is when there are keywords. Votes only weigh: they change no list."""
     try:
         topics = topics_path(site).stat().st_mtime_ns
     except OSError:
         topics = 0
-    made: Sequence[Suggester] = site.steady(
-        "suggest", lambda: _made(site.db), also=topics, weight=lambda made: 1_000, fresh=fresh
+    made: Sequence[Suggester | Followed] = site.steady(
+        "suggest", lambda: _made(site, topics), also=topics, weight=lambda made: 1_000, fresh=fresh
     )
     return made
 
 
-def _made(db: Database) -> Sequence[Suggester]:
-    papers = sa.func.count(sa.distinct(AUTHORS.c.paper))
-    with db.read() as connection:
-        titles = rows_of(connection, sa.select(PAPERS.c.title, PAPERS.c.id, PAPERS.c.upvotes))
-        names = rows_of(connection, sa.select(sa.func.max(AUTHORS.c.name), papers).group_by(AUTHORS.c.folded))
+def _made(site: Site, topics: int) -> Sequence[Suggester | Followed]:
+    state = (topics, site.db.fact("moderated") or "")
+    whole: _Whole | None = site.kept.get("suggest whole")
+    with site.db.read() as connection:
+        change = site.db.changed(connection, whole.stamp if whole else None)
+        if whole is not None and whole.state == state and change.papers is not None:
+            if not change.papers:
+                return whole.lists
+            if len(change.papers) <= max(100, len(whole.lists[-1]) // _FOLLOWED):
+                return _followed(connection, whole.lists, change.papers)
+        titles = rows_of(connection, sa.select(_P.title, _P.id, _P.upvotes))
+        names = rows_of(connection, _NAMES)
+        organizations = _organizations(connection)
     keywords: dict[str, tuple[str, int]] = {}
-    for _, words in keyword_rows(db):
+    for _, words in keyword_rows(site.db):
         for word in words:
             key = normal_form(word)
             shown, count = keywords.get(key, (word, 0))
             keywords[key] = (shown, count + 1)
-    return (
+    lists = (
         Suggester("author", ((name, name, count) for name, count in names)),
-        Suggester("organisation", ((name, name, count) for name, count in db.organizations(limit=100_000))),
+        organizations,
         Suggester("keyword", ((word, word, count) for word, count in keywords.values() if count > 1)),
         Suggester("title", ((title, identifier, votes) for title, identifier, votes in titles)),
+    )
+    site.kept.put("suggest whole", _Whole(change.stamp, state, lists), weight=1_000)
+    return lists
+
+
+def _organizations(connection: sa.Connection) -> Suggester:
+    query = sa.select(_P.organization, sa.func.count()).where(_P.organization.is_not(None)).group_by(_P.organization)
+    return Suggester("organisation", ((name, name, count) for name, count in rows_of(connection, query)))
+
+
+def _followed(
+    connection: sa.Connection, lists: Sequence[Suggester], changed: Sequence[str]
+) -> Sequence[Suggester | Followed]:
+    """The lists with these papers as they are now. An author whose papers all went is offered until they are made
+    anew: whose they were is not known any more."""
+    authors, _, keywords, titles = lists
+    written = sorted({row[0] for row in rows_among(connection, sa.select(_A.folded), _A.paper, changed)})
+    names = rows_among(connection, _NAMES, _A.folded, written)
+    fresh = rows_among(connection, sa.select(_P.title, _P.id, _P.upvotes), _P.id, changed)
+    older = (number for name in written for number in authors.called(name))
+    return (
+        Followed(authors, older, Suggester("author", ((name, name, count) for name, count in names))),
+        _organizations(connection),
+        keywords,
+        Followed(titles, titles.leading_to(set(changed)), Suggester("title", fresh)),
     )
 
 

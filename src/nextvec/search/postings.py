@@ -13,6 +13,7 @@ Shapes: N rows, V different tokens, P pairs of token and row.
 from __future__ import annotations
 
 import bisect
+import itertools
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 
 from nextvec.search.words import Numbering
 
-__all__ = ["SEGMENT_ROWS", "Bm25", "Builder", "Segment", "Shape", "places", "segments"]
+__all__ = ["SEGMENT_ROWS", "Bm25", "Builder", "Segment", "Shape", "merged", "places", "segments"]
 
 K1 = 1.2
 B = 0.75
@@ -73,6 +74,11 @@ class Segment:
 
     def _term(self, place: int) -> bytes:
         return self.letters[self.ends[place] : self.ends[place + 1]].tobytes()
+
+    def terms(self) -> list[bytes]:
+        """All tokens, sorted."""
+        letters, ends = self.letters.tobytes(), self.ends.tolist()
+        return [letters[start:stop] for start, stop in itertools.pairwise(ends)]
 
     def write(self, stream: BinaryIO) -> int:
         """Write all arrays, the widest first; their CRC-32."""
@@ -139,15 +145,58 @@ class Builder:
         lengths = np.array(self._lengths, np.uint32)
         rows = np.repeat(np.arange(len(lengths)), lengths)
         keys, counts = np.unique(rank[np.array(self._tokens, np.int64)] * SEGMENT_ROWS + rows, return_counts=True)
-        return Segment(
-            sequence=np.array(self._sequence, np.int64),
-            starts=np.searchsorted(keys, np.arange(len(vocabulary) + 1) * SEGMENT_ROWS).astype(np.int64),
-            ends=np.cumsum([0, *(len(token) for token, _ in vocabulary)], dtype=np.int64),
-            lengths=lengths,
-            rows=(keys % SEGMENT_ROWS).astype(np.uint16),
-            counts=np.minimum(counts, _MOST).astype(np.uint16),
-            letters=np.frombuffer(b"".join(token for token, _ in vocabulary), np.uint8),
-        )
+        sequence = np.array(self._sequence, np.int64)
+        return _assembled(sequence, lengths, [token for token, _ in vocabulary], keys, np.minimum(counts, _MOST))
+
+
+def _assembled(
+    sequence: Int64, lengths: NDArray[np.uint32], vocabulary: Sequence[bytes], keys: Int64, counts: NDArray[Any]
+) -> Segment:
+    """``vocabulary``: sorted; ``keys``: int64 [P], ascending, token number times SEGMENT_ROWS plus row."""
+    return Segment(
+        sequence=sequence,
+        starts=np.searchsorted(keys, np.arange(len(vocabulary) + 1) * SEGMENT_ROWS).astype(np.int64),
+        ends=np.cumsum([0, *map(len, vocabulary)], dtype=np.int64),
+        lengths=lengths,
+        rows=(keys % SEGMENT_ROWS).astype(np.uint16),
+        counts=counts.astype(np.uint16),
+        letters=np.frombuffer(b"".join(vocabulary), np.uint8),
+    )
+
+
+def merged(parts: Sequence[tuple[Segment, NDArray[np.bool_]]]) -> Segment:
+    """One segment of those rows of several that are wanted (bool [N] beside each), in order, numbered from 0.
+
+    What ``Builder`` makes of the same texts, without reading them again. ValueError for more than 65,536 rows.
+    """
+    total = sum(int(np.count_nonzero(wanted)) for _, wanted in parts)
+    if total > SEGMENT_ROWS:
+        raise ValueError(f"{total:,} rows do not fit one segment; expected at most {SEGMENT_ROWS:,}")
+    terms = [segment.terms() for segment, _ in parts]
+    number = {term: i for i, term in enumerate(sorted(set().union(*terms)))}
+    keys, counts, lengths = [np.zeros(0, np.int64)], [np.zeros(0, np.uint16)], [np.zeros(0, np.uint32)]
+    rows = 0
+    for (segment, wanted), own in zip(parts, terms, strict=True):
+        place = np.cumsum(wanted, dtype=np.int64) - 1 + rows
+        code = np.fromiter(map(number.__getitem__, own), np.int64, len(own))
+        live = wanted[segment.rows]
+        of_pairs = np.repeat(code, np.diff(segment.starts))[live]
+        keys.append(of_pairs * SEGMENT_ROWS + place[segment.rows[live]])
+        counts.append(segment.counts[live])
+        lengths.append(segment.lengths[wanted])
+        rows += int(np.count_nonzero(wanted))
+    together = np.concatenate(keys)
+    order = np.argsort(together, kind="stable")
+    together = together[order]
+    used, dense = np.unique(together // SEGMENT_ROWS, return_inverse=True)  # tokens of unwanted rows alone are gone
+    vocabulary = list(number)
+    return _assembled(
+        np.arange(rows),
+        np.concatenate(lengths),
+        [vocabulary[i] for i in used.tolist()],
+        dense.astype(np.int64) * SEGMENT_ROWS + together % SEGMENT_ROWS,
+        np.concatenate(counts)[order],
+    )
 
 
 def segments(texts: Iterable[tuple[int, str | None]]) -> Iterator[Segment]:
@@ -174,15 +223,14 @@ def places(sequence: Int64, wanted: Int64) -> Int64:
 
 
 class Bm25:
-    """BM25 of the rows with the ascending numbers ``sequence`` (int64 [N]), which the segments hold among others."""
+    """BM25 of some rows of segments; ``at``: int64 [N] for each segment, where its rows are in this view, -1 where
+    they are not in it."""
 
-    def __init__(self, parts: Sequence[Segment], sequence: Int64) -> None:
+    def __init__(self, parts: Sequence[Segment], at: Sequence[Int64]) -> None:
         self.segments = list(parts)
-        self.rows = len(sequence)
-        self._places: list[tuple[Int64, bool]] = []  # of each segment's rows in this view; whether all are there
+        self._places: list[tuple[Int64, bool]] = []  # whether all are there
         texts = tokens = 0
-        for segment in self.segments:
-            place = places(sequence, segment.sequence)
+        for segment, place in zip(self.segments, at, strict=True):
             lengths = segment.lengths[place >= 0]
             self._places.append((place, len(lengths) == len(place)))
             texts += int(np.count_nonzero(lengths))
@@ -202,6 +250,10 @@ class Bm25:
             for i, (rows, places, counts) in enumerate(found):
                 # A row occurs once in a token's list: no sum is lost by adding through an index.
                 total[places] += weight * idf * (counts / (counts + self._norms[i][rows]))
+
+    def texts_with(self, token: str) -> int:
+        """How many rows of this view have ``token``."""
+        return sum(len(self._live(i, token.encode())[0]) for i in range(len(self.segments)))
 
     def _live(self, i: int, token: bytes) -> tuple[NDArray[np.uint16], Int64, NDArray[np.uint16]]:
         """(rows of the segment, rows of this view, counts) of a token, without the rows that are gone."""

@@ -61,7 +61,7 @@ class TextIndexes:
                 present = known.segments if known else None
                 if present is None or not _serves(present, snapshot, strict=self._shared):
                     present = self._segments(snapshot, column)
-                known = Bm25(present, snapshot.sequence)
+                known = Bm25(present, [places(snapshot.sequence, segment.sequence) for segment in present])
                 self._last[column] = snapshot.version, known
             return known
 

@@ -10,6 +10,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from nextvec.papers.connection import rows_of
 from nextvec.papers.db import Database
 from nextvec.papers.insight.tables import INSIGHTS
 from nextvec.papers.records import Paper
@@ -38,10 +39,10 @@ def state(text_hash: str, encoder: str) -> str:
 
 def missing(db: Database, encoder: str) -> list[str]:
     """The ids of the papers whose insight is not there or of another state, in order."""
-    query = sa.select(_P.id, _P.text_hash, _I.state.label("has"))
-    query = query.outerjoin(INSIGHTS, _I.paper == _P.id).order_by(_P.id)
+    query = sa.select(_P.id, _P.text_hash, _I.state)
+    query = query.outerjoin(INSIGHTS, _I.paper == _P.id)
     with db.read() as connection:
-        return [row.id for row in connection.execute(query) if row.has != state(row.text_hash, encoder)]
+        return sorted(row[0] for row in rows_of(connection, query) if row[2] != state(row[1], encoder))
 
 
 def write(db: Database, found: Sequence[Insight], encoder: str) -> None:
