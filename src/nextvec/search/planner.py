@@ -44,7 +44,8 @@ WIDEST = 2_048  # of a walk through the graph
 _STEP = 4  # of widths
 _CHECKS = 0.05  # of the time of searches may go into checking some of them
 _WAYS = 1_024  # weighings kept
-_ENOUGH = 128  # checked answers before a correction: of 32 with a recall of 0.965 one mean in seven is under 0.95; less,
+# Checked answers before a correction: of 32 with a recall of 0.965 one mean in seven is under 0.95. Less,
+_ENOUGH = 128
 _SOME = 8  # where they are surely short of the target
 _AMPLE_FROM = 32  # where they are surely above it
 _LEAST, _MOST = 0.5, 64.0  # of the corrections
