@@ -84,7 +84,9 @@ def changed(connection: sa.Connection, stamp: str | None) -> Changed:
     now = generation(connection)
     if stamp == now:
         return Changed(now, [])
-    wanted = sa.select(GENERATIONS.c.word, GENERATIONS.c.number).where(GENERATIONS.c.word.in_([now, stamp or ""]))
+    if stamp is None:
+        return Changed(now, None)
+    wanted = sa.select(GENERATIONS.c.word, GENERATIONS.c.number).where(GENERATIONS.c.word.in_([now, stamp]))
     numbers = {row.word: row.number for row in connection.execute(wanted)}
     if now not in numbers or stamp not in numbers:
         return Changed(now, None)

@@ -134,9 +134,10 @@ def _title_words(site: Site) -> _Counted:
     held: _Counted | None = site.kept.get("title words counted")
     counts: Counter[str] = Counter()
     papers = 0
+    stamp = site.stamp  # papers that change from here on are counted as changed, even if their new titles are in
     with site.db.read() as connection:
-        change = site.db.changed(connection, held.stamp if held else None)
-        if held and change.papers is not None and len(change.papers) * _FOLLOWED <= held.papers:
+        changed = site.db.changed(connection, held.stamp).papers if held else None
+        if held and changed is not None and len(changed) * _FOLLOWED <= held.papers:
             return held
         for (title,) in rows_of(connection, sa.select(PAPERS.c.title)):
             papers += 1
@@ -145,6 +146,6 @@ def _title_words(site: Site) -> _Counted:
     for word, count in counts.items():
         if count > 1:
             found[word[0]][word] = count
-    made = _Counted(change.stamp, papers, dict(found))
+    made = _Counted(stamp, papers, dict(found))
     site.kept.put("title words counted", made, weight=1_000)
     return made
