@@ -1,6 +1,6 @@
 """A collection of a million vectors: how long it takes to open, how much memory a search needs, how both grow.
 
-    python benchmarks/search_million.py --rows 100000 300000 1000000 --out docs/results/search_million.json
+    python benchmarks/search_million.py --rows 100000 300000 1000000 2000000 --out docs/results/search_million.json
 
 Clustered random vectors of 384 values with an attribute. For each size a collection is made and indexed (with a graph
 only for --graph 1), then opened by a fresh process, which reports
