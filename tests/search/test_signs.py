@@ -10,7 +10,7 @@ from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.cells import build_cells, look, search_cells
 from nextvec.search.indexes.exact import ExactIndex, Found
 from nextvec.search.indexes.rows import Rows, in_memory
-from nextvec.search.indexes.signs import BLOCK, flips_of, read, signs_of, turned
+from nextvec.search.indexes.signs import BLOCK, flips_of, signs_of, turned
 from nextvec.search.native import kernels
 
 N = 6_000
@@ -22,6 +22,15 @@ def clustered(dim: int, count: int = N, seed: int = 1) -> NDArray[np.float32]:
     made = centres[rng.integers(0, 40, count)] + 0.7 * rng.standard_normal((count, dim))
     unit: NDArray[np.float32] = (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
     return unit
+
+
+def read(signs: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """What ``signs_of`` laid, row by row: bits uint8 [32 B, 8 S], 0 or 1, and factors float32 [32 B, 2]."""
+    blocks, size = signs.shape
+    wide = size // BLOCK - 8
+    rows = signs[:, : BLOCK * wide].reshape(blocks, wide, BLOCK).transpose(0, 2, 1).reshape(-1, wide)
+    factors = np.ascontiguousarray(signs[:, BLOCK * wide :]).view("<f4").reshape(blocks, 2, BLOCK).transpose(0, 2, 1)
+    return np.unpackbits(rows, axis=1, bitorder="little"), factors.reshape(-1, 2).astype(np.float32)
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 7, 64, 100, 256, 384])
@@ -122,6 +131,19 @@ def test_a_scan_that_keeps_enough_finds_what_one_by_codes_finds(dim: int) -> Non
     order, _ = look(own, queries)
     few = search_cells(own, index, queries, 10, None, order, rows=rows, keep=12)
     assert reached(few, index.search(queries, 10)) > 20 * 12 / N  # twenty times what chance would find
+
+
+@pytest.mark.skipif(kernels is None, reason="the search kernels were not compiled")
+def test_rows_far_longer_than_all_others_do_not_hide_these() -> None:
+    pytest.importorskip("faiss", reason="the extra 'ann' (faiss) is not installed")
+    vectors, queries = clustered(64, 3_000), clustered(64, 40, seed=2)
+    vectors[:3] *= 1e6
+    index = ExactIndex(rows_of(vectors))
+    own = build_cells(index.rows, metric="dot")
+    order, rows = look(own, queries)[0], np.full(40, 3_000.0)
+    whole = search_cells(own, index, queries, 10, None, order, rows=rows)
+    kept = search_cells(own, index, queries, 10, None, order, rows=rows, keep=300)
+    assert reached(kept, whole) > 0.95
 
 
 @pytest.mark.skipif(kernels is None, reason="the search kernels were not compiled")

@@ -135,9 +135,9 @@ class ExactIndex:
         rows = self.rows
         if native is None or len(rows) >= 2**31:
             return None
-        widest = float(rows.widest_error), float(rows.widest_norm)
-        arrays = rows.vectors, rows.codes, rows.scale, rows.error, rows.norm, rows.check
-        return native.rows(*arrays, *widest, rows.vectors.shape[1])
+        dim = rows.vectors.shape[1]
+        off = likely(dim) * float(rows.widest_error), likely(dim) * float(rows.widest_norm)
+        return native.rows(rows.vectors, rows.codes, rows.scale, rows.error, rows.norm, rows.check, *off, dim)
 
     @property
     def _fast(self) -> bool:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BLOCK", "flips_of", "read", "signs_of", "turned"]
+__all__ = ["BLOCK", "flips_of", "signs_of", "turned"]
 
 Float32 = NDArray[np.float32]
 
@@ -76,12 +76,3 @@ def signs_of(rests: Float32, flips: NDArray[np.int8]) -> NDArray[np.uint8]:
     by_block = factors.reshape(blocks, BLOCK, 2).transpose(0, 2, 1)
     laid[:, BLOCK * wide :] = np.ascontiguousarray(by_block).reshape(blocks, -1).view(np.uint8)
     return laid
-
-
-def read(signs: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Float32]:
-    """What ``signs_of`` laid, row by row: bits uint8 [32 B, 8 S], 0 or 1, and factors float32 [32 B, 2]."""
-    blocks, size = signs.shape
-    wide = size // BLOCK - _FACTORS
-    rows = signs[:, : BLOCK * wide].reshape(blocks, wide, BLOCK).transpose(0, 2, 1).reshape(-1, wide)
-    factors = np.ascontiguousarray(signs[:, BLOCK * wide :]).view("<f4").reshape(blocks, 2, BLOCK).transpose(0, 2, 1)
-    return np.unpackbits(rows, axis=1, bitorder="little"), factors.reshape(-1, 2).astype(np.float32)

@@ -71,7 +71,7 @@ static void end_kept(Kept *kept) {
 
 /* Leaves the `keep` best and hardly more; what a guess must be more than from now on. */
 INLINE float keep_best(Kept *kept) {
-    const float least = nearly_best(kept->guess, kept->count, kept->keep, -INFINITY);
+    const float least = nearly_best(kept->guess, kept->count, kept->keep, -INFINITY, 64);
     int64_t left = 0;
     for (int64_t i = 0; i < kept->count; i++) {
         const float guess = kept->guess[i];

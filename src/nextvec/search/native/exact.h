@@ -14,7 +14,7 @@ typedef struct {
 /* Raise `least` towards the k-th best lower bound, and drop the rows that are ruled out by then. */
 INLINE void tighten(Task *task, int64_t k) {
     if (task->left < k || task->left == 0) return;
-    const float low = nearly_best(task->low, task->left, k, task->least);
+    const float low = nearly_best(task->low, task->left, k, task->least, 12);
     task->least = low;
     int64_t left = 0;
     for (int64_t i = 0; i < task->left; i++) {

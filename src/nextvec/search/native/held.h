@@ -50,14 +50,14 @@ static PyObject *make_rows(PyObject *self, PyObject *args) {
     (void)self;
     PyObject *vectors, *codes, *scale, *error, *norm, *check;
     Py_ssize_t dim;
-    float widest_error, widest_norm;
-    if (!PyArg_ParseTuple(args, "OOOOOOffn", &vectors, &codes, &scale, &error, &norm, &check, &widest_error, &widest_norm,
+    float likely_error, likely_norm;
+    if (!PyArg_ParseTuple(args, "OOOOOOffn", &vectors, &codes, &scale, &error, &norm, &check, &likely_error, &likely_norm,
                           &dim))
         return NULL;
     Held *held = new_held(ROWS);
     if (!held) return NULL;
     Rows *rows = &held->is.rows;
-    rows->widest_error = widest_error, rows->widest_norm = widest_norm;
+    rows->likely_error = likely_error, rows->likely_norm = likely_norm;
     rows->dim = dim;
     if (dim < 1 || !(rows->scale = keep(held, scale, -1, 4, "scale"))) return failed(held);
     rows->rows = kept_bytes(held) / 4;

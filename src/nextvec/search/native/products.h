@@ -22,6 +22,16 @@ VERSIONS static void dots_any(const Query *query, const int8_t *codes, const int
 }
 
 #ifdef HAS_VECTORS
+/* Four codes from number i on; those that come three times four later are fetched where they lie apart. */
+INLINE void take_four(const int8_t *codes, const int64_t *places, int64_t i, int64_t count, int64_t dim,
+                      const int8_t *code[4]) {
+    for (int64_t r = i; r < i + 4; r++) {
+        code[r - i] = codes + (places ? places[r] : r) * dim;
+        if (places && r + 12 < count)
+            for (int64_t j = 0; j < dim; j += 64) __builtin_prefetch(codes + places[r + 12] * dim + j);
+    }
+}
+
 BYTES static inline __m512i add_product(__m512i sum, __m512i own, __m512i code) {
     return _mm512_dpbusd_epi32(sum, _mm512_xor_si512(code, _mm512_set1_epi8((char)0x80)), own);
 }
@@ -36,12 +46,8 @@ BYTES static void dots_bytes(const Query *query, const int8_t *codes, const int6
     for (; i + 4 <= count; i += 4) {
         const int8_t *code[4];
         __m512i sum[4];
-        for (int r = 0; r < 4; r++) {
-            code[r] = codes + (places ? places[i + r] : i + r) * dim;
-            sum[r] = _mm512_setzero_si512();
-            if (places && i + r + 12 < count)
-                for (int64_t j = 0; j < dim; j += 64) __builtin_prefetch(codes + places[i + r + 12] * dim + j);
-        }
+        take_four(codes, places, i, count, dim, code);
+        for (int r = 0; r < 4; r++) sum[r] = _mm512_setzero_si512();
         for (int64_t j = 0; j < whole; j += 64) {
             __m512i own = _mm512_loadu_si512(query->code + j);
             for (int r = 0; r < 4; r++) sum[r] = add_product(sum[r], own, _mm512_loadu_si512(code[r] + j));
@@ -58,6 +64,7 @@ BYTES static void dots_bytes(const Query *query, const int8_t *codes, const int6
     }
     for (; i < count; i++) out[i] = dot8(query, codes + (places ? places[i] : i) * dim, dim, 1);
 }
+
 /* By AVX2: products of bytes in pairs, one side without signs. |q| times x with the sign of q is q x; since codes are -127 to
  * 127, two products fit 16 bits. */
 WIDE static inline __m256i add_pairs(__m256i sum, __m256i size, __m256i own, __m256i code) {
@@ -72,12 +79,8 @@ WIDE static void dots_wide(const Query *query, const int8_t *codes, const int64_
     for (; i + 4 <= count; i += 4) {
         const int8_t *code[4];
         __m256i sum[4];
-        for (int r = 0; r < 4; r++) {
-            code[r] = codes + (places ? places[i + r] : i + r) * dim;
-            sum[r] = _mm256_setzero_si256();
-            if (places && i + r + 12 < count)
-                for (int64_t j = 0; j < dim; j += 64) __builtin_prefetch(codes + places[i + r + 12] * dim + j);
-        }
+        take_four(codes, places, i, count, dim, code);
+        for (int r = 0; r < 4; r++) sum[r] = _mm256_setzero_si256();
         for (int64_t j = 0; j < whole; j += 32) {
             const __m256i own = _mm256_loadu_si256((const void *)(query->code + j)), size = _mm256_abs_epi8(own);
             for (int r = 0; r < 4; r++)

@@ -44,7 +44,7 @@ typedef struct {
     const int8_t *codes;    /* [N, D] */
     const float *scale, *error, *norm; /* [N] */
     const uint64_t *check;  /* [N] sums of each vector's 32-bit words */
-    float widest_error, widest_norm;   /* of all rows */
+    float likely_error, likely_norm; /* of all rows the largest, times the share of it that is likely */
     int64_t rows, dim;
 } Rows;
 
@@ -145,14 +145,16 @@ INLINE void extremes(const float *values, int64_t count, float *low, float *high
     *low = least[0], *high = most[0];
 }
 
-/* At least `least`, a value that k or more of `count` values reach, and hardly more than k. 1 <= k <= count */
-INLINE float nearly_best(const float *values, int64_t count, int64_t k, float least) {
+/* At least `least`, a value that k or more of `count` values reach, and hardly more than k: closer with every turn, of which
+ * more are needed where a few values lie far above all others. 1 <= k <= count */
+INLINE float nearly_best(const float *values, int64_t count, int64_t k, float least, int turns) {
     float low, high;
     extremes(values, count, &low, &high);
     low = MOST(low, least);
-    for (int turn = 0; turn < 12 && low < high; turn++) {
+    for (int turn = 0; turn < turns && low < high; turn++) {
         const float middle = low + (high - low) / 2;
         int32_t above = 0;
+        if (!(middle > low)) break; /* no float between them, or one of them is infinite */
         for (int64_t i = 0; i < count; i++) above += values[i] >= middle;
         if (above >= k) low = middle;
         else high = middle;

@@ -30,8 +30,7 @@ INLINE int score_row(const Rows *rows, const float *vector, int32_t row, int64_t
  * -1 where a row is damaged. */
 INLINE int64_t score(const Rows *rows, const Query *query, const Scored *found, int64_t count, int64_t k, Scored *best,
                      const int bytes) {
-    const float likely = LEAST(1.0f, 5 / sqrtf((float)rows->dim));
-    const float off = likely * (query->row_error * rows->widest_error + query->row_norm * rows->widest_norm);
+    const float off = query->row_error * rows->likely_error + query->row_norm * rows->likely_norm;
     int64_t size = 0;
     for (int64_t i = 0; i < LEAST(AHEAD, count); i++) prefetch_vector(rows, found[i].row);
     for (int64_t i = 0; i < count; i++) {
