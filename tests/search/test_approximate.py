@@ -21,7 +21,7 @@ from nextvec.search.indexes.approximate import ApproximateFiles
 from nextvec.search.indexes.cells import build_cells, cell_count, look, search_cells
 from nextvec.search.indexes.exact import ExactIndex
 from nextvec.search.indexes.rows import in_memory
-from nextvec.search.planner import Watch
+from nextvec.search.watch import Watch
 from nextvec.types import ConflictError, InputError, NotFoundError
 
 pytest.importorskip("faiss", reason="the extra 'ann' (faiss) is not installed")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nextvec.search.collection import Collection
 from nextvec.search.indexes import allowed as allowed_module
-from nextvec.search.indexes import approximate, cells, exact, graph
+from nextvec.search.indexes import approximate, cells, codes, exact, graph
 from nextvec.search.indexes.allowed import Allowed, Condition, bits_without, code_test, range_test, rank_test
 from nextvec.search.indexes.exact import ExactIndex
 from nextvec.search.indexes.rows import Damaged, Rows, in_memory
@@ -155,7 +155,7 @@ def test_every_kind_of_filter_is_the_mask_that_it_stands_for(
         with pytest.raises(ValueError, match="room"):
             kernels.bits(allowed.native(1), bits[:-1])
     truth = index.search(queries, 10, np.flatnonzero(mask))
-    order, counts = np.empty((40, len(own.means)), np.int64), np.empty((40, 4), np.int64)
+    order, counts = np.empty((40, len(own.means)), np.int32), np.empty((40, 4), np.int64)
     kernels.near(own.native, allowed.native(1), queries, 1, N, order, counts)
     assert (counts[:, 2:] == (N, mask.sum())).all() and (counts[:, 0] < N).all()
     assert [count[1] for count in counts] == [
@@ -175,13 +175,52 @@ def test_the_cells_of_the_best_means_come_first(grown: tuple[ExactIndex, graph.G
     _, _, own = grown
     queries = np.concatenate([made(9, 40), -own.means[:3]])  # the last ones with scores below 0
     order, share = cells.look(own, queries)
-    assert (share == 1).all()
+    assert share == [1.0] * len(queries)
     assert (np.sort(order, axis=1) == np.arange(len(own.means))).all()
     scores = np.take_along_axis(queries @ own.means.T, order, axis=1)
     width = np.ptp(scores, axis=1, keepdims=True)
-    assert (np.diff(scores, axis=1) <= 0.05 * width).all()  # as far as int8 tells them apart
+    assert (np.diff(scores, axis=1) <= 0.05 * width).all()  # as far as their codes tell them apart
     half = Allowed(N, rows=np.flatnonzero(np.arange(N) % 2))
     assert np.allclose(cells.look(own, queries, half)[1], 0.5, atol=0.2)
+
+
+def test_cells_that_are_ranked_in_the_call_are_those_that_look_gives(
+    grown: tuple[ExactIndex, graph.Graph, cells.Cells],
+) -> None:
+    index, _, own = grown
+    queries, rows = made(9, 20), np.full(20, 300.0)
+    for keep in (0, 50):
+        given = cells.search_cells(own, index, queries, 10, None, cells.look(own, queries)[0], rows=rows, keep=keep)
+        ranked = cells.search_cells(own, index, queries, 10, None, rows=rows, keep=keep)
+        for one, other in zip(given, ranked, strict=True):
+            assert one.rows.tolist() == other.rows.tolist() and one.reranked == other.reranked < N
+
+
+@pytest.mark.parametrize("dim", [5, 32, 100, 128, 300, 1024])
+def test_all_ways_rank_cells_alike(dim: int) -> None:
+    rng = np.random.default_rng(dim)
+    rows = rng.normal(size=(400, dim)).astype(np.float32)
+    rows[:8] = np.sign(rows[:8])  # codes and sums as large as they can be
+    rows[8] = 1
+    means = codes.quantise(rows, 15)
+    assert np.abs(means.codes).max() == 15
+    places = np.arange(401, dtype=np.int64)
+    kept = np.zeros((400, dim), np.int8), np.ones(400, np.float32)
+    signs, flips = np.zeros(13 * 32 * ((dim + 63) // 64 * 8 + 8), np.uint8), np.ones((2, dim), np.int8)
+    own = kernels.cells(np.arange(400, dtype=np.int32), places, *kept, means.codes, means.scale, signs, flips, dim, 400)
+    orders = []
+    try:
+        for level in range(4):
+            kernels.use(level)
+            orders.append(np.empty((10, 400), np.int32))
+            kernels.near(own, None, rows[:10], 1, 1, orders[-1], np.empty((10, 4), np.int64))
+    finally:
+        kernels.use(3)
+    assert all(np.array_equal(orders[0], order) for order in orders)
+    asked = codes.quantise(rows[:10])
+    scores = asked.codes.astype(np.int64) @ means.codes.T.astype(np.int64) * means.scale
+    ranked = np.take_along_axis(scores, orders[0].astype(np.int64), axis=1)
+    assert (np.diff(ranked, axis=1) <= np.ptp(scores, axis=1, keepdims=True) / 500).all()
 
 
 def test_each_query_of_a_batch_looks_as_far_as_it_was_told(grown: tuple[ExactIndex, graph.Graph, cells.Cells]) -> None:
@@ -211,7 +250,7 @@ def test_orders_and_widths_that_do_not_fit_are_refused(grown: tuple[ExactIndex, 
         with pytest.raises(ValueError, match="width"):
             kernels.walk(index.native, links.native, None, query, np.array(widths, np.int64), 5, 20, out)
     with pytest.raises(ValueError, match="fit"):
-        kernels.near(own.native, None, query, 5, 5, np.empty((2, len(own.means)), np.int64), np.empty((1, 4), np.int64))
+        kernels.near(own.native, None, query, 5, 5, np.empty((2, len(own.means)), np.int32), np.empty((1, 4), np.int64))
 
 
 def test_a_walk_without_matches_near_gives_what_it_met_and_one_that_is_wide_enough_all(

@@ -306,6 +306,8 @@ def _index_words(facts: dict[str, Any]) -> str:
     said = f"{facts['rows']:,} rows in {facts['cells']:,} cells" + (" and a graph" if facts["graph"] else "")
     if facts["rows_added_since"]:
         said += f", {facts['rows_added_since']:,} added since"
+    if facts["repeated_filters"]["filters"]:
+        said += "; {filters} filters with {rows:,} rows laid out".format(**facts["repeated_filters"])
     for target, ways in facts["recall"].items():
         for way, seen in ways.items():
             said += f"; {way} for {target}: {seen['recall']} in {seen['checked']} answers checked"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections import OrderedDict
 from functools import cached_property
 from pathlib import Path
@@ -15,17 +16,19 @@ from numpy.typing import NDArray
 
 from nextvec.search.calibration import FEWEST
 from nextvec.search.indexes.allowed import Allowed
-from nextvec.search.indexes.approximate import Approximate, ApproximateFiles, Progress
+from nextvec.search.indexes.approximate import ApproximateFiles, Progress
 from nextvec.search.indexes.exact import ExactIndex
 from nextvec.search.indexes.rows import RowFiles, Rows, in_memory
-from nextvec.search.planner import Planner, Watch
+from nextvec.search.planner import Planner
 from nextvec.search.schema import Schema
 from nextvec.search.snapshot import Snapshot
+from nextvec.search.watch import Watch
 from nextvec.types import InputError
 
 _GARBAGE_SHARE = 0.5  # of dead rows, above which the files are made anew
 _GARBAGE_ROWS = 10_000
 _FILTERS = 32
+_FRESH = 0.05  # seconds for which what is known of another process's index is new enough
 
 
 class Placed:
@@ -85,6 +88,7 @@ class Derived:
         self._metric = schema.metric
         self._planner: Planner | None = None
         self._stamp: tuple[int, int] | None = None
+        self._look_again = 0.0  # time.monotonic()
         self.watch = Watch()
 
     def index(self, snapshot: Snapshot) -> Placed:
@@ -100,14 +104,17 @@ class Derived:
     def planner(self, placed: Placed) -> Planner:
         """What answers searches over this index, with the approximate ways that were built for it."""
         with self._lock:
+            now, planner = time.monotonic(), self._planner
+            if planner is not None and planner.exact is placed.index and now < self._look_again:
+                return planner
+            self._look_again = now + _FRESH
             stamp = self._near_files.stamp()
-            if self._planner is None or self._planner.exact is not placed.index or stamp != self._stamp:
-                known = self._planner.approximate if self._planner else None
-                near: Approximate | None = None
-                if stamp is not None:
-                    near = self._near_files.open(placed.index.rows, known)
-                self._planner, self._stamp = Planner(placed.index, near, self.watch), stamp
-            return self._planner
+            if planner is None or planner.exact is not placed.index or stamp != self._stamp:
+                known = planner.approximate if planner else None
+                near = None if stamp is None else self._near_files.open(placed.index.rows, known)
+                planner = Planner(placed.index, near, self.watch)
+                self._planner, self._stamp = planner, stamp
+            return planner
 
     def build(
         self, snapshot: Snapshot, *, graph: bool, queries: NDArray[np.float32] | None, progress: Progress | None
@@ -115,7 +122,7 @@ class Derived:
         """Cells and graph over the rows of the snapshot's exact index; see ``ApproximateFiles.build``."""
         index = self.index(snapshot).index
         self._near_files.build(index, metric=self._metric, graph=graph, queries=queries, progress=progress)
-        self.watch.forget()
+        self._renewed()
 
     def calibrate(self, snapshot: Snapshot, queries: NDArray[np.float32] | None) -> None:
         """See ``ApproximateFiles.calibrate``; without queries, on those whose answers were checked. InputError where
@@ -126,6 +133,10 @@ class Derived:
                 f"fewer than {FEWEST} approximate searches of this process were checked: pass queries, or search more"
             )
         self._near_files.calibrate(self.index(snapshot).index, queries)
+        self._renewed()
+
+    def _renewed(self) -> None:
+        self._look_again = 0.0
         self.watch.forget()
 
     def told(self, snapshot: Snapshot) -> dict[str, Any] | None:
@@ -143,7 +154,7 @@ class Derived:
             "graph": near.graph is not None,
             "calibrated_on": near.calibration.queries,
             "widths": {str(target): widths[0] for target, widths in near.calibration.widths.items()},
-            "recall": self.watch.told(),
+            **planner.told(),
         }
 
     def remake(self, snapshot: Snapshot) -> Placed:

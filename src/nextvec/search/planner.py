@@ -19,24 +19,26 @@ import functools
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.search.calibration import FEWEST, MANY, MOST
+from nextvec.search.calibration import MANY
 from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.approximate import Approximate
-from nextvec.search.indexes.cells import look, search_cells
-from nextvec.search.indexes.exact import DIRECT, SEVERAL, ExactIndex, Found, likely
+from nextvec.search.indexes.cells import Cells, look, search_cells
+from nextvec.search.indexes.exact import DIRECT, SEVERAL, ExactIndex, Found
 from nextvec.search.indexes.graph import search_graph
+from nextvec.search.indexes.signs import BLOCK
 from nextvec.search.indexes.threads import parts_of, spread, workers
+from nextvec.search.repeated import Repeated
+from nextvec.search.watch import Watch
 
-Int64 = NDArray[np.int64]
+Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
 
 AMPLE = 4  # matches in the neighbourhood per hit asked for; where there are fewer, the exact index answers
@@ -44,11 +46,8 @@ WIDEST = 2_048  # of a walk through the graph
 _STEP = 4  # of widths
 _CHECKS = 0.05  # of the time of searches may go into checking some of them
 _WAYS = 1_024  # weighings kept
-# Checked answers before a correction: of 32 with a recall of 0.965 one mean in seven is under 0.95. Less,
-_ENOUGH = 128
-_SOME = 8  # where they are surely short of the target
-_AMPLE_FROM = 32  # where they are surely above it
-_LEAST, _MOST = 0.5, 64.0  # of the corrections
+_ROUGH = 0.1  # shares above it are rounded to a hundredth, so that queries have weighings in common
+_SLOWLY = 0.7  # of what signs keep, the least that a correction leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,66 +61,18 @@ class Way:
     keep: int = 0
 
 
-@dataclass
-class Watch:
-    """Recall that was really reached, by target and way, and how much further to look because of it (1: as measured
-    by the calibration)."""
+@dataclass(slots=True)  # not frozen: every search makes one
+class _Asked:
+    """What all queries of a search have in common. own: the filter's rows on their own, where they are laid out;
+    together: the queries of all threads, up to ``MANY``."""
 
-    boost: dict[tuple[float, str], float] = field(default_factory=dict)
-    _recent: dict[tuple[float, str], list[float]] = field(default_factory=dict)
-    _total: dict[tuple[float, str], tuple[int, float]] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _queries: deque[Float32] = field(default_factory=lambda: deque(maxlen=MOST))
-
-    def saw(self, query: Float32) -> None:
-        """Remember the query [1, D] of a checked answer."""
-        self._queries.append(query)
-
-    def queries(self) -> Float32 | None:
-        """The queries of the last answers that were checked, [n, D]; None where they are too few to calibrate with."""
-        kept = list(self._queries)
-        return np.concatenate(kept) if len(kept) >= FEWEST else None
-
-    def forget(self) -> None:
-        """Begin anew: what was measured before no longer holds. Queries stay."""
-        with self._lock:
-            for part in (self.boost, self._recent, self._total):
-                part.clear()
-
-    def note(self, target: float, way: str, recall: float) -> None:
-        """One checked answer. Looks further at once where recall is short; less far only where it is surely above."""
-        key = target, way
-        with self._lock:
-            count, summed = self._total.get(key, (0, 0.0))
-            self._total[key] = (count + 1, summed + recall)
-            recent = self._recent.setdefault(key, [])
-            recent.append(recall)
-            if len(recent) < _SOME:
-                return
-            mean, error = float(np.mean(recent)), float(np.std(recent)) / math.sqrt(len(recent))
-            now = self.boost.get(key, 1.0)
-            if mean + 2 * error < target:
-                self.boost[key] = min(now * 2, _MOST)
-            elif len(recent) >= _AMPLE_FROM and mean - 2 * error > target + 0.2 * (1 - target):
-                self.boost[key] = max(now * 0.9, _LEAST)
-            elif len(recent) < _ENOUGH:
-                return
-            elif mean < target:
-                self.boost[key] = min(now * 1.5, _MOST)
-            recent.clear()
-
-    def told(self) -> dict[str, dict[str, dict[str, float]]]:
-        """For ``info``: target, then way, to answers checked, their mean recall, and the factor."""
-        told: dict[str, dict[str, dict[str, float]]] = {}
-        with self._lock:
-            for (target, way), (count, summed) in sorted(self._total.items()):
-                boost = round(self.boost.get((target, way), 1.0), 3)
-                told.setdefault(str(target), {})[way] = {
-                    "checked": count,
-                    "recall": round(summed / count, 4),
-                    "looks_further": boost,
-                }
-        return told
+    near: Approximate
+    k: int
+    target: float
+    allowed: Allowed | None
+    own: Cells | None
+    matches: int
+    together: int
 
 
 class Planner:
@@ -133,6 +84,8 @@ class Planner:
         self.watch = watch or Watch()
         self._lock = threading.Lock()
         self._ways_kept: dict[tuple[Any, ...], list[Way]] = {}
+        self._targets: dict[float, float | None] = {}
+        self._repeated = Repeated(None if approximate is None else approximate.cells)
         self._searching, self._checking = 0.0, 0.0  # seconds
 
     def search(
@@ -142,123 +95,137 @@ class Planner:
         considered."""
         near, total = self.approximate, len(self.exact.rows)
         matches = total if allowed is None else allowed.count
-        sure = 1.0 if recall is None else likely(queries.shape[1])
+        sure = 1.0 if recall is None else self.exact.likely
         if recall is None or near is None or matches <= DIRECT or k * 4 >= matches:
             answers = self.exact.among(queries, k, allowed, sure=sure)
             if recall is None or not told:
                 return answers
             return [replace(one, told={"why": self._why(matches, k)}) for one in answers]
-        target = near.calibration.target(recall)
+        target = self._target(near, recall)
         if target is None:
             why = {"why": f"no approximate way reached a recall of {recall} when it was calibrated"}
             return [replace(one, told=why) for one in self.exact.among(queries, k, allowed)]
         began = time.perf_counter()
-        together = min(len(queries), MANY)
-        ways = self._ways(near, k, target, matches, matches / total, together)
-        several = together >= SEVERAL
+        own = None if allowed is None else self._repeated.own(allowed)
+        asked = _Asked(near, k, target, allowed, own, matches, min(len(queries), MANY))
+        ways = self._ways(asked, matches / total, alone=own is not None)
+        several = len(queries) >= SEVERAL
         if ways[0].name == "exact" and (several or self.exact.lists(matches, len(queries))):
             # No look at the neighbourhood: gathering a few is as fast, and many queries had better stay together.
-            answers = self.exact.among(queries, k, allowed, sure=sure)
-            return [replace(one, told=_told(ways)) for one in answers] if told else answers
-        answer = functools.partial(self._part, near, k, target, allowed, ways, together)
-        plans, found = _in_parts(answer, queries) if several else answer(queries)
-        want = k if allowed is None else min(k, matches)
-        # Planned so, or fewer hits than there are matches: the exact index is never wrong.
-        left = [i for i, one in enumerate(found) if one is None or len(one.rows) < want]
-        if left:
-            for i, one in zip(left, self.exact.among(queries[left], k, allowed, sure=sure), strict=True):
-                found[i] = one
-        answers = [one for one in found if one is not None]
-        self._searching += time.perf_counter() - began
-        if self._checking <= _CHECKS * self._searching and answers[0].plan.startswith(plans[0][0].name):
-            self._sample(queries[0], k, allowed, target, plans[0][0].name, answers[0])
-        if not told:
-            return answers
-        return [replace(one, told=_told(own)) for one, own in zip(answers, plans, strict=True)]
+            answers, plans = self.exact.among(queries, k, allowed, sure=sure), [ways] * len(queries)
+        else:
+            answer = functools.partial(self._part, asked, ways)
+            plans, found = _in_parts(answer, queries) if several else answer(queries)
+            want = k if allowed is None else min(k, matches)
+            # Planned so, or fewer hits than there are matches: the exact index is never wrong.
+            left = [i for i, one in enumerate(found) if one is None or len(one.rows) < want]
+            if left:
+                for i, one in zip(left, self.exact.among(queries[left], k, allowed, sure=sure), strict=True):
+                    found[i] = one
+            answers = cast(list[Found], found)
+            self._searching += time.perf_counter() - began
+            if self._checking <= _CHECKS * self._searching and answers[0].plan.startswith(plans[0][0].name):
+                self._sample(queries[0], asked, plans[0][0].name, answers[0])
+        if allowed is not None and own is None and self.exact.native is not None:
+            faster = self._ways(asked, matches / total, alone=True)
+            self._repeated.lost(allowed, len(queries) * (plans[0][0].cost - faster[0].cost), _background())
+        return [replace(one, told=_told(own)) for one, own in zip(answers, plans, strict=True)] if told else answers
+
+    def _target(self, near: Approximate, recall: float) -> float | None:
+        """The calibration's target for this recall."""
+        if recall not in self._targets:
+            if len(self._targets) >= _WAYS:
+                self._targets.clear()
+            self._targets[recall] = near.calibration.target(recall)
+        return self._targets[recall]
+
+    def told(self) -> dict[str, Any]:
+        """For ``info``: of the filters that are asked for again and again, and the recall that was measured."""
+        return {"repeated_filters": self._repeated.told(), "recall": self.watch.told()}
 
     def _why(self, matches: int, k: int) -> str:
         if self.approximate is None:
             return "no approximate index: Collection.index() makes one"
         return f"{matches} matches for k={k}: fewer than an approximate way pays for"
 
-    def _part(
-        self,
-        near: Approximate,
-        k: int,
-        target: float,
-        allowed: Allowed | None,
-        ways: list[Way],
-        together: int,
-        queries: Float32,
-    ) -> tuple[list[list[Way]], list[Found | None]]:
+    def _part(self, asked: _Asked, ways: list[Way], queries: Float32) -> tuple[list[list[Way]], list[Found | None]]:
         """For each query, by one thread: its ways, the cheapest first (``ways`` where there is no filter), and what
-        that one found; None where it is the exact index. together: the queries of all threads, up to ``MANY``."""
-        order = None
-        plans = [ways] * len(queries)
-        if allowed is not None or ways[0].name == "cells":
-            order, shares = look(near.cells, queries, allowed)
-        if allowed is not None:
-            plans = [self._plan(near, allowed, k, target, together, share) for share in shares.tolist()]
-        found: list[Found | None] = [None] * len(queries)
-        for name in ("graph", "cells"):
-            numbers = [i for i, own in enumerate(plans) if own[0].name == name]
-            if not numbers:
-                continue
-            every = len(numbers) == len(queries)
-            part = queries if every else queries[numbers]
-            amounts = np.array([plans[i][0].amount for i in numbers])
-            if name == "graph" and near.graph is not None:
-                results = search_graph(near.graph, self.exact, part, k, allowed, width=amounts.astype(np.int64))
-            elif order is not None:
-                own = order if every else order[numbers]
-                keep = max(plans[i][0].keep for i in numbers)
-                results = search_cells(near.cells, self.exact, part, k, allowed, own, rows=amounts, keep=keep)
-            for i, one in zip(numbers, results, strict=True):
+        that one found; None where it is the exact index."""
+        nothing: list[Found | None] = [None] * len(queries)
+        if asked.allowed is None:
+            return [ways] * len(queries), self._by(asked, [ways[0]] * len(queries), queries) or nothing
+        order, shares = look(asked.near.cells, queries, asked.allowed, asked.own)
+        known: dict[float, list[Way]] = {}
+        plans = []
+        for share in shares:
+            share = round(share, 2 if share > _ROUGH else 4)
+            if share not in known:
+                known[share] = self._plan(asked, share)
+            plans.append(known[share])
+        first = [one[0] for one in plans]
+        names = {way.name for way in first}
+        if len(names) == 1:
+            return plans, self._by(asked, first, queries, order) or nothing
+        found = nothing
+        for name in names:
+            numbers = [i for i, way in enumerate(first) if way.name == name]
+            some = self._by(asked, [first[i] for i in numbers], queries[numbers], order[numbers])
+            for i, one in zip(numbers, some, strict=False):  # the exact index has nothing here
                 found[i] = one
         return plans, found
 
-    def _plan(
-        self, near: Approximate, allowed: Allowed, k: int, target: float, queries: int, share: float
-    ) -> list[Way]:
+    def _by(self, asked: _Asked, ways: list[Way], queries: Float32, order: Int32 | None = None) -> list[Found | None]:
+        """What these ways find, which have one name, for each query; nothing where it is that of the exact index."""
+        near, k, allowed = asked.near, asked.k, asked.allowed
+        amounts = np.array([way.amount for way in ways])
+        if ways[0].name == "cells":
+            keep, own = max(way.keep for way in ways), asked.own
+            return [*search_cells(near.cells, self.exact, queries, k, allowed, order, rows=amounts, keep=keep, own=own)]
+        if ways[0].name == "graph" and near.graph is not None:
+            return [*search_graph(near.graph, self.exact, queries, k, allowed, width=amounts.astype(np.int64))]
+        return []
+
+    def _plan(self, asked: _Asked, share: float) -> list[Way]:
         """The ways for a query of whose neighbours this share matches, the cheapest first."""
-        if share * near.cells.near < AMPLE * k:
-            return [self._exact(near, allowed.count, queries)]
-        return self._ways(near, k, target, allowed.count, share, queries)
+        if share * asked.near.cells.near < AMPLE * asked.k:
+            return [self._exact(asked)]
+        return self._ways(asked, share, alone=asked.own is not None)
 
-    def _exact(self, near: Approximate, matches: int, queries: int) -> Way:
-        gathered = self.exact.lists(matches, queries)
-        rows = matches if gathered else len(self.exact.rows)
-        return Way("exact", matches, near.calibration.exact(rows, gathered, queries))
+    def _exact(self, asked: _Asked) -> Way:
+        gathered = self.exact.lists(asked.matches, asked.together)
+        rows = asked.matches if gathered else len(self.exact.rows)
+        return Way("exact", asked.matches, asked.near.calibration.exact(rows, gathered, asked.together))
 
-    def _ways(self, near: Approximate, k: int, target: float, matches: int, share: float, queries: int) -> list[Way]:
-        """The ways where ``share`` of the rows near the query match, the cheapest first."""
-        further = {way: self.watch.boost.get((target, way), 1.0) for way in ("cells", "graph")}
-        share = float(f"{share:.2g}")
-        key = (k, target, matches, share, queries, *further.values())
-        if key not in self._ways_kept:
+    def _ways(self, asked: _Asked, share: float, *, alone: bool) -> list[Way]:
+        """The ways where ``share`` of the rows near the query match, the cheapest first. alone: the cells hold no other
+        rows."""
+        key = (asked.k, asked.target, asked.matches, share, asked.together, alone, self.watch.changes)
+        ways = self._ways_kept.get(key)
+        if ways is None:
             if len(self._ways_kept) >= _WAYS:
                 self._ways_kept.clear()
-            self._ways_kept[key] = self._weighed(near, k, target, matches, share, queries, further)
-        return self._ways_kept[key]
+            ways = self._ways_kept[key] = self._weighed(asked, share, alone)
+        return ways
 
-    def _weighed(
-        self,
-        near: Approximate,
-        k: int,
-        target: float,
-        matches: int,
-        share: float,
-        queries: int,
-        further: dict[str, float],
-    ) -> list[Way]:
+    def _weighed(self, asked: _Asked, share: float, alone: bool) -> list[Way]:
+        near, k, target, matches, queries = asked.near, asked.k, asked.target, asked.matches, asked.together
+        further = {way: self.watch.boost.get((target, way), 1.0) for way in ("cells", "graph")}
         cost, threads = near.calibration, min(workers(), queries) if queries >= SEVERAL else 1
         total = len(self.exact.rows)
-        rows = min(cost.rows_needed(target, k, share) * further["cells"] / share, total)
+        needed = cost.rows_needed(target, k, share) * further["cells"]
+        if alone:
+            rows = min(needed, matches)
+            # As if all rows matched; but cells of few rows are read in blocks that hold others' rows too.
+            read = rows * _read(matches / len(near.cells.means)) / _read(total / len(near.cells.means))
+            scanning = cost.at_share("cells", 1.0, read, queries)
+        else:
+            rows = min(needed / share, total)
+            scanning = cost.at_share("cells", share, rows, queries)
         # No more than there are to choose from: k and the correction have no such bound, and the kernel makes room.
-        keep = math.ceil(min(cost.keep(target, k) * max(further["cells"], 1.0), rows))
+        keep = math.ceil(min(cost.keep(target, k) * max(further["cells"], _SLOWLY), rows))
         ways = [
-            self._exact(near, matches, queries),
-            Way("cells", rows, cost.at_share("cells", share, rows, queries) / threads, keep),
+            self._exact(asked),
+            Way("cells", rows, scanning / threads, keep),
         ]
         width = cost.width(target, share)
         if width is not None and near.graph is not None:
@@ -269,25 +236,28 @@ class Planner:
                 ways.append(Way("graph", wide, cost.at_share("graph", share, wide, queries) / threads))
         return sorted(ways, key=lambda way: way.cost)
 
-    def _sample(self, query: Float32, k: int, allowed: Allowed | None, target: float, way: str, found: Found) -> None:
+    def _sample(self, query: Float32, asked: _Asked, way: str, found: Found) -> None:
         """Have one answer checked in the background. Until it is, no other one is handed in."""
         with self._lock:
             if self._checking == np.inf:
                 return
             spent, self._checking = self._checking, np.inf
-        _checker().submit(self._check, query[None].copy(), k, allowed, target, way, found, spent)
+        _background().submit(self._check, query[None].copy(), asked, way, found, spent)
 
-    def _check(
-        self, query: Float32, k: int, allowed: Allowed | None, target: float, way: str, found: Found, spent: float
-    ) -> None:
+    def _check(self, query: Float32, asked: _Asked, way: str, found: Found, spent: float) -> None:
         began = time.perf_counter()
         try:
             self.watch.saw(query)
-            best = self.exact.among(query, k, allowed)[0]
+            best = self.exact.among(query, asked.k, asked.allowed)[0]
             # By score, so that rows that tie with the last hit count as found.
-            self.watch.note(target, way, float(np.mean(found.scores >= best.scores[-1])))
+            self.watch.note(asked.target, way, float(np.mean(found.scores >= best.scores[-1])))
         finally:
             self._checking = spent + time.perf_counter() - began
+
+
+def _read(rows: float) -> float:
+    """Rows that are read for each row of a cell of so many: it begins and ends within blocks of 32."""
+    return (rows + BLOCK - 1) / rows
 
 
 def _told(ways: list[Way]) -> dict[str, Any]:
@@ -309,5 +279,5 @@ def _in_parts(
 
 
 @functools.cache
-def _checker() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, thread_name_prefix="nextvec-recall")
+def _background() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="nextvec-background")

@@ -17,7 +17,7 @@ from nextvec.search.answer import Source, respond
 from nextvec.search.derived import Placed
 from nextvec.search.handle import Handle
 from nextvec.search.indexes.allowed import Allowed
-from nextvec.search.indexes.exact import DIRECT, Found, likely
+from nextvec.search.indexes.exact import DIRECT, Found
 from nextvec.search.indexes.rows import Damaged, row_check
 from nextvec.search.inputs import check_columns, check_k, check_recall
 from nextvec.search.paging import Cursor
@@ -138,7 +138,7 @@ class Searching(Handle):
         def search(placed: Placed) -> tuple[list[Found], Placed]:
             rows = placed.allowed(allowed)
             if recall is None or (rows is not None and rows.count <= DIRECT and not told):
-                sure = 1.0 if recall is None else likely(queries.shape[1])
+                sure = 1.0 if recall is None else placed.index.likely
                 return placed.index.among(queries, k, rows, sure=sure), placed
             return self._derived.planner(placed).search(queries, k, rows, recall, told=told), placed
 

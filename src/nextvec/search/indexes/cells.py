@@ -9,8 +9,9 @@ Shapes: N rows of the exact index, n <= N of them in cells, C cells, D dimension
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,7 +24,7 @@ from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.exact import ExactIndex, Found, found_of
 from nextvec.search.indexes.graph import late_rows, with_late
 from nextvec.search.indexes.rows import Damaged, Rows
-from nextvec.search.indexes.signs import flips_of, signs_of
+from nextvec.search.indexes.signs import flips_of, signs_at, signs_of
 from nextvec.search.native import kernels, outputs
 
 Int64 = NDArray[np.int64]
@@ -36,6 +37,7 @@ _TELLING = 16  # matches expected among these: fewer say nothing
 _LOWER, _AGAINST = 0.7, 0.25  # of what is expected: the filter makes the best rows rarer, or shuts out what is near
 SPARE = 2  # candidates re-scored per hit asked for: int8 scores order near ties wrongly
 _NEAR_SHARE, _NEAR_ROWS = 0.02, 4_096
+_FINE = 15  # of a mean's code: `SMALL` of the kernels
 _POINTS = 64  # rows per centroid that k-means sees
 _ROUNDS = 6
 _CHUNK = 16_384  # a multiple of the rows of a block of signs
@@ -45,7 +47,7 @@ _CHUNK = 16_384  # a multiple of the rows of a block of signs
 class Cells:
     """means float32 [C, D]; order [n]: row numbers cell by cell, ascending in each; starts [C + 1]; places [n]: where a
     row lies in ``order``; codes int8 [n, D] and scale [n] in that order; signs uint8 [B, ...], in
-    that order too, and flips: see ``signs``."""
+    that order too, and flips: see ``signs``; among: how many rows there are, where these are some of them."""
 
     means: Float32
     order: Int32
@@ -55,6 +57,7 @@ class Cells:
     scale: Float32
     signs: NDArray[np.uint8]
     flips: NDArray[np.int8]
+    among: int | None = None
 
     def __len__(self) -> int:
         return len(self.order)
@@ -62,11 +65,12 @@ class Cells:
     @cached_property
     def native(self) -> Any:
         """For the kernels. ValueError where they hold rows that are not there."""
-        means, dim = codes.quantise(self.means), self.codes.shape[1]
+        means, dim = codes.quantise(self.means, _FINE), self.codes.shape[1]
         laid = self.order, self.starts, self.codes, self.scale
-        return kernels.cells(*laid, means.codes, means.scale, self.signs, self.flips, dim)
+        reach = len(self) if self.among is None else self.among
+        return kernels.cells(*laid, means.codes, means.scale, self.signs, self.flips, dim, reach)
 
-    @property
+    @cached_property
     def near(self) -> int:
         """How many rows count as the neighbourhood of a query."""
         return max(min(int(_NEAR_SHARE * len(self)), _NEAR_ROWS), 1)
@@ -152,26 +156,38 @@ def prepare(cells: Cells, allowed: Allowed | None) -> Prepared:
     return Prepared(places, np.searchsorted(places, cells.starts))
 
 
-def look(cells: Cells, queries: Float32, allowed: Allowed | None = None) -> tuple[Int64, NDArray[np.float64]]:
-    """For each of float32 [Q, D]: the cells, nearest first, int64 [Q, C]; the share of the rows near it that match,
-    float64 [Q]: of the nearest 2 %, or of the ``CLOSE`` nearest where it is lower there; 0 where so few of these match
-    that the filter works against the query, and its best rows lie where no calibration has looked."""
-    order, counts = np.empty((len(queries), len(cells.means)), np.int64), np.empty((len(queries), 4), np.int64)
+def alone(cells: Cells, allowed: Allowed) -> Cells:
+    """The same cells with the rows that a filter takes and no others. ``places`` are left out."""
+    filter_ = prepare(cells, allowed)
+    at = filter_.places
+    assert at is not None
+    laid = cells.codes[at], cells.scale[at], signs_at(cells.signs, at), cells.flips
+    return Cells(cells.means, cells.order[at], filter_.starts.astype(np.int64), at[:0], *laid, among=len(cells))
+
+
+def look(
+    cells: Cells, queries: Float32, allowed: Allowed | None = None, own: Cells | None = None
+) -> tuple[Int32, list[float]]:
+    """For each of float32 [Q, D]: the cells, nearest first, int32 [Q, C]; the share of the rows near it that match [Q]:
+    of the nearest 2 %, or of the ``CLOSE`` nearest where it is lower there; 0 where so few of these match that the
+    filter works against the query, and its best rows lie where no calibration has looked. own: the allowed rows
+    ``alone``, where they are known."""
+    order, counts = np.empty((len(queries), len(cells.means)), np.int32), np.empty((len(queries), 4), np.int64)
     if kernels is not None:
-        filter_ = None if allowed is None else allowed.native(len(queries))
+        filter_ = own.native if own is not None else None if allowed is None else allowed.native(len(queries))
         kernels.near(cells.native, filter_, queries, CLOSE, cells.near, order, counts)
     else:
         order[:] = np.argsort(-(queries @ cells.means.T), axis=1, kind="stable")
-        for own, count in zip(order, counts, strict=True):
-            ends = np.cumsum(cells.starts[own + 1] - cells.starts[own])
+        for ranked, count in zip(order, counts, strict=True):
+            ends = np.cumsum(cells.starts[ranked + 1] - cells.starts[ranked])
             for place, enough in ((0, min(CLOSE, cells.near)), (2, cells.near)):
-                some = own[: int(np.searchsorted(ends, enough)) + 1]
+                some = ranked[: int(np.searchsorted(ends, enough)) + 1]
                 near = np.concatenate([cells.order[cells.starts[cell] : cells.starts[cell + 1]] for cell in some])
                 matching = len(near) if allowed is None else np.count_nonzero(allowed.mask[near])
                 count[place : place + 2] = len(near), matching
     if allowed is None:
-        return order, np.ones(len(queries))
-    return order, np.array([_share(*one) for one in counts.tolist()])
+        return order, [1.0] * len(queries)
+    return order, [_share(*one) for one in counts.tolist()]
 
 
 def _share(close: int, close_matching: int, near: int, near_matching: int) -> float:
@@ -185,7 +201,7 @@ def _share(close: int, close_matching: int, near: int, near_matching: int) -> fl
     return closer if closer < _LOWER * share else share
 
 
-def seen_by(filter_: Prepared, order: Int64) -> Int64:
+def seen_by(filter_: Prepared, order: Int32) -> Int64:
     """Matching rows in the nearest 1, 2, ... C cells: [C]."""
     return np.cumsum(np.diff(filter_.starts)[order])
 
@@ -196,44 +212,36 @@ def search_cells(
     queries: Float32,
     k: int,
     allowed: Allowed | None,
-    order: Int64,
+    order: Int32 | None = None,
     *,
     rows: Float64,
     keep: int = 0,
+    own: Cells | None = None,
 ) -> list[Found]:
     """For each of float32 [Q, D] the best k among the matching ones of the ``rows`` [Q] rows that are nearest to it by
-    cell, and of all that came later. order [Q, C]: the cells, nearest first. keep: so many rows are chosen by their
-    signs before the codes are looked at (0: all are).
+    cell, and of all that came later. order [Q, C]: the cells, nearest first, where that is known. keep: so many rows
+    are chosen by their signs before the codes are looked at (0: all are). own: the allowed rows ``alone``, where they
+    are known; ``rows`` are of these.
 
     Scores are those of the exact index. There may be fewer hits than matches.
     """
     if exact.native is not None:
-        found = _scan(cells, exact, queries, k, allowed, order, rows, keep)
+        out = outputs(len(queries), k)
+        filter_ = None if allowed is None or own is not None else allowed.native(len(queries))
+        native = (cells if own is None else own).native
+        if not kernels.scan(exact.native, native, filter_, queries, order, rows, keep, k, SPARE * k + 4, out):
+            raise Damaged("rows differ from what was written")
+        found = found_of(out, k, itertools.repeat("cells"))
     else:
-        each = zip(queries, order, rows.tolist(), strict=True)
+        each = zip(queries, look(cells, queries)[0] if order is None else order, rows.tolist(), strict=True)
         found = [_scan_by_numpy(cells, exact, query, k, allowed, own, enough) for query, own, enough in each]
+    if len(cells) == len(exact.rows):
+        return found
     return with_late(exact, queries, k, found, late_rows(allowed, len(cells), len(exact.rows)))
 
 
-def _scan(
-    cells: Cells,
-    exact: ExactIndex,
-    queries: Float32,
-    k: int,
-    allowed: Allowed | None,
-    order: Int64,
-    rows: Float64,
-    keep: int,
-) -> list[Found]:
-    out = outputs(len(queries), k)
-    filter_ = None if allowed is None else allowed.native(len(queries))
-    if not kernels.scan(exact.native, cells.native, filter_, queries, order, rows, keep, k, SPARE * k + 4, out):
-        raise Damaged("rows differ from what was written")
-    return found_of(out, k, [f"cells, {scanned:,} rows scanned" for _, scanned in out[2].tolist()])
-
-
 def _scan_by_numpy(
-    cells: Cells, exact: ExactIndex, query: Float32, k: int, allowed: Allowed | None, order: Int64, rows: float
+    cells: Cells, exact: ExactIndex, query: Float32, k: int, allowed: Allowed | None, order: Int32, rows: float
 ) -> Found:
     filter_ = prepare(cells, allowed)
     ends = np.cumsum(np.diff(cells.starts)[order])
@@ -242,10 +250,10 @@ def _scan_by_numpy(
     keep = min(len(found), SPARE * k + 4)
     if keep < len(found):
         found = found[np.argpartition(-scores, keep - 1)[:keep]]
-    return exact.score(query, np.sort(found), k, f"cells, {int(ends[last - 1]):,} rows scanned")
+    return replace(exact.score(query, np.sort(found), k, "cells"), reranked=int(ends[last - 1]))
 
 
-def _matching_rows(cells: Cells, code: Any, filter_: Prepared, chosen: Int64) -> tuple[Int64, Float32]:
+def _matching_rows(cells: Cells, code: Any, filter_: Prepared, chosen: Int32) -> tuple[Int64, Float32]:
     """The matching rows of these cells, and their scores in the unit of the query's code."""
     starts = filter_.starts[chosen]
     sizes = filter_.starts[chosen + 1] - starts

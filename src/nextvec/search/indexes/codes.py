@@ -36,13 +36,13 @@ class Codes:
     norm: Float32
 
 
-def quantise(vectors: Float32) -> Codes:
-    """The codes of float32 [N, D] rows, each scaled by its own largest element."""
+def quantise(vectors: Float32, most: int = 127) -> Codes:
+    """The codes, of -most to most, of float32 [N, D] rows, each scaled by its own largest element."""
     largest = np.abs(vectors).max(axis=1, initial=0.0)
-    scale = (largest / np.float32(127)).astype(np.float32)
+    scale = (largest / np.float32(most)).astype(np.float32)
     # A row that is all zeros, or so small that its scale vanishes, has codes of zero and is all residual.
     divisor = np.where(scale > 0, scale, np.float32(np.inf))
-    codes = np.clip(np.rint(vectors / divisor[:, None]), -127, 127).astype(np.int8)
+    codes = np.clip(np.rint(vectors / divisor[:, None]), -most, most).astype(np.int8)
     residual = vectors - codes.astype(np.float32) * scale[:, None]
     # The subtraction rounds: at most one unit in the last place of the product for each element.
     rounding = largest * np.float32(2.0**-23 * np.sqrt(vectors.shape[1]))

@@ -48,8 +48,8 @@ _CERTAIN = 24  # rows that a kernel scores in float64 at once
 
 @dataclass(slots=True)  # not frozen: that takes three times as long to make, and a batch makes one per query
 class Found:
-    """The best rows of one query, best first; ``reranked`` rows were scored in float64; ``told``: what else
-    ``explain`` says of the way it was found."""
+    """The best rows of one query, best first; ``reranked`` rows were scored in float64, or scanned where the plan is
+    "cells"; ``told``: what else ``explain`` says of the way it was found."""
 
     rows: Int64
     scores: Float32
@@ -136,10 +136,15 @@ class ExactIndex:
         if native is None or len(rows) >= 2**31:
             return None
         dim = rows.vectors.shape[1]
-        off = likely(dim) * float(rows.widest_error), likely(dim) * float(rows.widest_norm)
+        off = self.likely * float(rows.widest_error), self.likely * float(rows.widest_norm)
         return native.rows(rows.vectors, rows.codes, rows.scale, rows.error, rows.norm, rows.check, *off, dim)
 
-    @property
+    @functools.cached_property
+    def likely(self) -> float:
+        """``sure`` for searches that need not be certain."""
+        return likely(self.rows.vectors.shape[1])
+
+    @functools.cached_property
     def _fast(self) -> bool:
         """Whether the compiled kernels multiply codes as fast as anything."""
         return self.native is not None and bool(native.fast)
@@ -265,11 +270,11 @@ def likely(dim: int) -> float:
 def found_of(out: Out, k: int, plans: Iterable[str]) -> list[Found]:
     """What the kernels wrote; plans: of each query."""
     hits, scores, counts = out
-    numbers = counts.tolist()
-    if all(n == k for n, _ in numbers):  # nearly always, and in half of the time
-        return list(map(Found, hits, scores, plans, (m for _, m in numbers)))
-    own = zip(hits, scores, plans, numbers, strict=False)
-    return [Found(rows[:n], values[:n], plan, m) for rows, values, plan, (n, m) in own]
+    own = zip(hits, scores, plans, counts.tolist(), strict=False)
+    # Nearly always all k were found, and to cut nothing off takes time.
+    return [
+        Found(rows, all_, plan, m) if n == k else Found(rows[:n], all_[:n], plan, m) for rows, all_, plan, (n, m) in own
+    ]
 
 
 def _part(out: Out, queries: slice) -> Out:

@@ -13,10 +13,12 @@ Shapes: n rows, D dimensions, S = 8 * ceil(D / 64) bytes of bits per row, B = ce
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BLOCK", "flips_of", "signs_of", "turned"]
+__all__ = ["BLOCK", "flips_of", "signs_at", "signs_of", "turned"]
 
 Float32 = NDArray[np.float32]
 
@@ -66,13 +68,29 @@ def signs_of(rests: Float32, flips: NDArray[np.int8]) -> NDArray[np.uint8]:
     total = np.abs(moved).sum(axis=1, dtype=np.float64)
     square = np.einsum("ij,ij->i", moved, moved, dtype=np.float64)
     slope = np.divide(square, total, out=np.zeros(count), where=total > 0)
-    wide, blocks = 8 * -(-dim // 64), -(-count // BLOCK)
-    bits = np.zeros((blocks * BLOCK, wide), np.uint8)
-    bits[:count, : -(-dim // 8)] = np.packbits(positive, axis=1, bitorder="little")
-    factors = np.zeros((blocks * BLOCK, 2), "<f4")
-    factors[:count] = np.stack([slope, 2 * slope * positive.sum(axis=1)], axis=1)
+    bits = np.zeros((count, 8 * -(-dim // 64)), np.uint8)
+    bits[:, : -(-dim // 8)] = np.packbits(positive, axis=1, bitorder="little")
+    return _laid(bits, np.stack([slope, 2 * slope * positive.sum(axis=1)], axis=1))
+
+
+def signs_at(signs: NDArray[np.uint8], places: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """What ``signs_of`` gives for the rows at these places alone, from what it gave for all."""
+    wide = signs.shape[1] // BLOCK - _FACTORS
+    block, row = places // BLOCK, places % BLOCK
+    bits = signs[:, : BLOCK * wide].reshape(-1, wide, BLOCK)[block, :, row]
+    factors = signs[:, BLOCK * wide :].view("<f4").reshape(-1, 2, BLOCK)[block, :, row]
+    return _laid(bits, factors)
+
+
+def _laid(bits: NDArray[np.uint8], factors: NDArray[Any]) -> NDArray[np.uint8]:
+    """Blocks of the bits uint8 [n, S] and the two numbers [n, 2] of each row."""
+    (count, wide), blocks = bits.shape, -(-len(bits) // BLOCK)
+    whole = np.zeros((blocks * BLOCK, wide), np.uint8)
+    whole[:count] = bits
+    pairs = np.zeros((blocks * BLOCK, 2), "<f4")
+    pairs[:count] = factors
     laid = np.empty((blocks, BLOCK * (wide + _FACTORS)), np.uint8)
-    laid[:, : BLOCK * wide] = bits.reshape(blocks, BLOCK, wide).transpose(0, 2, 1).reshape(blocks, -1)
-    by_block = factors.reshape(blocks, BLOCK, 2).transpose(0, 2, 1)
-    laid[:, BLOCK * wide :] = np.ascontiguousarray(by_block).reshape(blocks, -1).view(np.uint8)
+    laid[:, : BLOCK * wide] = whole.reshape(blocks, BLOCK, wide).transpose(0, 2, 1).reshape(blocks, BLOCK * wide)
+    by_block = pairs.reshape(blocks, BLOCK, 2).transpose(0, 2, 1)
+    laid[:, BLOCK * wide :] = np.ascontiguousarray(by_block).reshape(blocks, 2 * BLOCK).view(np.uint8)
     return laid

@@ -54,12 +54,10 @@ BOTH(walk,
       int64_t most, Step *pool, int64_t *fresh, int32_t *products, Scored *found),
      rows, graph, query, filter, marks, wide, most, pool, fresh, products, found)
 BOTH(scan,
-     (const Cells *cells, const Query *query, const Turned *turned, const Filter *filter, const int64_t *nearest,
+     (const Cells *cells, const Query *query, const Turned *turned, const Filter *filter, const int32_t *nearest,
       double enough, int64_t most, Kept *kept, Scored *found, int64_t *saw),
      cells, query, turned, filter, nearest, enough, most, kept, found, saw)
-BOTH(rank,
-     (const Cells *cells, const Query *query, int32_t *products, float *scores, uint16_t *steps, int64_t *order),
-     cells, query, products, scores, steps, order)
+BOTH(rank, (const Cells *cells, const Query *query, const Ranking *ranking, int32_t *order), cells, query, ranking, order)
 #define BEST_OF(name) (has_bytes ? name##_bytes : name##_any)
 
 /* Whether there is a matrix unit and the system lets this process use it: it has to be asked, since registers of 8 KB are
@@ -293,7 +291,8 @@ static PyObject *call_walk(PyObject *self, PyObject *args) {
     return end(&call, sound);
 }
 
-/* scan(rows, cells, filter or None, queries, order int64 [Q, C], enough float64 [Q], keep, k, most, out) -> the same */
+/* scan(rows, cells, filter or None, queries, order int32 [Q, C] or None: cells, nearest first, enough float64 [Q], keep, k,
+ * most, out) -> the same */
 static PyObject *call_scan(PyObject *self, PyObject *args) {
     (void)self;
     PyObject *rows, *cells_object, *filter_object, *queries, *nearest, *enough_object, *out;
@@ -301,30 +300,32 @@ static PyObject *call_scan(PyObject *self, PyObject *args) {
     Py_buffer enough = {0};
     Turned turned = {0};
     Kept kept = {0};
+    Ranking ranking = {0};
     Call call = {0};
     if (!PyArg_ParseTuple(args, "OOOOOOnnnO", &rows, &cells_object, &filter_object, &queries, &nearest, &enough_object,
                           &keep, &k, &most, &out))
         return NULL;
     const Cells *cells = held_as(cells_object, CELLS);
     const Filter all = {0}, *filter = filter_object == Py_None ? &all : held_as(filter_object, FILTER);
-    if (!cells || !filter || PyObject_GetBuffer(nearest, &call.list, PyBUF_SIMPLE) < 0 ||
+    if (!cells || !filter || (nearest != Py_None && PyObject_GetBuffer(nearest, &call.list, PyBUF_SIMPLE) < 0) ||
         !begin_call(&call, rows, queries, out, k, most) ||
         PyObject_GetBuffer(enough_object, &enough, PyBUF_SIMPLE) < 0)
         return end(&call, 0);
-    const int64_t *order = call.list.buf;
-    int there = call.list.len == call.count * cells->cells * 8 && enough.len == call.count * 8 && most >= 1 &&
-                keep >= 0 && keep <= INT32_MAX && cells->dim == call.rows->dim && cells->starts[cells->cells] <= call.rows->rows;
-    for (int64_t c = 0; there && c < call.count * cells->cells; c++) there = order[c] >= 0 && order[c] < cells->cells;
-    int sound = 1, enough_room = 1;
+    const int32_t *order = call.list.buf;
+    int32_t *own = order ? NULL : malloc((size_t)room(cells->cells, sizeof *own));
+    int there = (!order || call.list.len == call.count * cells->cells * 4) && enough.len == call.count * 8 && most >= 1 &&
+                keep >= 0 && keep <= INT32_MAX && cells->dim == call.rows->dim && cells->reach <= call.rows->rows;
+    if (there && order) there = within(order, call.count * cells->cells, 0, cells->cells);
+    int sound = 1, enough_room = order || (own && begin_ranking(&ranking, cells->cells));
     if (there && keep) {
         turned.turned = malloc((size_t)cells->dim * sizeof(float));
         turned.levels = malloc((size_t)(8 * cells->bytes));
         turned.tables = malloc((size_t)(32 * cells->bytes));
-        enough_room = begin_kept(&kept, keep);
+        enough_room = enough_room && begin_kept(&kept, keep) && turned.turned && turned.levels && turned.tables;
     }
     if (!there) {
         PyErr_SetString(PyExc_ValueError, "cells that do not fit the rows, or no order of them");
-    } else if (keep && (!turned.turned || !turned.levels || !turned.tables || !enough_room)) {
+    } else if (!enough_room) {
         PyErr_NoMemory();
     } else {
         Py_BEGIN_ALLOW_THREADS;
@@ -332,7 +333,8 @@ static PyObject *call_scan(PyObject *self, PyObject *args) {
             int64_t saw;
             begin_query(&call, q);
             if (keep) turn_query(&call.query, cells->flips, cells->dim, cells->bytes, &turned);
-            int64_t count = BEST_OF(scan)(cells, &call.query, &turned, filter, order + q * cells->cells,
+            if (!order) BEST_OF(rank)(cells, &call.query, &ranking, own);
+            int64_t count = BEST_OF(scan)(cells, &call.query, &turned, filter, order ? order + q * cells->cells : own,
                                           ((const double *)enough.buf)[q], most, &kept, call.found, &saw);
             int64_t hits = rescore(&call, call.found, count);
             sound = hits >= 0;
@@ -341,14 +343,16 @@ static PyObject *call_scan(PyObject *self, PyObject *args) {
         Py_END_ALLOW_THREADS;
     }
     PyBuffer_Release(&enough);
+    free(own);
     free(turned.turned);
     free(turned.levels);
     free(turned.tables);
     end_kept(&kept);
+    end_ranking(&ranking);
     return end(&call, sound);
 }
 
-/* near(cells, filter or None, queries float32 [Q, D], close, enough, order int64 [Q, C], counts int64 [Q, 4]): the cells,
+/* near(cells, filter, cells of the rows that it takes, or None, queries float32 [Q, D], close, enough, order int32 [Q, C], counts int64 [Q, 4]): the cells,
  * nearest first; of the nearest ones that hold at least `close` rows, how many they hold and how many match, and the same
  * of those that hold at least `enough` */
 static PyObject *call_near(PyObject *self, PyObject *args) {
@@ -357,33 +361,33 @@ static PyObject *call_near(PyObject *self, PyObject *args) {
     Py_ssize_t close, enough;
     Py_buffer buffers[3] = {{0}};
     Query query = {0};
-    uint16_t *steps = NULL;
-    float *scores = NULL;
-    int32_t *products = NULL;
+    Ranking ranking = {0};
     if (!PyArg_ParseTuple(args, "OOOnnOO", &objects[0], &objects[1], &objects[2], &close, &enough, &objects[3],
                           &objects[4]))
         return NULL;
     const Cells *cells = held_as(objects[0], CELLS);
-    const Filter all = {0}, *filter = objects[1] == Py_None ? &all : held_as(objects[1], FILTER);
+    const Filter all = {0}, *filter = &all;
+    const Cells *alone = NULL;
+    if (Py_TYPE(objects[1]) == held_type && ((Held *)objects[1])->what == CELLS) alone = &((Held *)objects[1])->is.cells;
+    else if (objects[1] != Py_None) filter = held_as(objects[1], FILTER);
     if (cells && filter && PyObject_GetBuffer(objects[2], &buffers[0], PyBUF_SIMPLE) == 0 &&
         PyObject_GetBuffer(objects[3], &buffers[1], PyBUF_WRITABLE) == 0 &&
         PyObject_GetBuffer(objects[4], &buffers[2], PyBUF_WRITABLE) == 0) {
         int64_t row = 4 * cells->dim, count = buffers[0].len / row;
-        int64_t *order = buffers[1].buf, *counts = buffers[2].buf;
+        int32_t *order = buffers[1].buf;
+        int64_t *counts = buffers[2].buf;
         query.code = malloc((size_t)cells->dim);
-        steps = malloc((size_t)room(cells->cells, sizeof *steps));
-        scores = malloc((size_t)room(cells->cells, sizeof *scores));
-        products = malloc((size_t)room(cells->cells, sizeof *products));
-        if (buffers[0].len % row || buffers[1].len != count * cells->cells * 8 || buffers[2].len != count * 32) {
+        if (buffers[0].len % row || buffers[1].len != count * cells->cells * 4 || buffers[2].len != count * 32 ||
+            (alone && alone->cells != cells->cells)) {
             PyErr_SetString(PyExc_ValueError, "arrays that do not fit each other");
-        } else if (!query.code || !steps || !scores || !products) {
+        } else if (!begin_ranking(&ranking, cells->cells) || !query.code) {
             PyErr_NoMemory();
         } else {
             Py_BEGIN_ALLOW_THREADS;
             for (int64_t q = 0; q < count; q++) {
                 quantise((const float *)buffers[0].buf + q * cells->dim, cells->dim, &query);
-                BEST_OF(rank)(cells, &query, products, scores, steps, order + q * cells->cells);
-                share(cells, filter, order + q * cells->cells, close, enough, counts + 4 * q);
+                BEST_OF(rank)(cells, &query, &ranking, order + q * cells->cells);
+                share(cells, filter, alone, order + q * cells->cells, close, enough, counts + 4 * q);
             }
             Py_END_ALLOW_THREADS;
         }
@@ -391,9 +395,7 @@ static PyObject *call_near(PyObject *self, PyObject *args) {
     for (int i = 0; i < 3; i++)
         if (buffers[i].obj) PyBuffer_Release(&buffers[i]);
     free(query.code);
-    free(steps);
-    free(scores);
-    free(products);
+    end_ranking(&ranking);
     if (PyErr_Occurred()) return NULL;
     Py_RETURN_NONE;
 }
@@ -413,7 +415,7 @@ static PyObject *call_use(PyObject *self, PyObject *args) {
 static PyMethodDef methods[] = {
     {"rows", make_rows, METH_VARARGS, "rows(vectors, codes, scale, error, norm, check, dim)"},
     {"graph", make_graph, METH_VARARGS, "graph(links, upper, width, entry)"},
-    {"cells", make_cells, METH_VARARGS, "cells(order, starts, codes, scale, means, means_scale, signs, flips, dim)"},
+    {"cells", make_cells, METH_VARARGS, "cells(order, starts, codes, scale, means, means_scale, signs, flips, dim, reach)"},
     {"filter", make_filter, METH_VARARGS, "filter(kind, data, extra, low, high, rows)"},
     {"exact", call_exact, METH_VARARGS, "exact(rows, queries, list, filter, first, last, k, direct, sure, out)"},
     {"walk", call_walk, METH_VARARGS, "walk(rows, graph, filter, queries, widths, k, most, out)"},

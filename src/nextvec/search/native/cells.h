@@ -1,25 +1,48 @@
 /* Cells: candidates from the nearest ones. Part of _kernels.c. */
 typedef struct {
+    int64_t reach;         /* all row numbers are less */
     const int32_t *order;  /* [N] row numbers cell by cell */
     const int64_t *starts; /* [C + 1] */
     const int8_t *codes;   /* [N, D] in that order */
     const float *scale;
-    const int8_t *means;   /* [C, D] codes of the cells' means */
+    const int8_t *means;   /* [C, D] codes of the cells' means, of -SMALL to SMALL */
     const float *means_scale;
     const uint8_t *signs;  /* [(N + BLOCK - 1) / BLOCK, block_size(bytes)] in that order too: see signs.h */
     const int8_t *flips;   /* [2, D] 1 or -1 */
     int64_t cells, dim, bytes;
 } Cells;
 
-enum { STEPS = 1024 };
+enum { STEPS = 512 };
 
-/* The cells, that of the best mean first, as far as STEPS between the best and the worst tell them apart. Room: products,
- * scores and steps [C]. */
-INLINE int64_t rank(const Cells *cells, const Query *query, int32_t *products, float *scores, uint16_t *steps,
-                    int64_t *order, const int bytes) {
+/* Room for ranking C cells. */
+typedef struct {
+    int32_t *products;
+    float *scores;
+    uint16_t *steps;
+} Ranking;
+
+static int begin_ranking(Ranking *ranking, int64_t cells) {
+    ranking->products = malloc((size_t)(cells + 1) * sizeof *ranking->products);
+    ranking->scores = malloc((size_t)(cells + 1) * sizeof *ranking->scores);
+    ranking->steps = malloc((size_t)(cells + 1) * sizeof *ranking->steps);
+    return ranking->products && ranking->scores && ranking->steps;
+}
+
+static void end_ranking(Ranking *ranking) {
+    free(ranking->products);
+    free(ranking->scores);
+    free(ranking->steps);
+}
+
+/* The cells, that of the best mean first, as far as STEPS between the best and the worst tell them apart. */
+INLINE int64_t rank(const Cells *cells, const Query *query, const Ranking *ranking, int32_t *order, const int bytes) {
+    int32_t *products = ranking->products;
+    float *scores = ranking->scores;
+    uint16_t *steps = ranking->steps;
     float low = 0, high = 0;
     int32_t at[STEPS] = {0}, before = 0;
-    dots(query, cells->means, NULL, cells->cells, cells->dim, products, bytes);
+    if (bytes || !has_wide) dots(query, cells->means, NULL, cells->cells, cells->dim, products, bytes);
+    else dots_small_wide(query, cells->means, cells->cells, cells->dim, products);
     for (int64_t c = 0; c < cells->cells; c++) scores[c] = (float)products[c] * cells->means_scale[c];
     if (cells->cells) extremes(scores, cells->cells, &low, &high);
     const float step = high > low ? (STEPS - 1) / (high - low) : 0;
@@ -30,18 +53,19 @@ INLINE int64_t rank(const Cells *cells, const Query *query, int32_t *products, f
         at[i] = before;
         before += own;
     }
-    for (int64_t c = 0; c < cells->cells; c++) order[at[steps[c]]++] = c;
+    for (int64_t c = 0; c < cells->cells; c++) order[at[steps[c]]++] = (int32_t)c;
     return cells->cells;
 }
 
-/* Rows of the nearest cells, at least `enough`, and how many of them match. */
-INLINE void share(const Cells *cells, const Filter *filter, const int64_t *order, int64_t close, int64_t enough,
-                  int64_t *counts) {
+/* Rows of the nearest cells, at least `enough`, and how many of them match: those of `alone`, where that is not NULL. */
+INLINE void share(const Cells *cells, const Filter *filter, const Cells *alone, const int32_t *order, int64_t close,
+                  int64_t enough, int64_t *counts) {
     int64_t rows = 0, matching = 0;
     memset(counts, 0, 4 * sizeof *counts);
     for (int64_t c = 0; c < cells->cells && rows < enough; c++) {
         int64_t first = cells->starts[order[c]], end = cells->starts[order[c] + 1];
-        if (filter->kind == ALL) matching += end - first;
+        if (alone) matching += alone->starts[order[c] + 1] - alone->starts[order[c]];
+        else if (filter->kind == ALL) matching += end - first;
         else
             for (int64_t i = first; i < end; i++) matching += matches(filter, cells->order[i]);
         if (rows < close) counts[0] = rows + end - first, counts[1] = matching;
@@ -50,7 +74,7 @@ INLINE void share(const Cells *cells, const Filter *filter, const int64_t *order
     counts[2] = rows, counts[3] = matching;
 }
 
-/* What a scan by signs keeps, in room for twice as many. */
+/* What a scan by signs keeps, in room for twice as many and a block. */
 typedef struct {
     float *guess;
     int32_t *place;
@@ -59,8 +83,8 @@ typedef struct {
 
 static int begin_kept(Kept *kept, int64_t keep) {
     kept->keep = keep;
-    kept->guess = malloc((size_t)(2 * keep) * sizeof *kept->guess);
-    kept->place = malloc((size_t)(2 * keep) * sizeof *kept->place);
+    kept->guess = malloc((size_t)(2 * keep + BLOCK) * sizeof *kept->guess);
+    kept->place = malloc((size_t)(2 * keep + BLOCK) * sizeof *kept->place);
     return kept->guess && kept->place;
 }
 
@@ -100,25 +124,25 @@ INLINE void offer_places(const Cells *cells, const Query *query, const int32_t *
     }
 }
 
-/* Keeps of a cell what its signs put above `least`. Returns what that is afterwards. */
-INLINE float scan_cell(const Cells *cells, const Query *query, const Turned *turned, const Filter *filter, int64_t cell,
-                       float least, Kept *kept, const int bytes) {
+/* Keeps of a cell what its signs put above `least`. base: the product with the cell's mean. Returns what `least` is
+ * afterwards. */
+INLINE float scan_cell(const Cells *cells, const Turned *turned, const Filter *filter, int64_t cell, float base, float least,
+                       Kept *kept) {
     const int64_t first = cells->starts[cell], end = cells->starts[cell + 1], size = block_size(cells->bytes);
-    const float base =
-        (float)dot8(query, cells->means + cell * cells->dim, cells->dim, bytes) * cells->means_scale[cell];
     for (int64_t from = first / BLOCK * BLOCK; from < end; from += BLOCK) {
         float guess[BLOCK];
         const uint8_t *block = cells->signs + from / BLOCK * size;
         uint32_t above = (has_wide ? guess_wide : guess_any)(turned, cells->bytes, block, base, least, guess);
         if (from < first) above &= ~UINT32_C(0) << (first - from);
         if (end - from < BLOCK) above &= (UINT32_C(1) << (end - from)) - 1;
-        for (; above; above &= above - 1) {
+        int64_t count = kept->count;
+        for (; above; above &= above - 1) { /* written whether it matches or not: that cannot be foretold */
             const int64_t i = __builtin_ctz(above);
-            /* `least` may have risen since. */
-            if (!(guess[i] > least) || !matches(filter, cells->order[from + i])) continue;
-            kept->guess[kept->count] = guess[i], kept->place[kept->count] = (int32_t)(from + i);
-            if (++kept->count == 2 * kept->keep) least = keep_best(kept);
+            kept->guess[count] = guess[i], kept->place[count] = (int32_t)(from + i);
+            count += matches(filter, cells->order[from + i]);
         }
+        kept->count = count;
+        if (count >= 2 * kept->keep) least = keep_best(kept);
     }
     return least;
 }
@@ -126,20 +150,29 @@ INLINE float scan_cell(const Cells *cells, const Query *query, const Turned *tur
 /* The best `most` matching rows of the nearest cells that hold at least `enough` rows, best first. keep > 0: by their bits
  * first, and by their codes only the `keep` best of these. *saw: rows of these cells. */
 INLINE int64_t scan(const Cells *cells, const Query *query, const Turned *turned, const Filter *filter,
-                    const int64_t *nearest, double enough, int64_t most, Kept *kept, Scored *found, int64_t *saw,
+                    const int32_t *nearest, double enough, int64_t most, Kept *kept, Scored *found, int64_t *saw,
                     const int bytes) {
+    enum { AT_ONCE = 16 };
     int64_t size = 0, rows = 0;
+    int32_t products[AT_ONCE]; /* with the means of the next cells */
     float least = -INFINITY;
     kept->count = 0;
     for (int64_t c = 0; c < cells->cells && (double)rows < enough; c++) {
         const int64_t cell = nearest[c], first = cells->starts[cell], end = cells->starts[cell + 1];
         rows += end - first;
         if (kept->keep) {
+            if (c % AT_ONCE == 0) {
+                const int64_t some = LEAST(AT_ONCE, cells->cells - c);
+                int64_t next[AT_ONCE];
+                for (int64_t i = 0; i < some; i++) next[i] = nearest[c + i];
+                dots(query, cells->means, next, some, cells->dim, products, bytes);
+            }
             if (c + 1 < cells->cells) { /* what a processor fetches by itself begins too late */
                 const uint8_t *next = cells->signs + cells->starts[nearest[c + 1]] / BLOCK * block_size(cells->bytes);
                 for (int i = 0; i < 16; i++) __builtin_prefetch(next + 64 * i);
             }
-            least = scan_cell(cells, query, turned, filter, cell, least, kept, bytes);
+            const float base = (float)products[c % AT_ONCE] * cells->means_scale[cell];
+            least = scan_cell(cells, turned, filter, cell, base, least, kept);
             continue;
         }
         int32_t some[BLOCK];

@@ -117,14 +117,14 @@ static PyObject *make_graph(PyObject *self, PyObject *args) {
 static PyObject *make_cells(PyObject *self, PyObject *args) {
     (void)self;
     PyObject *array[8];
-    Py_ssize_t dim;
-    if (!PyArg_ParseTuple(args, "OOOOOOOOn", &array[0], &array[1], &array[2], &array[3], &array[4], &array[5],
-                          &array[6], &array[7], &dim))
+    Py_ssize_t dim, reach;
+    if (!PyArg_ParseTuple(args, "OOOOOOOOnn", &array[0], &array[1], &array[2], &array[3], &array[4], &array[5],
+                          &array[6], &array[7], &dim, &reach))
         return NULL;
     Held *held = new_held(CELLS);
     if (!held) return NULL;
     Cells *cells = &held->is.cells;
-    cells->dim = dim, cells->bytes = (dim + 63) / 64 * 8;
+    cells->dim = dim, cells->bytes = (dim + 63) / 64 * 8, cells->reach = reach;
     if (dim < 1 || !(cells->order = keep(held, array[0], -1, 4, "order"))) return failed(held);
     int64_t rows = kept_bytes(held) / 4;
     if (!(cells->starts = keep(held, array[1], -1, 8, "starts"))) return failed(held);
@@ -138,7 +138,7 @@ static PyObject *make_cells(PyObject *self, PyObject *args) {
         return failed(held);
     int sound = cells->cells >= 0 && cells->starts[0] == 0 && cells->starts[cells->cells] == rows;
     for (int64_t c = 0; sound && c < cells->cells; c++) sound = cells->starts[c] <= cells->starts[c + 1];
-    if (!sound || !within(cells->order, rows, 0, rows)) {
+    if (!sound || !within(cells->order, rows, 0, reach)) {
         PyErr_SetString(PyExc_ValueError, "cells of rows that are not there");
         return failed(held);
     }

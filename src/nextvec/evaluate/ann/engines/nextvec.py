@@ -37,6 +37,8 @@ class Nextvec(Engine):
 
     def open(self, attributes: pa.Table) -> None:
         self._collection = Collection.open(self.folder / "c")
+        # No public way: users have no reason to forget. A change of the name must fail here, not go unnoticed.
+        self._known = self._collection._current()._masks
 
     def settings(self, k: int) -> list[Setting]:
         swept: list[dict[str, Any]] = [*({"recall": recall} for recall in _RECALLS), {"recall": "exact"}]
@@ -48,8 +50,7 @@ class Nextvec(Engine):
 
     def search(self, queries: NDArray[np.float32], k: int, prepared: Any, setting: Setting) -> Found:
         if not setting.ready:
-            # No public way: users have no reason to forget. A change of the name must fail here, not go unnoticed.
-            self._collection._current()._masks.clear()
+            self._known.clear()
         vector: Any = queries[0] if len(queries) == 1 else queries
         found: Any = self._collection.search(vector, k, where=prepared, **setting.values)
         return [hits.ids for hits in ([found] if isinstance(found, Hits) else found)]
