@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,19 @@ WHOLE = {"test_accounts_proposals", "test_browser", "test_cli", "test_search", "
 """Files that read the site over all bundled papers, which takes half a minute to make: one process runs them all."""
 
 
+LONGEST = (
+    "whole", "test_browser_axe", "test_methods", "test_accounts_rights", "test_small", "test_sources_serving",
+    "test_approximate", "test_ann_runner", "test_stores_objects", "test_embedder", "test_mail_sending",
+    "test_sentence_prediction", "test_evaluate_cli", "test_base", "test_backup", "test_claims_reproduce",
+    "test_claims_report", "test_two_processes", "test_operations", "test_api_fuzz", "test_bad_input", "test_durability",
+    "test_remote", "test_fit", "test_sources_files", "test_load", "test_memory",
+)  # fmt: skip
+"""Files that take longest, longest first: they are begun first, so that both processes end at the same time."""
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With ``--dist loadfile`` a process takes a file at a time, and ``WHOLE`` as if it were one."""
+    """With ``--dist loadfile`` a process takes a file at a time, ``LONGEST`` first, and ``WHOLE`` as if it were one."""
     if config.getvalue("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
@@ -32,17 +43,39 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             file = nodeid.partition("::")[0]
             return "whole" if Path(file).stem in WHOLE else file
 
+        def _assign_work_unit(self, node: Any) -> None:
+            self.workqueue.move_to_end(min(self.workqueue, key=_place), last=False)
+            super()._assign_work_unit(node)
+
     return Together(config, log)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file that makes that site where another process makes it too is told of."""
+def _place(scope: str) -> int:
+    """Where the files of ``scope`` come; those not named in ``LONGEST`` as xdist has them: most tests first."""
+    stem = Path(scope).stem
+    return LONGEST.index(stem) if stem in LONGEST else len(LONGEST)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the garbage collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked "thorough" run with ``--thorough``. A file that makes the site over all bundled papers where another
+    process makes it too is told of."""
+    if not config.getoption("--thorough"):
+        left = [item for item in items if item.get_closest_marker("thorough")]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if not item.get_closest_marker("thorough")]
     reading = {item.path.stem for item in items if "whole_home" in getattr(item, "fixturenames", ())}
     if reading - WHOLE:
         raise pytest.UsageError(f"{', '.join(sorted(reading - WHOLE))}: name it in WHOLE of tests/conftest.py")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--thorough", action="store_true", help="run the long sweeps too, those marked 'thorough'")
     parser.addoption(
         "--papers-database",
         choices=("sqlite", "postgresql"),
