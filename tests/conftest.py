@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,25 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from memory_folder import memory_folder
 from postgresql_server import running
+
+# Thousands of commits and checkpoints would wait for the disk to have them: what tests write is thrown away.
+if "TMPDIR" not in os.environ and (memory := memory_folder()):
+    os.environ["TMPDIR"] = tempfile.tempdir = memory
 
 # The same examples in every run: a test that fails here fails everywhere, and one that passes does not fail tomorrow.
 # To look for new ones: pytest --hypothesis-profile=default --hypothesis-seed=random
 settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("thorough", derandomize=True, max_examples=300)
 settings.load_profile("repeatable")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any test is read: how many examples it tries is decided there."""
+    if config.getoption("--thorough"):
+        settings.load_profile("thorough")
+
 
 WHOLE = {"test_accounts_proposals", "test_browser", "test_cli", "test_search", "test_search_steering"}
 """Files that read the site over all bundled papers, which takes half a minute to make: one process runs them all."""

@@ -17,6 +17,7 @@ from people import make_app, of
 from server import serving
 from test_tokens import ada, made, program
 
+from examples import examples
 from nextvec.papers.accounts import lists, tokens, votes
 from nextvec.papers.api import specification
 from nextvec.papers.ingest import ingest
@@ -168,7 +169,13 @@ def test_answers_are_those_of_the_specification(site: Site, ada: str, path: str,
     headers = {"Authorization": f"Bearer {made(site, ada, 'lists', 'vote')}"}
     statuses = set()
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+    @settings(
+        max_examples=examples(15, 80),
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        derandomize=True,
+        database=None,
+    )
     @given(case=schema[path][method.upper()].as_strategy(), known=st.booleans(), paper=st.sampled_from(["p1", "p2"]))
     def ask(case: Any, known: bool, paper: str) -> None:
         if known:

@@ -77,7 +77,7 @@ def findings(browser: Any, only: list[str] | None = None, off: Sequence[str] = (
 
 
 WAYS = [(1280, False), (360, True)]
-"""Each width and each theme once. With ``--thorough`` the other pairs too, for contrast alone: only colours are other."""
+"""Each width and each theme once; with ``--thorough`` the other pairs too, for contrast alone: only colours differ."""
 OTHER_WAYS = [(1280, True), (360, False)]
 
 

@@ -28,6 +28,7 @@ from mail_fakes import (
     subscribe,
     week,
 )
+from people import copied
 
 from nextvec.papers.mail.outbox import Outbox
 from nextvec.papers.mail.schedule import Schedule
@@ -57,8 +58,8 @@ def subscribed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    made = made_site(tmp_path / "site", week(days=7))
+def site(week_home: Path, tmp_path: Path) -> Iterator[Site]:
+    made = copied(week_home, tmp_path / "site")
     yield made
     made.close()
 
