@@ -40,8 +40,8 @@ LONGEST = (
     "whole", "test_browser_axe", "test_methods", "test_accounts_rights", "test_small", "test_sources_serving",
     "test_approximate", "test_ann_runner", "test_stores_objects", "test_embedder", "test_mail_sending",
     "test_sentence_prediction", "test_evaluate_cli", "test_base", "test_backup", "test_claims_reproduce",
-    "test_claims_report", "test_two_processes", "test_operations", "test_api_fuzz", "test_bad_input", "test_durability",
-    "test_remote", "test_fit", "test_sources_files", "test_load", "test_memory",
+    "test_claims_report", "pool", "test_operations", "test_api_fuzz", "test_bad_input", "test_durability",
+    "test_remote", "test_sources_files", "test_load", "test_memory",
 )  # fmt: skip
 """Files that take longest, longest first: they are begun first, so that both processes end at the same time."""
 
@@ -55,8 +55,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Together(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return "whole" if Path(file).stem in WHOLE else file
+            file = Path(nodeid.partition("::")[0])
+            # Those of tests/distributed share their pool of processes.
+            return "whole" if file.stem in WHOLE else "pool" if file.parent.name == "distributed" else str(file)
 
         def _assign_work_unit(self, node: Any) -> None:
             self.workqueue.move_to_end(min(self.workqueue, key=_place), last=False)
