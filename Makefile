@@ -1,7 +1,7 @@
 # make demo   set up .venv and open the paper-discovery site (ARGS=--once: answer one question and stop)
 # make test   set up .venv and run lint, types, import rule and tests
 # make test-thorough  run all tests, the long sweeps too
-# make test-postgres  run all tests of the papers on PostgreSQL (make test: the part marked "both")
+# make test-postgres  run all tests of the papers on PostgreSQL (make test: the part marked "both" and not "once")
 # make kernels  compile the search kernels anew, after a change of their C
 # make bench  run the benchmarks beside their peers (JSON into benchmarks/out)
 # make clean  remove everything these targets made
@@ -36,7 +36,7 @@ test:
 	@$(MAKE) --no-print-directory -j 2 $(VENV)/.ready-test browser
 	@$(MAKE) --no-print-directory -j 2 types style
 	$(PYTEST)
-	$(PYTEST) tests/papers -m both --papers-database=postgresql
+	$(PYTEST) tests/papers -m "both and not once" --papers-database=postgresql
 
 style:
 	$(BIN)/ruff check .

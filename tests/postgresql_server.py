@@ -29,7 +29,7 @@ def running() -> Iterator[str]:
             pytest.skip(f"PostgreSQL does not start here: {type(error).__name__} {error}")
         try:
             # What tests write is thrown away: no need to wait for the disk.
-            for setting in ("fsync", "synchronous_commit", "full_page_writes", "autovacuum"):
+            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
                 server.psql(f"ALTER SYSTEM SET {setting} = off")
             server.psql("SELECT pg_reload_conf()")
             yield server.get_uri()

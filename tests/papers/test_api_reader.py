@@ -144,6 +144,7 @@ WRITING = [
 ]
 
 
+@pytest.mark.once
 def test_the_specification_tells_of_tokens() -> None:
     document = specification()
     scheme = document["components"]["securitySchemes"]["token"]
@@ -156,6 +157,7 @@ def test_the_specification_tells_of_tokens() -> None:
         assert {"401", "403", "404", "429"} <= set(document["paths"][path][method]["responses"])
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("path", "method"), WRITING)
 def test_answers_are_those_of_the_specification(site: Site, ada: str, path: str, method: str) -> None:
     schemathesis = pytest.importorskip("schemathesis")
@@ -225,6 +227,7 @@ def test_the_example_of_the_documentation(site: Site, ada: str, tmp_path: Path) 
     assert (tmp_path / "refs.bib").read_text() == lists.as_bibtex([entry])
 
 
+@pytest.mark.once
 def test_the_documentation_names_every_address() -> None:
     text = DOCS.read_text(encoding="utf-8")
     for path, operations in specification()["paths"].items():
