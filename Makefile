@@ -101,3 +101,4 @@ browser:
 
 clean:
 	rm -rf $(VENV) .nextvec .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis benchmarks/out
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
