@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,11 @@ from memory_folder import memory_folder
 from postgresql_server import running
 
 # Thousands of commits and checkpoints would wait for the disk to have them: what tests write is thrown away.
+OWN_FOLDER = None
 if "TMPDIR" not in os.environ and (memory := memory_folder()):
-    os.environ["TMPDIR"] = tempfile.tempdir = memory
+    OWN_FOLDER = os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="nextvec-tests-", dir=memory)
+
+PASSED = pytest.StashKey[bool]()
 
 # The same examples in every run: a test that fails here fails everywhere, and one that passes does not fail tomorrow.
 # To look for new ones: pytest --hypothesis-profile=default --hypothesis-seed=random
@@ -70,6 +74,16 @@ def _place(scope: str) -> int:
     """Where the files of ``scope`` come; those not named in ``LONGEST`` as xdist has them: most tests first."""
     stem = Path(scope).stem
     return LONGEST.index(stem) if stem in LONGEST else len(LONGEST)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """What tests wrote goes; what failed left is there to be looked at."""
+    if OWN_FOLDER and config.stash.get(PASSED, False):
+        shutil.rmtree(OWN_FOLDER, ignore_errors=True)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[PASSED] = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
 def pytest_collection_finish() -> None:

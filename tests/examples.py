@@ -7,4 +7,4 @@ from hypothesis import settings
 
 def examples(usual: int, thorough: int) -> int:
     """``usual``; with ``--thorough`` as many as ``thorough``."""
-    return thorough if settings.get_current_profile_name() == "thorough" else usual
+    return thorough if settings.default is settings.get_profile("thorough") else usual

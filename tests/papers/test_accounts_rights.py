@@ -227,15 +227,21 @@ def copy(world: World, home: Path, folder: Path) -> World:
 
 
 @pytest.fixture(scope="module")
-def world(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], World]]:
-    """Makes worlds to change: copies of one."""
-    folder = tmp_path_factory.mktemp("worlds")
-    first = build(filled, folder / "first")
-    first.site.close()
+def first(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Path]:
+    """A world that is copied, its site closed, and its home."""
+    home = tmp_path_factory.mktemp("worlds") / "first"
+    made = build(filled, home)
+    made.site.close()
+    return made, home
+
+
+@pytest.fixture
+def world(first: tuple[World, Path], tmp_path: Path) -> Iterator[Callable[[], World]]:
+    """Makes worlds to change."""
     made: list[World] = []
 
     def make() -> World:
-        made.append(copy(first, folder / "first", folder / str(next(NUMBERS))))
+        made.append(copy(*first, tmp_path / str(next(NUMBERS))))
         return made[-1]
 
     yield make
@@ -244,9 +250,11 @@ def world(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ca
 
 
 @pytest.fixture(scope="module")
-def standing(world: Callable[[], World]) -> World:
+def standing(first: tuple[World, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A world that is only looked at."""
-    return world()
+    made = copy(*first, tmp_path_factory.mktemp("standing") / "site")
+    yield made
+    made.site.close()
 
 
 def test_the_table_names_every_route(small: Site) -> None:
