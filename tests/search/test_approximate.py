@@ -230,7 +230,7 @@ def test_a_damaged_file_is_noticed(copy: Path, part: str, harm: str) -> None:
         assert recall_of(collection, QUERIES[:5], 10, None, 0.9) == 1.0
 
 
-@pytest.mark.parametrize(("part", "harm"), list(zip(PARTS, ["flip", "cut", "gone", "cut", "flip"], strict=True)))
+@pytest.mark.parametrize(("part", "harm"), [("codes.npy", "gone"), ("links.npy", "cut"), ("means.npy", "flip")])
 def test_a_damaged_file_is_made_anew(copy: Path, part: str, harm: str) -> None:
     damage(copy, part, harm)
     with Collection.open(copy) as collection:
