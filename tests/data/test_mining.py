@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from nextvec.data import mining
 from nextvec.data.mining import fill_random, mine
 from nextvec.types import InputError
@@ -71,7 +72,7 @@ def cases(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, list[list[int]], int
     return vectors[0], vectors[1], positives, k, options
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(120, 800), deadline=None)
 @given(cases(), st.integers(1, 4), st.integers(1, 6))
 def test_the_best_are_those_of_a_whole_sort(case: Any, rows: int, columns: int) -> None:
     queries, documents, positives, k, options = case
@@ -83,7 +84,7 @@ def test_the_best_are_those_of_a_whole_sort(case: Any, rows: int, columns: int) 
         assert row == expected + [-1] * (k - len(expected))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(80, 400), deadline=None)
 @given(cases(), st.integers(1, 4), st.integers(1, 6), st.integers(0, 3))
 def test_a_choice_by_chance_is_from_the_same_candidates(case: Any, rows: int, columns: int, seed: int) -> None:
     queries, documents, positives, k, options = case
@@ -194,7 +195,7 @@ def test_progress_is_reported() -> None:
 # ------------------------------------------------------------------ filling up
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(80, 400), deadline=None)
 @given(cases(), st.integers(0, 5))
 def test_filling_keeps_what_was_mined_and_adds_no_positives(case: Any, seed: int) -> None:
     queries, documents, positives, k, options = case

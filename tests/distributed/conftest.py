@@ -1,4 +1,4 @@
-"""One pool of two processes per test file."""
+"""One pool of two processes for all files here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pool import Pool
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
     """Two Gloo processes."""
     from pool import Pool

@@ -121,7 +121,7 @@ sys.path.insert(0, sys.argv[1])
 import torch
 torch.set_num_threads(1)
 from nextvec.training import fit
-fit("small", ".", out=sys.argv[2], set=["steps=40", "save_every=1", "keep=2", "average=0.9", "micro=4"],
+fit("small", ".", out=sys.argv[2], set=["steps=24", "save_every=1", "keep=2", "average=0.9", "micro=4"],
     resume=True, package="dropped_methods", device="cpu", on_step=lambda report: time.sleep(0.01))
 """
 
@@ -131,7 +131,7 @@ def test_killed_at_random_moments_and_resumed_it_ends_bit_equal(tmp_path: Path, 
         "small",
         tmp_path,
         out=tmp_path / "straight",
-        set=["steps=40", "save_every=1", "average=0.9", "micro=4"],
+        set=["steps=24", "save_every=1", "average=0.9", "micro=4"],
         package=package,
         device="cpu",
     )
@@ -143,7 +143,7 @@ def test_killed_at_random_moments_and_resumed_it_ends_bit_equal(tmp_path: Path, 
         process = subprocess.Popen(
             command, env={**os.environ, "PYTHONPATH": str(HERE)}, stderr=subprocess.PIPE, text=True
         )
-        if attempt < 4:
+        if attempt < 3:
             # From the first checkpoint on the disk is busy all the time: a random moment hits every kind of work.
             _wait_for_progress(process, out, at_least=steps[-1] + 1 if steps else 1)
             time.sleep(draws.uniform(0, 0.15))
@@ -156,15 +156,15 @@ def test_killed_at_random_moments_and_resumed_it_ends_bit_equal(tmp_path: Path, 
         newest = checkpoint.latest(out)
         assert newest is not None
         steps.append(int(checkpoint.read_info(newest)["step"]))
-    assert kills >= 3
+    assert kills >= 2
     assert len(set(steps)) > 1
     assert process.returncode == 0
     left = load_file(tmp_path / "straight" / "model" / "weights.safetensors")
     right = load_file(out / "model" / "weights.safetensors")
     assert left.keys() == right.keys()
     assert all(torch.equal(left[name], right[name]) for name in left)
-    assert straight.report.step == 40
-    assert int(right["moved"]) == 40
+    assert straight.report.step == 24
+    assert int(right["moved"]) == 24
 
 
 def _wait_for_progress(process: subprocess.Popen[str], out: Path, *, at_least: int) -> None:

@@ -106,6 +106,16 @@ def site(filled: Path, tmp_path: Path) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="session")
+def week_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with the papers of a week, for tests of mail: they take a copy."""
+    from mail_fakes import made_site, week
+
+    home = tmp_path_factory.mktemp("week")
+    made_site(home, week(days=7)).close()
+    return home
+
+
+@pytest.fixture(scope="session")
 def client(small: Site) -> TestClient:
     """A browser without JavaScript at the small site. Crashes become pages, as in production."""
     return TestClient(create_app(small), follow_redirects=False, raise_server_exceptions=False)

@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from nextvec.papers.api import specification
 from nextvec.papers.records import Paper
 from nextvec.papers.site import Site
@@ -39,7 +40,13 @@ def test_answers_are_those_of_the_specification(schema: Any, few: list[Paper], p
 
     statuses = set()
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+    @settings(
+        max_examples=examples(15, 80),
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        derandomize=True,
+        database=None,
+    )
     @given(case=schema[path]["GET"].as_strategy(), known=st.none() | st.sampled_from(few))
     def ask(case: Any, known: Paper | None) -> None:
         if known is not None and "id" in case.path_parameters:
@@ -109,7 +116,7 @@ def test_hostile_values_do_nothing(client: TestClient, small: Site, value: str |
 RAW = st.text(alphabet=st.characters(codec="utf-8"), max_size=40) | st.binary(max_size=30)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60, 300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(which=st.sampled_from(PARAMETERS), value=RAW, tail=st.none() | RAW)
 def test_no_bytes_ever_break_it(
     client: TestClient, which: tuple[str, str], value: str | bytes, tail: str | bytes | None

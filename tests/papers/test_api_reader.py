@@ -17,6 +17,7 @@ from people import make_app, of
 from server import serving
 from test_tokens import ada, made, program
 
+from examples import examples
 from nextvec.papers.accounts import lists, tokens, votes
 from nextvec.papers.api import specification
 from nextvec.papers.ingest import ingest
@@ -143,6 +144,7 @@ WRITING = [
 ]
 
 
+@pytest.mark.once
 def test_the_specification_tells_of_tokens() -> None:
     document = specification()
     scheme = document["components"]["securitySchemes"]["token"]
@@ -155,6 +157,7 @@ def test_the_specification_tells_of_tokens() -> None:
         assert {"401", "403", "404", "429"} <= set(document["paths"][path][method]["responses"])
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("path", "method"), WRITING)
 def test_answers_are_those_of_the_specification(site: Site, ada: str, path: str, method: str) -> None:
     schemathesis = pytest.importorskip("schemathesis")
@@ -168,7 +171,13 @@ def test_answers_are_those_of_the_specification(site: Site, ada: str, path: str,
     headers = {"Authorization": f"Bearer {made(site, ada, 'lists', 'vote')}"}
     statuses = set()
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+    @settings(
+        max_examples=examples(15, 80),
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        derandomize=True,
+        database=None,
+    )
     @given(case=schema[path][method.upper()].as_strategy(), known=st.booleans(), paper=st.sampled_from(["p1", "p2"]))
     def ask(case: Any, known: bool, paper: str) -> None:
         if known:
@@ -218,6 +227,7 @@ def test_the_example_of_the_documentation(site: Site, ada: str, tmp_path: Path) 
     assert (tmp_path / "refs.bib").read_text() == lists.as_bibtex([entry])
 
 
+@pytest.mark.once
 def test_the_documentation_names_every_address() -> None:
     text = DOCS.read_text(encoding="utf-8")
     for path, operations in specification()["paths"].items():

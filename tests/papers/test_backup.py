@@ -163,7 +163,7 @@ def killed(action: str, home: Path, file: Path, point: str) -> None:
     assert done.returncode == -9, done.stderr
 
 
-@pytest.mark.parametrize("point", ["copied", "packed", "checked"])
+@pytest.mark.parametrize("point", ["copied", *(pytest.param(p, marks=pytest.mark.once) for p in ("packed", "checked"))])
 def test_a_killed_backup_leaves_the_old_one(site: Site, tmp_path: Path, point: str) -> None:
     folder = tmp_path / "backups"
     backup(site.home, folder / "b.zip")
@@ -428,6 +428,7 @@ def test_a_length_that_lies_fills_no_disk(good: Path, tmp_path: Path, monkeypatc
     refused(good, tmp_path, "are free")
 
 
+@pytest.mark.once
 def test_no_such_file_or_site(tmp_path: Path, site: Site) -> None:
     with pytest.raises(NotFoundError, match="there is no backup"):
         restore(tmp_path / "none.zip", tmp_path / "new")

@@ -30,8 +30,7 @@ __all__ = ["browser"]  # a fixture
 pytestmark = pytest.mark.browser
 pytest.importorskip("sklearn")
 AXE = Path(__file__).parents[1] / "vendor" / "axe-core" / "axe.min.js"
-# Contrast needs no more than the colours, so that the other theme at the same width is looked at for that alone. What
-# stands in a frame is a page of its own here (/digest/preview/mail).
+# What stands in a frame is a page of its own here (/digest/preview/mail).
 RUN = """
 const [only, off, done] = arguments;
 const options = {iframes: false, resultTypes: ["violations"], rules: {"target-size": {enabled: true}}};
@@ -77,32 +76,49 @@ def findings(browser: Any, only: list[str] | None = None, off: Sequence[str] = (
     return [f"{impact}: {rule}: {said}\n    " + "\n    ".join(nodes) for impact, rule, said, nodes in found]
 
 
+WAYS = [(1280, False), (360, True)]
+"""Each width and each theme once; with ``--thorough`` the other pairs too, for contrast alone: only colours differ."""
+OTHER_WAYS = [(1280, True), (360, False)]
+
+
 def check(browser: Any, name: str, *, off: Sequence[str] = ()) -> None:
-    """The page that is open, opened up, in four ways: all rules twice, contrast alone where only colours are other."""
+    """The page that is open, opened up, at both widths and in both themes."""
     browser.execute_script(OPEN)
-    for width, dark, only in ((1280, False, None), (1280, True, ["color-contrast"]), (360, True, None),
-                              (360, False, ["color-contrast"])):  # fmt: skip
-        still(browser, width, dark=dark)
-        found = findings(browser, only, off)
-        assert not found, f"{name} at {width} px{', dark' if dark else ''}:\n" + "\n".join(found)
+    for width, dark in WAYS:
+        look(browser, name, width, dark, None, off)
+
+
+def look(browser: Any, name: str, width: int, dark: bool, only: list[str] | None, off: Sequence[str] = ()) -> None:
+    still(browser, width, dark=dark)
+    found = findings(browser, only, off)
+    assert not found, f"{name} at {width} px{', dark' if dark else ''}:\n" + "\n".join(found)
 
 
 OPEN = "for (const one of document.querySelectorAll('details')) one.open = true;"
 
 
-@pytest.mark.parametrize(
-    ("who", "path"),
-    [
-        (who, path)
-        for who, paths in [("stranger", STRANGER), ("reader", READER), ("bare", BARE), ("empty", EMPTY)]
-        for path in paths
-    ],
-)
+PAGES = [
+    (who, path)
+    for who, paths in [("stranger", STRANGER), ("reader", READER), ("bare", BARE), ("empty", EMPTY)]
+    for path in paths
+]
+
+
+@pytest.mark.parametrize(("who", "path"), PAGES)
 def test_no_page_has_a_fault(browser: Any, served: Served, who: str, path: str) -> None:
     still(browser, 1280)
     visit(browser, getattr(served, who) + path.format(**vars(served)))
     assert find(browser, "main"), "and it came"
     check(browser, f"{who} {path}")
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(("who", "path"), PAGES)
+def test_no_page_lacks_contrast_otherwise(browser: Any, served: Served, who: str, path: str) -> None:
+    visit(browser, getattr(served, who) + path.format(**vars(served)))
+    browser.execute_script(OPEN)
+    for width, dark in OTHER_WAYS:
+        look(browser, f"{who} {path}", width, dark, ["color-contrast"])
 
 
 def test_a_token_just_made_has_no_fault(browser: Any, served: Served) -> None:
@@ -250,11 +266,11 @@ def test_days_and_numbers_of_other_languages_break_nothing(browser: Any, served:
             "/search?q=language+model&to=2026-08-30",
             served.paper,
         ):
-            for width in (360, 1440):
+            visit(browser, served.stranger + path)
+            for width in (1440, 360):
                 still(browser, width)
-                visit(browser, served.stranger + path)
-                assert findings(browser) == [], (language, path, width)
                 assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth"), path
+            assert findings(browser, off=["color-contrast"]) == [], (language, path)  # words change no colour
         text = browser.execute_script("return document.querySelector('.facts time').textContent")
         assert ("202" in text) and text != browser.execute_script(
             "return document.querySelector('.facts time').dateTime"

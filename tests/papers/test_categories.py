@@ -15,7 +15,7 @@ from arxiv_fake import Arxiv, Entry, serving
 from databases import open_database, raw
 from fakes import HashEncoder
 from fastapi.testclient import TestClient
-from people import join
+from people import copied, join
 from test_web import Page
 
 from nextvec.papers import categories
@@ -65,10 +65,19 @@ PAPERS = [
 ]
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    opened = Site(tmp_path / "home", encoder=HashEncoder())
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with these papers, for tests that take a copy."""
+    home = tmp_path_factory.mktemp("made")
+    opened = Site(home, encoder=HashEncoder())
     ingest(opened, PAPERS)
+    opened.close()
+    return home
+
+
+@pytest.fixture
+def site(made: Path, tmp_path: Path) -> Iterator[Site]:
+    opened = copied(made, tmp_path / "home")
     yield opened
     opened.close()
 

@@ -46,7 +46,7 @@ def test_fifty_readers(few: list[Paper], tmp_path: Path) -> None:
         try:
             assert process.stdout is not None
             port = int(process.stdout.readline())
-            report = load(port, process.pid, few, readers=50, seconds=600, each=9)
+            report = load(port, process.pid, few, readers=50, seconds=600, each=6)
         finally:
             process.terminate()
     wrong = {(kind, status): n for (kind, status), n in report.statuses.items() if status >= 400}

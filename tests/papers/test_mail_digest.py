@@ -250,6 +250,7 @@ def message(site: Site) -> Any:
     return parsed(sent.as_bytes(policy=POLICY))
 
 
+@pytest.mark.once
 def test_the_headers(message: Any) -> None:
     assert message["From"] == "Papers <papers@example.org>" and message["To"].count("@") == 1
     assert message["Subject"] == "Daily papers about agents, <script>: Paper 1 on latent planning and 2 more"
@@ -263,12 +264,14 @@ def test_the_headers(message: Any) -> None:
     assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain", "text/html"]
 
 
+@pytest.mark.once
 def test_the_bytes_cross_any_server(message: Any) -> None:
     raw = message.as_bytes(policy=POLICY)
     assert raw.isascii() and max(map(len, raw.split(b"\r\n"))) < 998
     assert b"\nList-Unsubscribe: <https://" in raw, "no encoded words, no fold: programs read it as it stands"
 
 
+@pytest.mark.once
 def test_the_html_is_whole_and_has_nothing_of_others(message: Any) -> None:
     html = text_of(message, "html")
     found = tree(html)
@@ -283,6 +286,7 @@ def test_the_html_is_whole_and_has_nothing_of_others(message: Any) -> None:
     assert len(html.encode()) < CLIP
 
 
+@pytest.mark.once
 def test_a_reason_stands_between_a_papers_authors_and_its_text(message: Any) -> None:
     text = "".join(tree(text_of(message, "html")).text)
     places = [
@@ -292,6 +296,7 @@ def test_a_reason_stands_between_a_papers_authors_and_its_text(message: Any) -> 
     assert not re.search("[\ue000-\uf8ff]", text), "of where it goes nothing is left"
 
 
+@pytest.mark.once
 def test_the_style_is_in_the_elements_and_dark_is_a_query(message: Any) -> None:
     html = text_of(message, "html")
     for tag in re.findall(r"<(?:p|h1|h2|a|td)\b[^>]*>", html):
@@ -300,6 +305,7 @@ def test_the_style_is_in_the_elements_and_dark_is_a_query(message: Any) -> None:
     assert 'role="presentation"' in html and "display:none" in html.partition("</div>")[0]
 
 
+@pytest.mark.once
 def test_the_text_says_everything_that_the_html_says(message: Any) -> None:
     text, found = text_of(message), tree(text_of(message, "html"))
     assert set(found.addresses) <= set(re.findall(r"https://[^\s]+", text))

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
-from mail_fakes import BASE, MORNING, SECRET, SENDER, link, made_post, made_site, parsed, states, subscribe, week
+from mail_fakes import BASE, MORNING, SECRET, SENDER, link, made_post, parsed, states, subscribe
+from people import copied
 from test_mail_digest import tree
 
 from nextvec.papers.mail.sending import Post
 from nextvec.papers.mail.tables import READERS, SUBSCRIPTIONS
 from nextvec.papers.mail.transport import TracedMailer, open_mailer
 from nextvec.papers.signing import Signer
-from nextvec.papers.site import Site
 from nextvec.papers.web import create_app
 
 FORM = {"kind": "topic", "topic": "agents", "every": "day", "at": "08:00", "zone": "Europe/Berlin", "weekend": "join",
@@ -29,9 +29,9 @@ FORM = {"kind": "topic", "topic": "agents", "every": "day", "at": "08:00", "zone
 class Desk:
     """A site with mail, a browser without JavaScript at it, and the mails that leave."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, home: Path, folder: Path) -> None:
         self.folder = folder / "out"
-        self.site: Site = made_site(folder / "site", week(days=7))
+        self.site = copied(home, folder / "site")
         self.mailer: TracedMailer = open_mailer(f"file://{self.folder}", sender=SENDER)
         self.post: Post = made_post(self.site)
         self.client = TestClient(
@@ -60,8 +60,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    made = Desk(tmp_path)
+def desk(week_home: Path, tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(week_home, tmp_path)
     yield made
     made.site.close()
 

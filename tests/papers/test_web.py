@@ -94,6 +94,7 @@ def test_every_page_is_well_formed_and_asks_nobody_else(client: TestClient, path
     assert client.head(path).status_code == 200
 
 
+@pytest.mark.once
 def test_local_links_lead_somewhere(client: TestClient) -> None:
     seen: set[str] = set()
     for path in (
@@ -108,6 +109,7 @@ def test_local_links_lead_somewhere(client: TestClient) -> None:
         assert client.get(source).status_code == 200, source
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("path", ["/", "/papers/month/2026-08", "/papers/trending", "/papers/discussed", "/papers/new"])
 def test_the_first_page_is_light(client: TestClient, path: str) -> None:
     page = client.get(path, headers={"accept-encoding": "gzip"})
@@ -391,6 +393,7 @@ def test_trouble_with_the_disk_is_a_503_and_a_bug_a_500(
     assert "content-security-policy" in response.headers
 
 
+@pytest.mark.once
 def test_style_and_scripts_ask_nobody_else() -> None:
     for path in STATIC.glob("*.*"):
         text = path.read_text(encoding="utf-8")
@@ -409,6 +412,7 @@ def _contrast(one: str, two: str) -> float:
     return (bright + 0.05) / (dark + 0.05)
 
 
+@pytest.mark.once
 def test_colours_have_contrast_in_both_themes() -> None:
     style = (STATIC / "site.css").read_text(encoding="utf-8")
     pairs = re.findall(r"--([\w-]+): light-dark\((#[0-9a-f]{3,6}), (#[0-9a-f]{3,6})\);", style)

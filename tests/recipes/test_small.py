@@ -34,9 +34,9 @@ TINY = Recipe(
     dims=(8, 32),
     teacher_papers=200,
     precision="fp32",  # many processors reckon in bf16 by a detour that takes ten times as long
-    distil=Stage(steps=40, batch=48, lr=3e-3, length=32),
-    depths=Stage(steps=40, batch=48, lr=2e-3, length=32),
-    contrast=Stage(steps=40, batch=32, lr=2e-3, length=64),
+    distil=Stage(steps=30, batch=48, lr=3e-3, length=24),
+    depths=Stage(steps=30, batch=48, lr=2e-3, length=24),
+    contrast=Stage(steps=30, batch=32, lr=2e-3, length=48),
 )
 GENERAL = [f"a {one} {two}" for one in ("red", "small", "old") for two in ("dog", "house", "idea", "tree")]
 

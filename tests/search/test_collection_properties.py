@@ -13,6 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from examples import examples
 from nextvec.search import snapshot, store
 from nextvec.search.collection import Collection
 from nextvec.types import ConflictError
@@ -124,4 +125,4 @@ def _merge_early(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 TestCollectionMachine = CollectionMachine.TestCase
-TestCollectionMachine.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
+TestCollectionMachine.settings = settings(max_examples=examples(15, 60), stateful_step_count=20, deadline=None)

@@ -11,6 +11,7 @@ from filter_cases import SCHEMA, Row, filters, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from nextvec.search import column_index
 from nextvec.search.collection import Collection
 from nextvec.search.filters import columns_used, mask
@@ -26,7 +27,7 @@ def columns_of(records: list[Row]) -> dict[str, pa.Array]:
     return dict(attribute_table(records, check_schema(4, "cosine", SCHEMA), len(records)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(100, 600), deadline=None)
 @given(st.lists(rows, min_size=1, max_size=40), filters, st.sampled_from([0, 16_384]), st.sampled_from([0, 256]))
 def test_the_same_rows_as_a_pass_over_the_columns(
     records: list[Row], case: tuple[str, Truth], steps: int, direct: int

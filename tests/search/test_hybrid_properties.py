@@ -14,6 +14,7 @@ from hypothesis import assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+from examples import examples
 from nextvec.search import answer, fusion, postings, ranking, store
 from nextvec.search.collection import Collection
 from nextvec.types import Hits
@@ -203,4 +204,4 @@ def _small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 TestHybridMachine = HybridMachine.TestCase
-TestHybridMachine.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
+TestHybridMachine.settings = settings(max_examples=examples(8, 30), stateful_step_count=12, deadline=None)

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from examples import examples
 from nextvec.cli.collection import app
 from nextvec.search.checkup import check_collection
 from nextvec.search.collection import Collection
@@ -48,7 +49,7 @@ def check_search(collection: Any, rows: np.ndarray, names: list[str], query: np.
 
 
 @pytest.mark.parametrize("keep", KEEPS)
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(40, 200), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_taking_it_twice_changes_nothing(keep: Any, data: st.DataObject) -> None:
     dim = data.draw(st.integers(1, 40))

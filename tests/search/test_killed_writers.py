@@ -67,7 +67,7 @@ def test_writers_killed_at_any_moment(tmp_path: Path) -> None:
         command = [sys.executable, script, str(path), str(SEED), str(done)]
         writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert writer.stdout is not None and writer.stdout.readline() == "ready\n"
-        time.sleep(float(rng.uniform(0.0, 0.6)))
+        time.sleep(float(rng.uniform(0.0, 0.3)))
         writer.send_signal(signal.SIGKILL)
         acknowledged = [int(line) for line in writer.stdout.read().splitlines()]
         assert writer.wait() == -signal.SIGKILL

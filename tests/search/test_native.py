@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -276,12 +277,24 @@ def test_many_walks_in_a_row_do_not_remember_each_other(grown: tuple[ExactIndex,
 # ---------------------------------------------------------------- hostile files
 
 
-@pytest.mark.parametrize("harm", ["links", "upper", "order", "starts"])
-def test_a_file_that_leads_outside_is_refused_though_its_checksum_is_right(tmp_path: Path, harm: str) -> None:
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A collection with an index; tests take a copy."""
     pytest.importorskip("faiss", reason="the extra 'ann' (faiss) is not installed")
-    with Collection.create(tmp_path / "c", dim=DIM) as collection:
+    path = tmp_path_factory.mktemp("indexed") / "c"
+    with Collection.create(path, dim=DIM) as collection:
         collection.add([str(i) for i in range(N)], made())
         assert collection.index()["graph"]
+    return path
+
+
+@pytest.mark.parametrize("harm", ["links", "upper", "order", "starts"])
+def test_a_file_that_leads_outside_is_refused_though_its_checksum_is_right(
+    indexed: Path, tmp_path: Path, harm: str
+) -> None:
+    shutil.copytree(indexed, tmp_path / "c")
+    with Collection.open(tmp_path / "c") as collection:
+        assert collection.info()["index"] is not None
     (path,) = (tmp_path / "c" / "derived").glob(f"approximate-*.{harm}.npy")
     array = np.load(path)
     array.ravel()[-1] = N + 1_000_000

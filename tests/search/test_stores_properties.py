@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from examples import examples
 from nextvec.search.stores import create_collection, open_collection
 from nextvec.types import ConflictError
 
@@ -167,7 +168,8 @@ def test_a_store_does_what_a_dict_would(
         monkeypatch.setenv("NEXTVEC_REMOTE_MEMORY", "0")
     server = request.getfixturevalue({"postgres": "postgres", "objects": "objects"}.get(kind, "tmp_path"))
     run_state_machine_as_test(
-        machine(kind, server), settings=settings(max_examples=15, stateful_step_count=15, deadline=None, phases=PHASES)
+        machine(kind, server),
+        settings=settings(max_examples=examples(7, 30), stateful_step_count=15, deadline=None, phases=PHASES),
     )
 
 
@@ -234,7 +236,7 @@ def worlds(draw: st.DrawFn) -> tuple[dict[str, str], list[dict[str, Any]], list[
 
 
 @given(world=worlds())
-@settings(max_examples=25, deadline=None, phases=PHASES, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(10, 50), deadline=None, phases=PHASES, suppress_health_check=list(HealthCheck))
 def test_any_schema_on_all_stores(world: tuple, postgres: str, objects: str) -> None:
     pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
     schema, records, wheres = world

@@ -10,6 +10,7 @@ from filter_cases import SCHEMA, filters, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from nextvec.search.stores import create_collection, open_collection
 from nextvec.search.stores import qdrant as module
 from nextvec.search.stores.moving import copy_rows
@@ -74,7 +75,7 @@ def test_the_key_comes_from_the_environment(server: str, monkeypatch: pytest.Mon
 
 
 @given(records=st.lists(rows, min_size=1, max_size=10), cases=st.lists(filters, min_size=1, max_size=6))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(10, 50), deadline=None)
 def test_filters_over_the_wire(server: str, records: list, cases: list) -> None:
     with create_collection(f"qdrant://{server}/filters", dim=2, schema=SCHEMA, exist_ok=True) as store:
         store.delete(store.ids())
