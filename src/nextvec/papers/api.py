@@ -214,7 +214,7 @@ def find(
         link = {"Link": next_link(request, cursor=following)} if following else {}
         return api_models.as_json([api_models.listed(stored.paper) for stored in papers]), link
 
-    return answer(request, site.index_stamp if search.asks else site.state, build)
+    return answer(request, site.index_stamp if search.asks else site.list_state(search.filters.topic), build)
 
 
 @_read("/papers/search/facets", list[api_models.FacetCounts], "What the results of a search are made of")
@@ -229,7 +229,7 @@ def count_facets(request: Request, search: Asked) -> Response:
         found = facets(site, search, rank(site, search), most=20)
         return api_models.as_json([api_models.facet_counts(one.name, one.counts) for one in found]), {}
 
-    return answer(request, site.index_stamp if search.asks else site.state, build)
+    return answer(request, site.index_stamp if search.asks else site.list_state(search.filters.topic), build)
 
 
 @_read("/papers/{id:path}/similar", list[api_models.SimilarPaper], "Similar papers")
