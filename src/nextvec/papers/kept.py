@@ -7,11 +7,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 __all__ = ["Kept", "noting_older", "older"]
 
+_T = TypeVar("_T")
 _given: ContextVar[list[bool] | None] = ContextVar("older", default=None)
 
 
@@ -27,7 +28,7 @@ def noting_older() -> Iterator[list[bool]]:
         _given.reset(token)
 
 
-def older(value: Any) -> Any:
+def older(value: _T) -> _T:
     """``value``, which is of before the last change, noted (``noting_older``)."""
     if (noted := _given.get()) is not None:
         noted.append(True)
