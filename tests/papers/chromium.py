@@ -15,10 +15,17 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
     "--window-size=1280,1000",
 )  # fmt: skip
+WATCH = """
+window.__shift = 0;
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.__shift += entry.value;
+}).observe({type: "layout-shift", buffered: true});
+"""
 
 
 def start(profile: Path) -> Any:
-    """A driver of a new browser whose profile is the folder ``profile``; ``quit`` ends it."""
+    """A driver of a new browser whose profile is the folder ``profile``; ``quit`` ends it. In each page
+    ``window.__shift`` counts what moves without having been asked to."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -27,7 +34,9 @@ def start(profile: Path) -> Any:
     for flag in (*FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    return webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WATCH})
+    return driver
 
 
 def show(browser: Any, width: int, height: int, *, dark: bool = False, still: bool = False) -> None:

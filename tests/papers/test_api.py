@@ -197,6 +197,30 @@ def test_search_is_that_of_the_site(client: TestClient, small: Site, few: list[P
     assert client.get("/api/papers/search", params={"q": "model", "org": "nobody"}).json() == []
 
 
+@pytest.mark.parametrize("params", ["", "&sort=newest", "&sort=votes", "&q=video", "&votes=3", "&q=model&mode=keyword"])
+def test_a_search_by_cursor(client: TestClient, params: str) -> None:
+    """Pages join to what one large page holds; only the last one leads nowhere."""
+    whole = client.get(f"/api/papers/search?limit=120{params}")
+    seen: list[str] = []
+    url: str | None = f"http://testserver/api/papers/search?limit=17{params}"
+    while url and len(seen) < 120:
+        response = client.get(url)
+        assert response.status_code == 200 and 1 <= len(response.json()) <= 17
+        seen += ids(response.json())
+        url = response.links.get("next", {}).get("url")
+    assert len(seen) > 17 and seen[:120] == ids(whole.json()) and len(seen) == len(set(seen))
+    assert ("next" in whole.links) == bool(url or len(seen) > 120)
+    other = client.get("/api/papers/search?q=another&cursor=" + _cursor_of(client, params))
+    assert other.status_code == 400 and "of another search" in other.json()["error"]
+    broken = client.get("/api/papers/search?cursor=x")
+    assert broken.status_code == 400 and "'x' is no cursor of this site" in broken.json()["error"]
+
+
+def _cursor_of(client: TestClient, params: str) -> str:
+    link = client.get(f"/api/papers/search?limit=1{params}").links["next"]["url"]
+    return re.search(r"[?&]cursor=([\w-]+)", link)[1]  # type: ignore[index]
+
+
 def test_similar_papers(client: TestClient, small: Site, few: list[Paper]) -> None:
     found = client.get(f"/api/papers/{few[0].id}/similar?limit=5").json()
     wanted = small.similar(few[0].id, 5)

@@ -18,13 +18,6 @@ from nextvec.papers.web import create_app
 
 pytestmark = pytest.mark.browser
 
-WATCH = """
-window.__shift = 0;
-new PerformanceObserver((list) => {
-  for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.__shift += entry.value;
-}).observe({type: "layout-shift", buffered: true});
-"""
-
 
 @pytest.fixture(scope="module")
 def address(whole: Site) -> Iterator[str]:
@@ -40,7 +33,6 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         pytest.skip(MISSING)
     pytest.importorskip("selenium.webdriver")
     driver = start(tmp_path_factory.mktemp("profile"))
-    driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WATCH})
     yield driver
     driver.quit()
 

@@ -94,6 +94,24 @@ def look(browser: Any, name: str, width: int, dark: bool, only: list[str] | None
     assert not found, f"{name} at {width} px{', dark' if dark else ''}:\n" + "\n".join(found)
 
 
+CAME = """
+const done = arguments[arguments.length - 1];
+requestAnimationFrame(() => requestAnimationFrame(() => {
+  const [page, ...rest] = [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")];
+  done([window.__shift, page.encodedBodySize + rest.reduce((sum, one) => sum + one.encodedBodySize, 0),
+    rest.map((one) => one.name).filter((name) => !name.startsWith(location.origin + "/"))]);
+}));
+"""
+
+
+def check_first_paint(browser: Any, name: str) -> None:
+    """Nothing jumped, nothing was asked of anybody else, and all that came is light, as it came over the wire."""
+    shift, size, elsewhere = browser.execute_async_script(CAME)
+    assert shift < 0.02, (name, shift)
+    assert elsewhere == [], name
+    assert 0 < size < 100_000, (name, size)
+
+
 OPEN = "for (const one of document.querySelectorAll('details')) one.open = true;"
 
 
@@ -109,6 +127,7 @@ def test_no_page_has_a_fault(browser: Any, served: Served, who: str, path: str) 
     still(browser, 1280)
     visit(browser, getattr(served, who) + path.format(**vars(served)))
     assert find(browser, "main"), "and it came"
+    check_first_paint(browser, f"{who} {path}")
     check(browser, f"{who} {path}")
 
 

@@ -357,3 +357,36 @@ def test_a_digest_whose_papers_are_all_gone_is_none(site: Site) -> None:
     mail = outgoing(site, [("2603.77777", ""), ("2603.77778", "")], kind="digest", votes="3")
     with pytest.raises(NotFoundError, match="nothing to send"):
         made_post(site).composer.outgoing(mail, MORNING)
+
+
+# -- in whose form ---------------------------------------------------------------------------------------------------
+def test_days_and_numbers_are_in_the_readers_language(site: Site) -> None:
+    """In both parts and the subject; the words, and everything else, are the same for everybody."""
+    texts, pages, subjects = {}, {}, {}
+    for language in ("en", "de", "ar-EG"):
+        reader = f"{language}@example.org"
+        subscription = subscribe(site, reader, kind="digest", most="40", language=language)
+        planned = Planned(
+            reader=subscription.reader,
+            subscription=subscription.id,
+            kind=subscription.stream,
+            period="2026-03-03",
+            slot=MORNING,
+            message_id=f"digest.{language}",
+            papers=((HOSTILE.id, ""), ("2603.00001", "")),
+            found=2_000,
+        )
+        outbox = Outbox(MailStore(site.db))
+        outbox.queue([planned], MORNING)
+        mail = next(one for one in outbox.in_state("queued") if one.reader.address == reader)
+        message = made_post(site).composer.outgoing(mail, MORNING)
+        texts[language], pages[language] = text_of(message), text_of(message, "html")
+        subjects[language] = str(message["Subject"])
+        tree(pages[language])
+    assert subjects["en"].startswith("Papers of 3 Mar: ") and subjects["de"].startswith("Papers of 3. M")
+    assert "3 Mar 2026  ·  2 papers" in texts["en"] and "1,998 more on the site: " in texts["en"]
+    assert "3. März 2026  ·  2 papers" in texts["de"] and "1.998 more on the site: " in texts["de"]
+    assert ">1.2M</b>" in pages["en"] and '<bdi lang="de">1,2M</bdi>' in pages["de"]
+    assert "1,998 more" in pages["en"] and '<bdi lang="de">1.998</bdi> more' in pages["de"]
+    assert 'lang="ar-EG" dir="rtl">3 &#' in pages["ar-EG"] and "مارس" in texts["ar-EG"]
+    assert texts["de"].splitlines()[0] == texts["en"].splitlines()[0] == "Daily trending papers"

@@ -256,6 +256,29 @@ def test_change_pause_resume_end_and_forget(desk: Desk) -> None:
     assert all(state == "sent" for state in states(desk.site)) or states(desk.site) == {}
 
 
+def test_the_language_is_the_browsers_until_the_reader_chooses_another(desk: Desk) -> None:
+    german = {"accept-language": "de-AT,de;q=0.9,en;q=0.5"}
+    assert '<option value="de-AT" selected>' in desk.client.get("/subscribe", headers=german).text
+    assert '<option value="en" selected>' in desk.client.get("/subscribe").text
+    assert desk.client.post("/subscribe", data=FORM, headers=german).status_code == 200
+    path = link(desk.mails()[0], "/subscribe/confirm/")
+    page = desk.client.post(path, headers=german).text
+    assert re.search(r'comes on <time datetime="[0-9-]+" lang="de-AT">\w+, \d+\. ', page)
+    manage = re.search(r'href="(/subscriptions/[^"]+)"', page)
+    assert manage and [row.language for row in desk.rows()] == ["de-AT"]
+
+    def change(**values: str) -> int:
+        form = {name: FORM[name] for name in ("every", "at", "zone", "weekend", "most")} | values
+        form |= {"do": "change", "subscription": desk.rows()[0].id}
+        return int(desk.client.post(manage[1], data=form, headers={"accept-language": "fr"}).status_code)
+
+    assert change(at="07:00") == 200 and desk.rows()[0].language == "de-AT"  # nothing said: as it was
+    assert change(language="en-US") == 200 and desk.rows()[0].language == "en-US"
+    assert change(language="tlh") == 400 and desk.rows()[0].language == "en-US"
+    assert change(language="en") == 200 and desk.rows()[0].language == ""
+    assert desk.client.post("/subscribe", data={**FORM, "language": "<b>"}).status_code == 400
+
+
 def test_a_suspended_reader_is_told(desk: Desk) -> None:
     path = link(desk.digest(), "/subscriptions/")
     desk.post.store.suspend(desk.rows()[0].reader, "550 no such user", MORNING)

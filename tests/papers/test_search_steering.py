@@ -293,7 +293,7 @@ def test_cursors_are_checked(small: Site, client: TestClient) -> None:
     assert word and re.fullmatch(r"[\w-]+", word)
     broken = (word[:-1], word + "A", "x", "é", "A" * 500, cursors.pack([1]), cursors.pack(["a", "b", "c", "d", "e"]))
     for one in broken:
-        with pytest.raises(InputError, match="no cursor of this site"):
+        with pytest.raises(InputError, match="is no cursor of this site"):
             answer(small, Request(query="language"), after=one)
     with pytest.raises(InputError, match="another search"):
         answer(small, Request(query="video"), after=word)

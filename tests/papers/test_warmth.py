@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 from people import make_app, papers
@@ -72,6 +73,29 @@ def test_an_ingest_leaves_the_older_list_until_the_new_one_is_made(site: Site, l
     )
     assert "Zoe Zed" in [one.text for one in suggestions(site, "zoe")]
     assert not later.jobs
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/papers/search?sort=newest&votes=0", "/api/views/new", "/api/views/new?topic=zebras"]
+)
+def test_a_program_that_asks_again_is_not_left_with_the_older_list(site: Site, later: Later, path: str) -> None:
+    """An entity tag that said "as it is now" of a list of before would be answered with 304 from then on."""
+    client = TestClient(create_app(site))
+
+    def ids(response: httpx.Response) -> set[str]:
+        return {item["paper"]["id"] for item in response.json()}
+
+    before = client.get(path)
+    ingest(site, [NEW])
+    meanwhile = client.get(path, headers={"if-none-match": before.headers["etag"]})
+    assert meanwhile.status_code == 200 and ids(meanwhile) == ids(before)
+    assert "etag" not in meanwhile.headers and meanwhile.headers["cache-control"] == "no-store"
+    after = meanwhile
+    while later.jobs:  # the words first, then what they are looked up for
+        later.do()
+        after = client.get(path, headers={"if-none-match": before.headers["etag"]})
+    assert after.status_code == 200 and "p99" in ids(after)
+    assert client.get(path, headers={"if-none-match": after.headers["etag"]}).status_code == 304
 
 
 def test_a_search_by_words_and_meaning_never_waits(site: Site, later: Later) -> None:

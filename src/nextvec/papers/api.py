@@ -22,7 +22,6 @@ from nextvec.papers.accounts.guard import Accounts
 from nextvec.papers.api_http import Built, Gate, answer, handle_errors, next_link
 from nextvec.papers.api_queries import Cursor, Sort, all_papers, daily_papers, find_paper
 from nextvec.papers.api_tokens import SCHEME, Checker
-from nextvec.papers.db import Stored
 from nextvec.papers.examples import MAX_EXAMPLES, read_examples
 from nextvec.papers.facets import facets
 from nextvec.papers.params import MAX_PAGE, read_all_filters
@@ -31,7 +30,7 @@ from nextvec.papers.ranking import Sort as SearchSort
 from nextvec.papers.ranking import rank
 from nextvec.papers.rate import RateLimit
 from nextvec.papers.records import check_text, clean
-from nextvec.papers.search import MAX_QUERY, Mode, check_query
+from nextvec.papers.search import MAX_QUERY, Mode, check_query, cursor_behind
 from nextvec.papers.search import answer as answer_search
 from nextvec.papers.site import Site
 from nextvec.types import InputError
@@ -194,20 +193,28 @@ def find(
     search: Asked,
     limit: Annotated[int, Query(ge=1, le=120, description="how many papers at most")] = 20,
     sort: Annotated[SearchSort, Query(description="the order of the results")] = "relevance",
+    cursor: Annotated[str | None, Query(description="from the Link header of the page before")] = None,
 ) -> Response:
-    """The best papers for a query, under filters that every result satisfies. Without a query: the newest."""
+    """The best papers for a query, under filters that every result satisfies. Without a query: the newest.
+
+    A Link header with rel="next" leads to the next page.
+    """
     site = _site(request)
-    wanted = replace(search, sort=sort)
+    newest = not search.asks and search.filters.topic is None and sort == "relevance"
+    wanted = replace(search, sort="newest" if newest else sort)
 
     def build() -> Built:
-        return api_models.as_json([api_models.listed(stored.paper) for stored in matches()]), {}
+        if newest and not cursor:  # asked again and again: from the database, which no list that is kept can lag behind
+            more = site.db.select(wanted.filters, order="moment", limit=limit + 1)
+            papers = more[:limit]
+            following = cursor_behind(wanted, papers[-1].paper.id, limit) if len(more) > limit else None
+        else:
+            found = answer_search(site, wanted, size=limit, after=cursor or None)
+            papers, following = [match.stored for match in found.matches], found.following
+        link = {"Link": next_link(request, cursor=following)} if following else {}
+        return api_models.as_json([api_models.listed(stored.paper) for stored in papers]), link
 
-    def matches() -> list[Stored]:
-        if not wanted.asks and wanted.filters.topic is None and sort == "relevance":
-            return site.db.select(wanted.filters, order="newest", limit=limit)
-        return [match.stored for match in answer_search(site, wanted, size=limit).matches]
-
-    return answer(request, site.index_stamp if search.asks else site.state, build)
+    return answer(request, site.index_stamp if search.asks else site.list_state(search.filters.topic), build)
 
 
 @_read("/papers/search/facets", list[api_models.FacetCounts], "What the results of a search are made of")
@@ -222,7 +229,7 @@ def count_facets(request: Request, search: Asked) -> Response:
         found = facets(site, search, rank(site, search), most=20)
         return api_models.as_json([api_models.facet_counts(one.name, one.counts) for one in found]), {}
 
-    return answer(request, site.index_stamp if search.asks else site.state, build)
+    return answer(request, site.index_stamp if search.asks else site.list_state(search.filters.topic), build)
 
 
 @_read("/papers/{id:path}/similar", list[api_models.SimilarPaper], "Similar papers")

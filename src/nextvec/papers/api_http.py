@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from nextvec import __version__
 from nextvec.papers.api_tokens import Checker, bearer, challenge
 from nextvec.papers.db_errors import BusyDatabaseError
+from nextvec.papers.kept import noting_older
 from nextvec.papers.operations.logs import note_failure
 from nextvec.papers.rate import RateLimit, Verdict, network
 from nextvec.types import GoneError, InputError, NextvecError, NotFoundError
@@ -43,6 +44,7 @@ def answer(request: Request, state: str, build: Callable[[], Built]) -> Response
 
     ``state`` names everything beside the address that the answer depends on. It has to be read before ``build`` runs:
     a change in between gives a newer body an older tag, which the next request replaces, never the other way round.
+    Where ``build`` took a list of before the last change (``Site.steady``), there is no tag, and nothing is to be kept.
     """
     # A compressed body is another representation, and a strong tag belongs to one (RFC 9110, 8.8.3).
     packed = "gzip" in request.headers.get("accept-encoding", "")
@@ -54,7 +56,10 @@ def answer(request: Request, state: str, build: Callable[[], Built]) -> Response
     unchanged = Response(status_code=304, headers=headers | {"Vary": "Accept-Encoding"})  # others: by GZipMiddleware
     if tag in wanted:
         return unchanged
-    body, further = build()
+    with noting_older() as noted:
+        body, further = build()
+    if noted:
+        headers = {"Cache-Control": "no-store"}
     if "*" in wanted:  # whatever there is: known only now that there is something
         return unchanged
     return Response(body, media_type="application/json", headers=headers | dict(further))

@@ -40,7 +40,7 @@ def view(
 ) -> Response:
     """Papers of a view, in its order: daily (newest day first), trending, rising, discussed, new."""
     site = cast(Site, request.app.state.site)
-    state = site.state
+    state = site.list_state(topic or None)
     values = {
         "topic": topic, "author": author, "org": org, "source": source, "category": category, "from": start, "to": end,
         "votes": str(votes or ""), "code": "1" if code else "", "half": f"{half:g}", "last": str(last), "days": days,

@@ -4,11 +4,35 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-__all__ = ["Kept"]
+__all__ = ["Kept", "noting_older", "older"]
+
+_T = TypeVar("_T")
+_given: ContextVar[list[bool] | None] = ContextVar("older", default=None)
+
+
+@contextmanager
+def noting_older() -> Iterator[list[bool]]:
+    """Gives a list that is not empty as soon as something inside of this was shown of before the last change: an
+    answer with it must not be taken for the state of now."""
+    noted: list[bool] = []
+    token = _given.set(noted)
+    try:
+        yield noted
+    finally:
+        _given.reset(token)
+
+
+def older(value: _T) -> _T:
+    """``value``, which is of before the last change, noted (``noting_older``)."""
+    if (noted := _given.get()) is not None:
+        noted.append(True)
+    return value
 
 
 class Kept:

@@ -29,6 +29,8 @@ __all__ = [
     "current",
     "decimal",
     "grouped",
+    "known",
+    "names",
     "negotiated",
     "speaking",
     "weekdays",
@@ -85,6 +87,10 @@ LANGUAGES = frozenset(
     ]
 )
 """Those that are known. Each takes about a megabyte once somebody asks for it; all that there are would take 200."""
+_COUNTRIES = (
+    *("de-AT", "de-CH", "en-AU", "en-CA", "en-GB", "en-IN", "en-US", "es-MX"),
+    *("fr-CA", "fr-CH", "it-CH", "nl-BE", "pt-PT", "zh-Hant"),
+)  # where days or numbers look unlike those of the language alone, as far as a form offers it
 Shape = Literal["day", "full", "short", "month", "short month"]
 """28 Feb 2025; Friday, 28 February 2025; 28 Feb; February 2025; Feb 2025."""
 _SKELETONS: dict[Shape, str] = {"day": "yMMMd", "short": "MMMd", "month": "yMMMM", "short month": "yMMM"}
@@ -115,12 +121,16 @@ def _negotiated(header: str) -> str:
             wanted.append((float(match[2] or 1), match[1].lower()))
     for quality, tag in sorted(wanted, key=lambda one: -one[0]):
         if quality and tag.partition("-")[0] in LANGUAGES:
-            return "" if tag == "en" else _known(tag)
+            return known(tag)
     return ""
 
 
-def _known(tag: str) -> str:
-    """The tag of the locale that is meant, at least of its language."""
+@lru_cache(maxsize=1_000)
+def known(tag: str) -> str:
+    """The tag of the locale that is meant, at least of its language; "" for the site's own form: English of no country,
+    and what is not known here."""
+    if tag == "en" or tag.partition("-")[0].lower() not in LANGUAGES or not _RANGE.fullmatch(tag):
+        return ""
     from babel import Locale, UnknownLocaleError
 
     for name in (tag, tag.partition("-")[0]):
@@ -130,6 +140,16 @@ def _known(tag: str) -> str:
             continue
         return "" if found == "en" else found
     return ""
+
+
+@lru_cache(maxsize=100)
+def names(own: str = "") -> tuple[tuple[str, str], ...]:
+    """(tag, name in English) of what a form offers, by name; ``own``: one more, where it is not among them."""
+    from babel import Locale
+
+    tags = {*LANGUAGES - {"no"}, *_COUNTRIES, own or "en"}  # "no" is the older tag of "nb"
+    found = [(tag, str(Locale.parse(tag, sep="-").get_display_name("en"))) for tag in tags]
+    return tuple(sorted(found, key=lambda pair: pair[1]))
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from nextvec.papers import postgresql
 from nextvec.papers.accounts.schema import ACCOUNTS, TOKENS
 from nextvec.papers.authors import note
 from nextvec.papers.changes import STATEMENTS as CHANGES
+from nextvec.papers.mail.tables import LANGUAGES
 from nextvec.papers.mail.tables import STATEMENTS as MAIL
 from nextvec.papers.sources import schema as sources
 from nextvec.types import StorageError
@@ -158,6 +159,7 @@ MIGRATIONS: tuple[Migration, ...] = (
             "CREATE INDEX papers_by_state ON papers (id, text_hash, indexed_text, facet_hash, indexed_facets, mark)",
         ),
     ),
+    Migration(11, "the language in which mails write days and numbers", LANGUAGES),
 )
 
 

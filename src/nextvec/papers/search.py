@@ -193,7 +193,13 @@ def _digest(request: Request) -> str:
 def _cursor(request: Request, ranking: Ranking, place: int) -> str:
     """Behind the first ``place`` papers of ``ranking``."""
     last = ranking.ids[place - 1]
-    return cursors.pack([_digest(request), ranking.name, place, last, ranking.scores.get(last, 0.0)])
+    return cursor_behind(request, last, place, name=ranking.name, score=ranking.scores.get(last, 0.0))
+
+
+def cursor_behind(request: Request, last: str, place: int, *, name: str = "", score: float = 0.0) -> str:
+    """The cursor behind the paper ``last``, the ``place``-th of what answers ``request``. ``name``: the ranking that it
+    is to go on in, if the site has kept that; ``score``: the paper's in it."""
+    return cursors.pack([_digest(request), name, place, last, score])
 
 
 def _behind(site: Site, request: Request, now: Ranking, word: str) -> tuple[Ranking, int]:
@@ -203,9 +209,9 @@ def _behind(site: Site, request: Request, now: Ranking, word: str) -> tuple[Rank
         if not (isinstance(place, int) and isinstance(score, float | int) and ID_PATTERN.fullmatch(last)):
             raise ValueError
     except (ValueError, TypeError) as error:
-        raise InputError(f"after is {word[:40]!r}, no cursor of this site; take it whole from a page") from error
+        raise InputError(f"{word[:40]!r} is no cursor of this site; take it whole from the page before") from error
     if asked != _digest(request):
-        raise InputError("after is a cursor of another search; leave it out to begin at the first page")
+        raise InputError("the cursor is of another search; leave it out to begin at the first page")
     then: Ranking | None = site.kept.get(("walk", name))
     if then is not None and 0 < place <= len(then.ids) and then.ids[place - 1] == last:
         return then, place

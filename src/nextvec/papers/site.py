@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from nextvec.files import alone, storage_error
 from nextvec.papers.columns import Columns
 from nextvec.papers.db import Filters, Order, Selection, Stored
-from nextvec.papers.kept import Kept
+from nextvec.papers.kept import Kept, older
 from nextvec.papers.place import open_database
 from nextvec.papers.records import FACETS
 from nextvec.papers.sources import moderation
@@ -173,6 +173,10 @@ class Site:
         facts = self.db.facts("generation", "activity")
         return f"{facts.get('generation', '0')} {facts.get('activity', '0')}"
 
+    def list_state(self, topic: str | None) -> str:
+        """``state``, and of what a topic is looked up in: the words follow the papers a moment later."""
+        return self.state if topic is None else f"{self.state} {self.words().stamp}"
+
     @property
     def index_stamp(self) -> str:
         """Which state the searches answer from: it changes with the papers, the vectors, the words and the encoder.
@@ -192,17 +196,17 @@ class Site:
             return words[1]
         if words is not None and self.refresher is not None and not fresh:
             self.refresher("words", lambda: self.words(fresh=True))
-            return words[1]
+            return older(words[1])
         with self._reading_words:
             version = self._words_version()
             if self._words is None or (version != self._words[0] and version != (0, 0)):
-                older = self._words[1] if self._words else None
+                before = self._words[1] if self._words else None
                 try:
-                    index = LexicalIndex.load(self.words_path, older)
-                    if older is None:
+                    index = LexicalIndex.load(self.words_path, before)
+                    if before is None:
                         index = follow(self.db, index)
                 except StorageError:
-                    index = follow(self.db, older)
+                    index = follow(self.db, before)
                 self._words = (version, index)
             return self._words[1]
 
@@ -302,10 +306,10 @@ class Site:
             return found
         last = self.kept.get(("last", name))
         if last is not None and last[0] == strict and self.refresher is not None and not fresh:
-            older = self.kept.get((name, last))
-            if older is not None:
+            before = self.kept.get((name, last))
+            if before is not None:
                 self.refresher(name, lambda: self.steady(name, make, voted=voted, also=also, weight=weight, fresh=True))
-                return older
+                return older(before)
         found = self.kept.made((name, state), make, weight=weight)
         if last is not None and last != state:
             self.kept.drop((name, last))
@@ -323,7 +327,7 @@ class Site:
         if found is None or found.stamp == facts.get("generation", "0"):
             return found
         near = self.refresher is not None and found.moderated == facts.get("moderated", "")
-        return found if near and papers > MANY else None
+        return older(found) if near and papers > MANY else None
 
     def load_columns(self) -> None:
         """Bring them to the papers as they are now."""

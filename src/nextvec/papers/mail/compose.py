@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 from jinja2 import Environment
 from markupsafe import Markup
 
-from nextvec.papers import markup
+from nextvec.papers import languages, markup
 from nextvec.papers.mail.addresses import masked
 from nextvec.papers.mail.choose import Candidate
 from nextvec.papers.mail.outbox import Outgoing
@@ -30,7 +30,7 @@ from nextvec.papers.mail.subscriptions import KINDS, Subscription
 from nextvec.papers.mail.transport import POLICY
 from nextvec.papers.pages import environment
 from nextvec.papers.records import Paper, clean
-from nextvec.papers.shown import dayname, plural
+from nextvec.papers.shown import FILTERS, plural
 from nextvec.papers.signing import Signer
 from nextvec.papers.site import Site
 from nextvec.types import NotFoundError
@@ -42,29 +42,32 @@ CLIP = 102_000
 _ROOM = 92_000  # of them for papers; the rest is what stands around
 _LINE = 900  # characters; a server may cut a line of more than 998 (RFC 5321, 4.5.3.1.6)
 _WIDTH = 72
-_WHY = (
-    "\ue000"  # where the reason goes in a block that is kept; no text that came through ``clean`` and a parser needs it
-)
+# Where votes and reason go in a block that is kept; no text that came through ``clean`` and a parser needs these.
+_VOTES, _WHY = "\ue001", "\ue000"
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """A paper as ASCII HTML and as text, before and after the reason why it is there: set once, used in many mails.
+    """A paper as ASCII HTML and as text, but for what differs by reader: set once, used in many mails.
 
-    ``html`` and ``text`` have two parts each; ``title`` and ``teaser`` are plain text.
+    ``html`` stands around the votes and the reason why it is there, ``text`` around the reason; ``title`` and
+    ``teaser`` are plain text.
     """
 
     title: str
     teaser: str
-    html: tuple[str, str]
+    votes: int
+    html: tuple[str, str, str]
     text: tuple[str, str]
 
     def size(self, why: str) -> int:
         """Bytes of HTML."""
-        return len(self.html[0]) + len(_reason(why)[0]) + len(self.html[1])
+        return len(self.as_html(why))
 
     def as_html(self, why: str) -> str:
-        return f"{self.html[0]}{_reason(why)[0]}{self.html[1]}"
+        """In the language of ``languages.speaking``."""
+        head, middle, tail = self.html
+        return f"{head}{_counted(languages.current(), self.votes)}{middle}{_reason(why)[0]}{tail}"
 
     def as_text(self, place: int, why: str) -> str:
         return f"{place}. {self.text[0]}{_reason(why)[1]}{self.text[1]}"
@@ -95,7 +98,7 @@ class Composer:
     # -- what fits -------------------------------------------------------------------------------------------------
     def fits(self, candidates: Sequence[Candidate]) -> int:
         """How many of these papers, from the first on, one mail can hold."""
-        left = _ROOM
+        left = _ROOM  # what says that a number is in another language has room enough beside it
         blocks = self._blocks_of([candidate.id for candidate in candidates])
         for place, candidate in enumerate(candidates):
             block = blocks.get(candidate.id)
@@ -130,10 +133,11 @@ class Composer:
         values = {
             "subject": subject,
             "title": subscription.title(),
-            "line": f"{dayname(digest.day)}  ·  {plural(len(shown), 'paper')}",
+            "day": digest.day,
+            "count": plural(len(shown), "paper"),
             "preheader": "; ".join(block.title for block, _ in shown[1:4]) or shown[0][0].teaser,
-            "blocks": Markup("\n".join(block.as_html(why) for block, why in shown)),
-            "more": f"{more:,} more on the site" if more else "",
+            "blocks": shown,
+            "more": more,
             "more_address": self.base + _view_address(subscription),
             "wish": _lower(subscription.title()),
             "schedule": subscription.schedule.said(),
@@ -145,8 +149,9 @@ class Composer:
         message["List-Id"] = f"{_ascii_words(KINDS[subscription.about.kind])} <{listed}>"
         message["List-Unsubscribe"] = f"<{links['unsubscribe']}>"
         message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
-        text = _digest_text(values, shown, self.base)
-        return self._filled(message, "mail/digest.html", values, text)
+        text = _digest_text(values, shown, self.base, subscription.language)
+        with languages.speaking(subscription.language):
+            return self._filled(message, "mail/digest.html", values, text)
 
     def confirmation(self, mail: Outgoing, now: datetime) -> EmailMessage:
         """The one mail before a subscription is confirmed.
@@ -214,12 +219,22 @@ class Composer:
         organization = textwrap.shorten(paper.organization, 80, placeholder="…") if paper.organization else ""
         facts = "  ·  ".join(filter(None, [organization, ", ".join(authors) + (f" +{rest}" if rest > 0 else "")]))
         filled = self._jinja.get_template("mail/paper.html").render(
-            paper=paper, address=address, title=title, teaser=teaser, facts=facts, links=links, why=_WHY, css=CSS
+            votes=_VOTES,
+            one=paper.upvotes == 1,
+            address=address,
+            title=title,
+            teaser=teaser,
+            facts=facts,
+            links=links,
+            why=_WHY,
+            css=CSS,
         )
-        head, _, tail = map(_ascii, filled.partition(_WHY))
+        head, _, rest_of = filled.partition(_VOTES)
+        middle, _, tail = rest_of.partition(_WHY)
         first = _wrapped(title, _WIDTH - 4).replace("\n", "\n   ") + "\n" + _indented(facts)
         lines = "".join(f"   {name + ':':<6}{target}\n" for name, target in (("Read", address), *links))
-        return _Block(title, teaser, (head, tail), (first, _indented(teaser) + lines))
+        html = (_ascii(head), _ascii(middle), _ascii(tail))
+        return _Block(title, teaser, paper.upvotes, html, (first, _indented(teaser) + lines))
 
 
 def links_of(base: str, signer: Signer, subscription: Subscription) -> dict[str, str]:
@@ -228,6 +243,13 @@ def links_of(base: str, signer: Signer, subscription: Subscription) -> dict[str,
         "unsubscribe": f"{base}/unsubscribe/{signer.sign('mail-unsubscribe', subscription.id)}",
         "manage": f"{base}/subscriptions/{signer.sign('mail-manage', subscription.reader)}",
     }
+
+
+@lru_cache(maxsize=10_000)
+def _counted(tag: str, votes: int) -> str:
+    """12.3k in a language, as ASCII HTML."""
+    with languages.speaking(tag):
+        return _ascii(str(FILTERS["compact"](votes)))
 
 
 @lru_cache(maxsize=10_000)
@@ -245,7 +267,7 @@ def _subject(subscription: Subscription, titles: Sequence[str], day: datetime) -
     rest = f" and {len(titles) - 1} more" if len(titles) > 1 else ""
     if subscription.about.kind == "digest" and not subscription.about.narrowing:
         often = "Papers of" if subscription.schedule.every == "day" else "Papers of the week to"
-        return f"{often} {day.day} {day:%b}: {first}{rest}"
+        return f"{often} {languages.written(subscription.language, day.date(), 'short')}: {first}{rest}"
     return f"{textwrap.shorten(subscription.title(), 60, placeholder='…')}: {first}{rest}"
 
 
@@ -259,12 +281,13 @@ def _view_address(subscription: Subscription) -> str:
     return f"{path}?{address}" if address else path
 
 
-def _digest_text(values: dict[str, Any], shown: Sequence[tuple[_Block, str]], base: str) -> str:
-    """The whole digest as text, with every address the HTML has."""
-    out = [values["title"], values["line"], ""]
+def _digest_text(values: dict[str, Any], shown: Sequence[tuple[_Block, str]], base: str, tag: str) -> str:
+    """The whole digest as text, with every address the HTML has, in a language."""
+    day = languages.written(tag, values["day"].date(), "day")
+    out = [values["title"], f"{day}  ·  {values['count']}", ""]
     out += [block.as_text(place, why) for place, (block, why) in enumerate(shown, start=1)]
     if values["more"]:
-        out += [f"{values['more']}: {values['more_address']}", ""]
+        out += [f"{languages.grouped(tag, values['more'])} more on the site: {values['more_address']}", ""]
     said = f"You get this because {values['address']} subscribed to {values['wish']}, {values['schedule']}."
     out += ["-- ", _wrapped(said), f"Unsubscribe: {values['unsubscribe']}", f"Change or pause: {values['manage']}"]
     return "\n".join([*out, f"The site: {base}/"]) + "\n"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
+from nextvec.papers import languages
 from nextvec.papers.mail.schedule import WEEKDAYS, WEEKENDS, zones
 from nextvec.papers.mail.subscriptions import KINDS, MOST, USUAL
 
@@ -14,8 +15,9 @@ __all__ = ["address_of", "choices", "chosen"]
 
 
 def choices() -> dict[str, Any]:
-    """What there is to choose from."""
+    """What there is to choose from. ``languages``: (tag, name) with a reader's own tag among them."""
     return {
+        "languages": languages.names,
         "kinds": KINDS,
         "weekdays": WEEKDAYS,
         "weekends": WEEKENDS,

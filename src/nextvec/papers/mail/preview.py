@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from nextvec.papers import languages
 from nextvec.papers.mail.choose import FIRST, Chooser
 from nextvec.papers.mail.compose import Composer, Digest
 from nextvec.papers.mail.fields import address_of, chosen
@@ -29,6 +30,7 @@ _MAIL_HEADERS = {
     "allow-popups-to-escape-sandbox; frame-ancestors 'self'; base-uri 'none'; form-action 'none'",
     "X-Frame-Options": "SAMEORIGIN",
     "Cache-Control": "no-cache",
+    "Vary": "Accept-Language",
 }
 _FRAME = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -79,7 +81,8 @@ def preview_mail(request: Request) -> Response:
 def _preview(request: Request, values: dict[str, str]) -> EmailMessage | None:
     """The mail; none where there are no papers for it. Its links end and change nothing."""
     site = site_of(request)
-    wanted, _ = read_wanted(values, list("01234"), site.db)
+    language = languages.negotiated(request.headers.get("accept-language")) or "en"
+    wanted, _ = read_wanted({"language": language, **values}, list("01234"), site.db)
     at, _ = clock(site, datetime.now(UTC).replace(tzinfo=None))
     schedule = Schedule(every=wanted.schedule.every, days="0" if wanted.schedule.every == "week" else "01234")
     found = Chooser(site).candidates(wanted.about, schedule, at - FIRST[schedule.every], at)

@@ -16,11 +16,13 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from nextvec.papers import feed, languages
 from nextvec.papers.db_errors import BusyDatabaseError
+from nextvec.papers.feed import Period
 from nextvec.papers.mail import preview
 from nextvec.papers.mail.addresses import fold, masked, read_address
 from nextvec.papers.mail.fields import choices, chosen
-from nextvec.papers.mail.schedule import WEEKDAYS, next_slot
+from nextvec.papers.mail.schedule import next_slot
 from nextvec.papers.mail.store import MailStore
 from nextvec.papers.mail.subscriptions import Subscription, read_wanted, rescheduled
 from nextvec.papers.offered import offered
@@ -100,6 +102,11 @@ def subscribe_page(request: Request) -> Response:
     return _form_page(request, dict(request.query_params), list("01234"))
 
 
+def _spoken(request: Request) -> str:
+    """The tag of the language that the browser asks for, as the form gives it back: never empty."""
+    return languages.negotiated(request.headers.get("accept-language")) or "en"
+
+
 def _form_page(
     request: Request,
     values: Mapping[str, str],
@@ -118,7 +125,7 @@ def _form_page(
         "wrong": wrong,
         "unavailable": unavailable,
         "offered": offered(site),
-        **chosen(values),
+        **chosen({**values, "language": languages.known(values.get("language", "")) or _spoken(request)}),
     }
     return _private(_page(request, "mail/subscribe.html", context, status=status))
 
@@ -144,7 +151,7 @@ def _subscribe(request: Request, values: dict[str, str], days: list[str]) -> Res
         return response
     wrong = ""
     try:
-        wanted, unknown = read_wanted(values, days, site.db)
+        wanted, unknown = read_wanted({"language": _spoken(request), **values}, days, site.db)
         wrong = "address"
         address = read_address(values.get("address", ""))
     except InputError as error:
@@ -192,15 +199,16 @@ def _confirmed(request: Request, subscription: Subscription) -> Response:
     manage = f"/subscriptions/{_signer(request).sign('mail-manage', subscription.reader)}"
     said = _said(
         title="You are subscribed",
-        lede=f"{subscription.title()}: the first mail comes {_first(subscription)}, if there are papers for it.",
+        lede=f"{subscription.title()}: the first mail comes on ",
+        first=_first(subscription),
+        rest=f", at {subscription.schedule.at}, if there are papers for it.",
         links=[("Change or pause it", manage), ("The newest day", "/")],
     )
     return _private(_page(request, "mail/said.html", said))
 
 
-def _first(subscription: Subscription) -> str:
-    slot = next_slot(subscription.schedule, max(subscription.since or _now(), _now()))
-    return f"on {WEEKDAYS[slot.day.weekday()]}, {slot.day.day} {slot.day:%B}, at {subscription.schedule.at}"
+def _first(subscription: Subscription) -> Period:
+    return feed.day(next_slot(subscription.schedule, max(subscription.since or _now(), _now())).day)
 
 
 # -- changing and ending ---------------------------------------------------------------------------------------------
@@ -309,14 +317,19 @@ def _said(
     *,
     title: str,
     lede: str,
+    first: Period | None = None,
+    rest: str = "",
     lines: list[str] | None = None,
     action: str = "",
     button: str = "",
     links: list[tuple[str, str]] | None = None,
 ) -> dict[str, Any]:
+    """``first``: a day that the template writes after ``lede``, and before ``rest``, in the reader's language."""
     return {
         "title": title,
         "lede": lede,
+        "first": first,
+        "rest": rest,
         "lines": lines or [],
         "action": action,
         "button": button,

@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from nextvec.papers import languages
 from nextvec.papers.db import Database
 from nextvec.papers.mail.addresses import fold
 from nextvec.papers.mail.outbox import CONFIRM, KEPT, WAITING, Planned, cancel, forget, put
@@ -23,7 +24,8 @@ __all__ = ["PENDING", "MailStore", "Reader"]
 
 PENDING = timedelta(days=3)
 """How long a subscription waits for its confirmation before it is forgotten."""
-_TIMES = ("every", "days", "at", "zone", "weekend", "most")
+_FORM = ("most", "language")
+_TIMES = ("every", "days", "at", "zone", "weekend", *_FORM)
 _R, _S, _O = READERS.c, SUBSCRIPTIONS.c, OUTBOX.c
 
 
@@ -251,6 +253,7 @@ class MailStore:
                 about=self._about(row.kind, row.query, generation if row.query else None),
                 schedule=Schedule(every=row.every, days=row.days, at=row.at, zone=row.zone, weekend=row.weekend),
                 most=row.most,
+                language=languages.known(row.language),
                 state=row.state,
                 since=row.since,
                 covered=row.covered,
@@ -264,5 +267,5 @@ def _reader(row: Any) -> Reader:
 
 
 def _schedule_row(subscription: Subscription) -> dict[str, Any]:
-    values: dict[str, Any] = {name: getattr(subscription.schedule, name) for name in _TIMES if name != "most"}
-    return values | {"most": subscription.most}
+    values: dict[str, Any] = {name: getattr(subscription.schedule, name) for name in _TIMES if name not in _FORM}
+    return values | {name: getattr(subscription, name) for name in _FORM}

@@ -22,6 +22,7 @@ from datetime import datetime
 from typing import Literal
 from urllib.parse import parse_qsl, urlencode
 
+from nextvec.papers import languages
 from nextvec.papers.db import Database
 from nextvec.papers.mail.schedule import Schedule, read_schedule
 from nextvec.papers.narrowing import Narrowing, Unknown, read_narrowing
@@ -87,13 +88,15 @@ class About:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """One row of what readers asked for. Times are naive UTC."""
+    """One row of what readers asked for. Times are naive UTC; ``language``: how its mails write days and numbers, as
+    ``languages.known`` gives it."""
 
     id: str
     reader: str
     about: About
     schedule: Schedule
     most: int = USUAL
+    language: str = ""
     state: str = "pending"
     since: datetime | None = None
     covered: datetime | None = None
@@ -140,13 +143,25 @@ def restored(kind: str, query: str, db: Database) -> About:
 def read_wanted(values: Mapping[str, str], days: Sequence[str], db: Database) -> tuple[Subscription, Unknown]:
     """A subscription as a form asks for it, without an id and a reader. InputError that names the field."""
     about, unknown = read_about(values, db)
-    most = whole_number(values.get("most"), "the number of papers", low=1, high=MOST) or USUAL
-    schedule = read_schedule(values, list(days))
-    return Subscription(id="", reader="", about=about, schedule=schedule, most=most), unknown
+    return _timed(Subscription(id="", reader="", about=about, schedule=Schedule()), values, days), unknown
 
 
 def rescheduled(subscription: Subscription, values: Mapping[str, str], days: Sequence[str]) -> Subscription:
-    """The same papers at other times: what the settings page changes."""
+    """The same papers at other times, in another form: what the settings page changes."""
+    return _timed(subscription, values, days)
+
+
+def _timed(subscription: Subscription, values: Mapping[str, str], days: Sequence[str]) -> Subscription:
     most = whole_number(values.get("most"), "the number of papers", low=1, high=MOST) or USUAL
     schedule = read_schedule(values, list(days))
-    return replace(subscription, schedule=schedule, most=most)
+    # A form of before the question was asked changes nothing about it.
+    language = _read_language(values["language"]) if values.get("language") else subscription.language
+    return replace(subscription, schedule=schedule, most=most, language=language)
+
+
+def _read_language(text: str) -> str:
+    tag = clean(text)
+    found = languages.known(tag)
+    if not found and tag != "en":  # which is what the form calls the site's own
+        raise InputError(f"the language is {tag[:40]!r}; expected a tag such as en, en-US or de")
+    return found

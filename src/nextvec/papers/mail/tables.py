@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-__all__ = ["OUTBOX", "READERS", "SEEN", "STATEMENTS", "SUBSCRIPTIONS"]
+__all__ = ["LANGUAGES", "OUTBOX", "READERS", "SEEN", "STATEMENTS", "SUBSCRIPTIONS"]
 
 _METADATA = sa.MetaData()
 READERS = sa.Table(
@@ -36,9 +36,11 @@ SUBSCRIPTIONS = sa.Table(
     sa.Column("created_at", sa.DateTime),
     sa.Column("since", sa.DateTime),
     sa.Column("covered", sa.DateTime),
+    sa.Column("language", sa.String(35)),
 )
 """``stream``: kind and what it is about; a reader has one active subscription to each. ``since``: when it was confirmed
-or resumed; ``covered``: the moment of the last digest."""
+or resumed; ``covered``: the moment of the last digest; ``language``: how days and numbers are written, "" the
+site's own form."""
 OUTBOX = sa.Table(
     "mail_outbox",
     _METADATA,
@@ -130,3 +132,6 @@ STATEMENTS = (
     )
     """,
 )
+
+LANGUAGES = ("ALTER TABLE mail_subscriptions ADD COLUMN language VARCHAR(35) NOT NULL DEFAULT ''",)
+"""A later step: who subscribed before it gets the site's own form."""
