@@ -101,7 +101,7 @@ class Database(Connected):
             categories.note(connection, ((name, given_papers[name].categories) for name in moved))
             connection.execute(upsert_statement(connection, PAPERS, "id", [*CONTENT[1:], *SITE]), changed)
             self._follow(connection, changed, before)
-            self._renew(connection, [row["id"] for row in changed])
+            self.renew(connection, [row["id"] for row in changed])
         return len(changed)
 
     def drop(self, connection: sa.Connection, identifiers: Sequence[str]) -> None:
@@ -112,12 +112,13 @@ class Database(Connected):
         for table in (AUTHORS, CATEGORIES, REVISIONS):
             connection.execute(table.delete().where(table.c.paper.in_(identifiers)))
         kept.forget(connection, identifiers)
-        self._renew(connection, identifiers)
+        self.renew(connection, identifiers)
         now = datetime.now(UTC).replace(tzinfo=None)
         statement = upsert_statement(connection, FACTS, "name", ["value"])
         connection.execute(statement, {"name": "changed", "value": now.isoformat()})
 
-    def _renew(self, connection: sa.Connection, identifiers: Sequence[str]) -> None:
+    def renew(self, connection: sa.Connection, identifiers: Sequence[str]) -> None:
+        """Begin a generation in which these papers came, changed or went, within the caller's transaction."""
         changes.note(connection, upsert_statement(connection, FACTS, "name", ["value"]), identifiers)
 
     def changed(self, connection: sa.Connection, stamp: str | None) -> changes.Changed:
