@@ -8,11 +8,18 @@ loopback: hybrid search with facets, with and without filters, half of the quest
 that look at a page for about a second before they ask again, and readers that never wait. Milliseconds from request to
 last byte: median, 95th and 99th percentile; and the server's processor time for a page, which other work on the machine
 changes least. Prints one JSON document. ``--home`` takes a site that is there, such as that of ``serve --corpus all``.
+
+    python benchmarks/papers_steered.py --home FOLDER --inside 160 --out benchmarks/out/papers_steered_inside.json
+
+asks the application for the same pages in this process, one after the other, without HTTP and readers: milliseconds of
+processor time for each, with those of a PostgreSQL server on this machine beside them, where the rows lie in one. That
+can be told on a machine that does other work.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import http.client
 import itertools
 import os
@@ -23,6 +30,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,13 +81,13 @@ def questions(seed: int) -> list[str]:
     return found
 
 
-def reader(port: int, asked: list[str], until: float, pause: float, out: list[float]) -> None:
-    """Ask and look until ``until``; every second question is one that was asked before."""
+def reader(port: int, asked: list[str], over: Callable[[], bool], pause: float, out: list[float]) -> None:
+    """Ask and look until it is ``over``; every second question is one that was asked before."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     choice = random.Random(asked[0])
     time.sleep(pause * choice.random())
     for i in itertools.count():
-        if time.perf_counter() > until:
+        if over():
             return
         question = asked[(i if i % 2 else i // 4) % len(asked)]
         start = time.perf_counter()
@@ -122,8 +130,12 @@ def measure(port: int, server: int, seconds: float, pause: float, readers: int, 
     times: list[list[float]] = [[] for _ in range(readers)]
     busy = processor_seconds(server)
     until = time.perf_counter() + seconds
+
+    def over() -> bool:
+        return time.perf_counter() > until
+
     threads = [
-        threading.Thread(target=reader, args=(port, every[i::readers], until, pause, times[i])) for i in range(readers)
+        threading.Thread(target=reader, args=(port, every[i::readers], over, pause, times[i])) for i in range(readers)
     ]
     for thread in threads:
         thread.start()
@@ -141,11 +153,83 @@ def measure(port: int, server: int, seconds: float, pause: float, readers: int, 
     }
 
 
+def inside(home: Path, pages: int) -> dict[str, Any]:
+    """Processor time of ``pages`` pages that ten readers would ask for in turn."""
+    from nextvec.papers.warmth import Warmth
+    from nextvec.papers.web import create_app
+
+    site = Site(home, must_exist=True)
+    app = create_app(site)
+    warmth = Warmth(site, app)
+    warmth.start()
+    warmth.wait(600)
+    every = [questions(0)[i::10] for i in range(10)]
+    asked = [
+        f"/search?q={quote_plus(own[(i if i % 2 else i // 4) % len(own)])}{FILTERS[i % len(FILTERS)]}"
+        for i in range(-(-pages // 10))
+        for own in every
+    ][:pages]
+
+    async def spent() -> list[float]:
+        times = []
+        for address in asked:
+            start = time.process_time()
+            await ask(app, address)
+            times.append((time.process_time() - start) * 1000)
+        return times
+
+    before = servers_seconds()
+    times = asyncio.run(spent())
+    beside = servers_seconds() - before
+    warmth.close()
+    site.close()
+    told = {"mean": np.mean(times), "median": np.median(times), "p95": np.percentile(times, 95), "most": max(times)}
+    return {
+        "pages": pages,
+        "processor_ms_per_page": {name: round(float(value), 1) for name, value in told.items()},
+        "processor_ms_per_page_of_postgresql": round(1000 * beside / pages, 1),
+    }
+
+
+async def ask(app: Any, address: str) -> None:
+    """Have ``app`` answer a browser."""
+    path, _, query = address.partition("?")
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http",
+        "path": path, "raw_path": path.encode(), "query_string": query.encode(), "root_path": "", "state": {},
+        "headers": [(b"host", b"localhost"), (b"accept-encoding", b"gzip")], "client": None,
+        "server": ("localhost", 80),
+    }  # fmt: skip
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        if message.get("status", 200) not in (200, 303):
+            raise SystemExit(f"status {message['status']} for {address!r}")
+
+    await app(scope, receive, send)
+
+
+def servers_seconds() -> float:
+    """Processor time that all PostgreSQL servers of this machine have used so far; 0 where there are none."""
+    found = (path for path in Path("/proc").glob("[0-9]*") if _name(path) == "postgres")
+    return sum(processor_seconds(int(path.name)) for path in found)
+
+
+def _name(process: Path) -> str:
+    try:
+        return (process / "comm").read_text().strip()
+    except OSError:  # it has ended
+        return ""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--copies", type=int, default=12)
     parser.add_argument("--readers", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--inside", type=int, metavar="PAGES", help="processor time of so many pages, without HTTP")
     parser.add_argument("--home", type=Path, help="where to make the collection, or where one was made before")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -154,9 +238,15 @@ def main() -> None:
         if (home / "words").exists():
             site = Site(home, must_exist=True)
             papers = site.db.count()
+            where = "PostgreSQL" if "://" in site.db.location else "SQLite"
             site.close()
         else:
-            papers = build(home, arguments.copies)
+            papers, where = build(home, arguments.copies), "SQLite"
+        if arguments.inside:
+            told = inside(home, arguments.inside)
+            what = "a page of a hybrid search with facets, in the process that asks, milliseconds of processor time"
+            tell({"what": what, "papers": papers, "rows_in": where, **told, "machine": machine()}, arguments.out)
+            return
         command = [sys.executable, "-m", "nextvec.cli.main", "papers", "serve", "--home", str(home), "--port", "8500"]
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
@@ -175,6 +265,7 @@ def main() -> None:
     document = {
         "what": "a page of a hybrid search with facets, over HTTP on loopback, milliseconds",
         "papers": papers,
+        "rows_in": where,
         "readers": arguments.readers,
         "seconds_until_ready": ready,
         "runs": runs,

@@ -70,7 +70,7 @@ def restore(file: Path, home: Path, *, force: bool = False) -> Restored:
     return restore_into(file, home, force=force, database=address_for(home))
 
 
-CHANGED = ("facts", "mail_outbox", "mail_subscriptions", "papers")
+CHANGED = ("facts", "generations", "mail_outbox", "mail_subscriptions", "papers")
 """Tables in which a restore changes rows on purpose."""
 
 
@@ -97,6 +97,19 @@ def test_everything_comes_back(lived: Site, tmp_path: Path) -> None:
     assert is_ready(site) and site.encoder.embedded >= 8  # type: ignore[attr-defined]
     assert search(site, "plans").total == 8
     site.close()
+
+
+def test_what_is_made_of_a_restored_site_follows_its_papers(site: Site, tmp_path: Path) -> None:
+    backup(site.home, tmp_path / "b.zip")
+    restore(tmp_path / "b.zip", tmp_path / "new")
+    new = Site(tmp_path / "new", encoder=HashEncoder(), must_exist=True)
+    ingest(new, [])
+    made = new.stamp
+    assert made != site.stamp, "whoever had it open answers from nothing that was kept"
+    new.db.upsert([replace(papers()[0], title="Entirely about zebras")])
+    with new.db.read() as connection:
+        assert new.db.changed(connection, made).papers == [papers()[0].id]
+    new.close()
 
 
 def test_a_restored_site_sends_nothing_twice(lived: Site, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from markupsafe import escape
 from people import papers
 
-from nextvec.papers import latex, lexical, markup, spelling, suggest
+from nextvec.papers import emblem, latex, lexical, markup, records, spelling, suggest
 from nextvec.papers.accounts import votes
 from nextvec.papers.accounts.readers import local_reader
 from nextvec.papers.columns import Columns, places_in_order
@@ -159,9 +159,9 @@ def statements(site: Site) -> Iterator[list[str]]:
 
 
 def test_facts_are_read_once_while_they_are_held(site: Site) -> None:
-    with statements(site) as asked, site.db.facts_held():
+    with statements(site) as asked, site.db.snapshot_held():
         before = (site.stamp, site.state, site.db.fact("encoder"), site.db.fact("no such fact"))
-        with site.db.facts_held():
+        with site.db.snapshot_held():
             assert site.stamp == before[0]
         assert len(asked) == 1
     assert before == (site.stamp, site.state, site.db.fact("encoder"), None)
@@ -261,6 +261,28 @@ def test_terms_of_a_paper_that_changed_are_those_of_its_text_now(site: Site) -> 
     assert changed.terms == lexical.matched_terms(papers()[0].title, _searchable(changed.stored))
 
 
+@pytest.mark.parametrize("query", ["", "a b"])
+@pytest.mark.parametrize("text", ["", "pasted"])
+@pytest.mark.parametrize("like", [(), ("1",), ("1", "x/2")])
+@pytest.mark.parametrize("unlike", [(), ("3",)])
+def test_an_address_with_one_more_example(
+    query: str, text: str, like: tuple[str, ...], unlike: tuple[str, ...]
+) -> None:
+    form = SearchForm(
+        Request(query=query, text=text, like=like, unlike=unlike, sort="votes", filters=Filters(code=True))
+    )
+    for one in ("9", "1", "3", "x/2", "a b&c"):
+        for liked in (True, False):
+            assert form.with_example(one, liked=liked) == form._with(one, "like" if liked else "unlike")
+
+
+@FORGETFUL
+@given(text=TEXTS | st.text())
+def test_clean_text_is_seen_at_once(text: str) -> None:
+    slowly = records._BLANK.sub(" ", text.encode("utf-8", "replace").decode("utf-8")).strip()
+    assert records.clean(text) == slowly
+
+
 @FORGETFUL
 @given(text=TEXTS)
 def test_ordinary_text_is_read_as_any_other(text: str) -> None:
@@ -299,3 +321,17 @@ def test_an_address_says_the_whole_form(
     assert form.address(then, ending="atom", **changes) == f"/search.atom?{wanted}"
     assert form.address() == SearchForm(form.request).address() == form.address(filters)
     assert SearchForm(Request()).address() == "/search"
+
+
+# -- emblems -------------------------------------------------------------------------------------------------------
+@FORGETFUL
+@given(cells=st.integers(0, 2**64 - 1))
+def test_an_emblem_is_drawn_cell_by_cell(cells: int) -> None:
+    paths = {1: "", 2: "", 3: ""}
+    for cell in range(32):
+        level = cells >> 2 * (31 - cell) & 3
+        row, column = divmod(cell, 4)
+        if level:
+            paths[level] += f"M{column} {row}h1v1h-1zM{7 - column} {row}h1v1h-1z"
+    drawn = dict(re.findall(r'<path class="e(\d)" d="([^"]+)"/>', emblem.draw(f"b{cells:016x}")))
+    assert drawn == {str(level): path for level, path in paths.items() if path}

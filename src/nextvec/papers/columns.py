@@ -1,6 +1,8 @@
-"""What facets count, of all papers of one state, as arrays: organisation, source, year, code, authors, categories.
+"""What facets count and filters ask for, of all papers of one state, as arrays: organisation, source, year, code, day,
+votes, authors, categories.
 
-To count 400 papers out of them takes a millisecond; asked of the database it is three thousand rows. They take seconds
+To count 400 papers out of them takes a millisecond; asked of the database it is three thousand rows, and the papers
+under a filter are a walk through all of them. They take seconds
 to make in a large collection, so they are made beside the answers (``warmth``) and used for the state that they are of
 and no other: until they are there, the database is asked. When some papers change they follow those (``follow``), until
 so many have that they are made anew.
@@ -15,6 +17,9 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
+from functools import cached_property
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -23,14 +28,23 @@ from numpy.typing import NDArray
 
 from nextvec.papers.changes import Changed
 from nextvec.papers.connection import rows_among, rows_of
-from nextvec.papers.db import Database
-from nextvec.papers.tables import AUTHORS, CATEGORIES, FACTS, PAPERS, YEAR, fold
+from nextvec.papers.db import Database, Filters
+from nextvec.papers.tables import AUTHORS, CATEGORIES, FACTS, PAPERS, YEAR, alternatives, fold
 
 __all__ = ["Columns", "Named", "Names", "places_in_order"]
 
 Codes = NDArray[np.int32]
+Mask = NDArray[np.bool_]
 _P = PAPERS.c
-_COLUMNS = (_P.id, _P.organization, _P.source, YEAR, _P.github_repo.is_not(None))
+_COLUMNS = (
+    _P.id,
+    _P.organization,
+    _P.source,
+    YEAR,
+    _P.github_repo.is_not(None),
+    _P.daily_date,
+    _P.upvotes - _P.site_votes,
+)
 _FOLLOWED = 0.1
 """Share of the papers that may change before everything is made anew."""
 
@@ -102,6 +116,24 @@ class Named:
             found = self.codes[np.arange(ends[-1] if len(ends) else 0) + np.repeat(begins - ends + sizes, sizes)]
         return self.names.most(found, most)
 
+    def having(self, compared: Iterable[str]) -> Mask:
+        """bool [N]: which papers have one of these names, as they are compared."""
+        found = np.zeros(len(self.begins), np.bool_)
+        numbers = [number for one in compared if (number := self.names.number(one)) is not None]
+        if numbers:
+            at = np.flatnonzero(np.isin(self.codes, numbers))
+            begins, rows = self._in_order
+            near = np.searchsorted(begins, at, side="right") - 1
+            own = rows[near]
+            found[own[at < begins[near] + self.sizes[own]]] = True  # others are of what a row held before
+        return found
+
+    @cached_property
+    def _in_order(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(where the names of rows begin, ascending; the row of each: of several the one that has names last)."""
+        rows = np.lexsort((self.sizes, self.begins))
+        return self.begins[rows], rows
+
     def follow(self, rows: int, held: Mapping[int, set[str]], spelt: Mapping[str, str]) -> Named:
         """With ``rows`` rows, of which those in ``held`` have these names, as they are compared; ``spelt``: how each of
         them is written."""
@@ -118,7 +150,8 @@ class Named:
 @dataclass(frozen=True)
 class Columns:
     """``stamp``: the state of the database that they are of, ``moderated`` the last act of a moderator in it;
-    ``places``: id -> row. Codes count from 0, -1: none. ``followed``: how many changes since all of it was read."""
+    ``places``: id -> row. Codes count from 0, -1: none. ``day``: the feed day counted from 1 January of the year 1,
+    0: none; ``votes``: those that came with the papers. ``followed``: how many changes since all of it was read."""
 
     stamp: str
     moderated: str
@@ -128,14 +161,16 @@ class Columns:
     sources: Names
     source: Codes
     year: Codes
-    code: NDArray[np.bool_]
+    code: Mask
+    day: Codes
+    votes: NDArray[np.int64]
     authors: Named
     categories: Named
     followed: int = 0
 
     def rows(self, identifiers: Sequence[str]) -> NDArray[np.int64]:
         """int64 [R]: the rows of those of these papers that there are."""
-        found = np.fromiter((self.places.get(one, -1) for one in identifiers), np.int64, len(identifiers))
+        found = np.fromiter(map(self.places.get, identifiers, repeat(-1)), np.int64, len(identifiers))
         return found[found >= 0]
 
     def count(self, identifiers: Sequence[str], most: int) -> dict[str, list[tuple[str, Any, int]]]:
@@ -151,6 +186,41 @@ class Columns:
             "category": [(name, name, count) for name, count in self.categories.count(rows, most)],
             "code": [("has code", True, code)] if code else [],
         }
+
+    def satisfying(self, filters: Filters) -> frozenset[str]:
+        """The ids of the papers that satisfy all of a filter but its topic, votes given on this site not counted."""
+        there = np.ones(len(self.year), np.bool_)
+        if filters.start is not None:
+            there &= self.day >= filters.start.toordinal()
+        if filters.end is not None:
+            there &= (self.day > 0) & (self.day <= filters.end.toordinal())
+        for name, names, codes in (
+            (filters.organization, self.organizations, self.organization),
+            (filters.source, self.sources, self.source),
+        ):
+            if name is not None:
+                number = names.number(name)
+                there &= codes == (-2 if number is None else number)
+        if filters.votes is not None:
+            there &= self.votes >= filters.votes
+        if filters.code:
+            there &= self.code
+        if filters.year is not None:
+            there &= self.year == filters.year
+        if filters.author is not None:
+            there &= self.authors.having([fold(filters.author)])
+        if filters.category is not None:
+            there &= self.categories.having(fold(name) for name in alternatives(filters.category))
+        names_of_rows = self._ids
+        return frozenset(filter(None, map(names_of_rows.__getitem__, np.flatnonzero(there).tolist())))
+
+    @cached_property
+    def _ids(self) -> list[str | None]:
+        """The id of each row, None for one whose paper is gone."""
+        found: list[str | None] = [None] * len(self.year)
+        for name, row in self.places.items():
+            found[row] = name
+        return found
 
     @classmethod
     def read(cls, db: Database) -> Columns:
@@ -175,6 +245,8 @@ class Columns:
             source,
             np.array([-1 if row[3] is None else int(row[3]) for row in papers], np.int32),
             np.array([bool(row[4]) for row in papers], np.bool_),
+            np.array([_day(row[5]) for row in papers], np.int32),
+            np.array([row[6] for row in papers], np.int64),
             _names(connection, AUTHORS, places),
             _names(connection, CATEGORIES, places),
         )
@@ -217,6 +289,8 @@ class Columns:
             _set(self.source, count, rows, [-1 if row[2] is None else sources.number(row[2]) for row in there]),
             _set(self.year, count, rows, [-1 if row[3] is None else int(row[3]) for row in there]),
             _set(self.code, count, rows, [bool(row[4]) for row in there]),
+            _set(self.day, count, rows, [_day(row[5]) for row in there]),
+            _set(self.votes, count, rows, [row[6] for row in there]),
             _names_of(connection, AUTHORS, self.authors, count, {name: places[name] for name in papers}),
             _names_of(connection, CATEGORIES, self.categories, count, {name: places[name] for name in papers}),
             self.followed + len(changed),
@@ -243,6 +317,13 @@ def _set(old: NDArray[Any], count: int, rows: NDArray[np.int64], values: Sequenc
     new = np.concatenate([old, np.zeros(count - len(old), old.dtype)])
     new[rows] = values
     return new
+
+
+def _day(value: date | str | None) -> int:
+    """Of what a driver gives for a day: SQLite's gives its text."""
+    if value is None:
+        return 0
+    return (date.fromisoformat(value) if isinstance(value, str) else value).toordinal()
 
 
 def _numbered(values: Iterable[str | None]) -> tuple[Names, Codes]:

@@ -5,9 +5,11 @@ facts that it keeps about itself.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -29,7 +31,21 @@ _CACHE = 8_000
 each of them fills its own: four times as much made a server of 60 MB one of 450 MB."""
 _AT_ONCE = 5_000  # rows: while the driver hands them out, other threads hardly come to run
 _LISTED = 500  # values in one statement
-_HELD: ContextVar[tuple[Connected, dict[str, str]] | None] = ContextVar("facts_held", default=None)
+_HOLDERS = 8
+"""Snapshots that are held at once (``snapshot_held``), of the fifteen connections to a file or the forty to a server:
+whoever works something out for those who wait, a snapshot in hand, finds a connection for it."""
+
+
+@dataclass(slots=True)
+class _Held:
+    """What one thread reads for a while: ``facts``, and ``connection``, None where each read takes one of its own."""
+
+    db: Connected
+    facts: dict[str, str]
+    connection: sa.Connection | None
+
+
+_HELD: ContextVar[_Held | None] = ContextVar("snapshot_held", default=None)
 
 
 class Connected:
@@ -55,6 +71,7 @@ class Connected:
         else:
             where = location
         self.read_only = read_only
+        self._holders = threading.BoundedSemaphore(_HOLDERS)
         self._engine: sa.Engine
         if isinstance(where, sa.URL):
             self.location = pg.shown(where)
@@ -97,12 +114,23 @@ class Connected:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A snapshot; database errors come out as StorageError."""
-        with errors_told(self.location), self._reading.begin() as connection:
-            yield connection
+        held = self._held()
+        if held is None or held.connection is None:
+            with errors_told(self.location), self._reading.begin() as connection:
+                yield connection
+            return
+        try:
+            with errors_told(self.location):
+                yield held.connection
+        except BaseException:
+            held.connection = None  # PostgreSQL answers nothing more in a transaction that had an error
+            raise
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """One transaction: all of it or nothing; one at a time."""
+        if (held := self._held()) is not None:
+            held.connection = None  # what is written is read after it
         with errors_told(self.location), self._writing.begin() as connection:
             yield connection
 
@@ -110,42 +138,64 @@ class Connected:
     def fact(self, name: str) -> str | None:
         """A fact about the site (encoder, generation, source), or None."""
         if (held := self._held()) is not None:
-            return held.get(name)
+            return held.facts.get(name)
         with self.read() as connection:
             return connection.execute(sa.select(FACTS.c.value).where(FACTS.c.name == name)).scalar()
 
     def facts(self, *names: str) -> dict[str, str]:
         """Those of these facts that there are."""
         if (held := self._held()) is not None:
-            return {name: held[name] for name in names if name in held}
+            return {name: held.facts[name] for name in names if name in held.facts}
         with self.read() as connection:
             rows = connection.execute(sa.select(FACTS.c.name, FACTS.c.value).where(FACTS.c.name.in_(names)))
             return {row.name: row.value for row in rows}
 
     @contextmanager
-    def facts_held(self) -> Iterator[None]:
-        """While the block runs, for its thread, facts are what they were when it began: a page asks for them ten times,
-        the database once. For what only reads: nothing that the block writes is seen by ``fact`` within it."""
+    def snapshot_held(self) -> Iterator[None]:
+        """While the block runs, what its thread reads is as it was when it began, over one connection: a page asks ten
+        times, and each transaction of its own costs as much as the question. For what only reads: what the block writes
+        is read by what follows in it, but not by ``fact``.
+
+        Where many do so already, only the facts are held, and each question is a transaction again.
+        """
         if self._held() is not None:
             yield
             return
-        with self.read() as connection:
-            known = {row.name: row.value for row in connection.execute(sa.select(FACTS.c.name, FACTS.c.value))}
-        token = _HELD.set((self, known))
+        if not self._holders.acquire(blocking=False):
+            with self.read() as connection:
+                facts = _facts(connection)
+            with self._holding(_Held(self, facts, None)):
+                yield
+            return
+        with ExitStack() as stack:
+            stack.callback(self._holders.release)
+            with errors_told(self.location):
+                connection = stack.enter_context(self._reading.begin())
+                facts = _facts(connection)
+            with self._holding(_Held(self, facts, connection)):
+                yield
+
+    @contextmanager
+    def _holding(self, held: _Held) -> Iterator[None]:
+        token = _HELD.set(held)
         try:
             yield
         finally:
             _HELD.reset(token)
 
-    def _held(self) -> dict[str, str] | None:
+    def _held(self) -> _Held | None:
         held = _HELD.get()
-        return held[1] if held is not None and held[0] is self else None
+        return held if held is not None and held.db is self else None
 
     def set_facts(self, **facts: str) -> None:
         """Store facts, in one transaction."""
         with self.write() as connection:
             statement = upsert_statement(connection, FACTS, "name", ["value"])
             connection.execute(statement, [{"name": name, "value": value} for name, value in facts.items()])
+
+
+def _facts(connection: sa.Connection) -> dict[str, str]:
+    return {row.name: row.value for row in connection.execute(sa.select(FACTS.c.name, FACTS.c.value))}
 
 
 def _engine(file: Path, *, read_only: bool) -> sa.Engine:
@@ -162,7 +212,10 @@ def _engine(file: Path, *, read_only: bool) -> sa.Engine:
     def begin(connection: sa.Connection) -> None:
         # The driver's own transactions would leave DDL outside; IMMEDIATE lets two writers wait, not fail.
         writing = connection.get_execution_options().get("nextvec_write", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+        # To the driver itself: a page begins often, and SQLAlchemy takes as long for this as for a question.
+        driver = connection.connection.dbapi_connection
+        assert driver is not None
+        driver.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
 
     return engine
 

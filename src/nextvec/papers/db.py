@@ -16,8 +16,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from nextvec.papers import authors, categories, changes
-from nextvec.papers.accounts.standing import given_here
+from nextvec.papers import agreement, authors, categories, changes
+from nextvec.papers.accounts.standing import given_here, voted_here
 from nextvec.papers.connection import Connected, rows_of, upsert_statement
 from nextvec.papers.db_errors import DamagedDatabaseError
 from nextvec.papers.insight.tables import INSIGHTS
@@ -55,6 +55,11 @@ _P = PAPERS.c
 _I = INSIGHTS.c
 _TEXTS = (_P.id, _P.title, _P.summary, _P.authors, _P.organization)
 _BEHIND = sa.or_(_P.indexed_text.is_(None), _P.indexed_text != _P.text_hash, _P.indexed_facets != _P.facet_hash)
+
+
+def _behind(among: Sequence[str] | None) -> list[sa.ColumnElement[bool]]:
+    chosen = [] if among is None else Selection(ids=json.dumps(list(among))).conditions()
+    return [_BEHIND, *chosen]
 
 
 class Database(Connected):
@@ -96,7 +101,7 @@ class Database(Connected):
             categories.note(connection, ((name, given_papers[name].categories) for name in moved))
             connection.execute(upsert_statement(connection, PAPERS, "id", [*CONTENT[1:], *SITE]), changed)
             self._follow(connection, changed, before)
-            self._renew(connection, [row["id"] for row in changed])
+            self.renew(connection, [row["id"] for row in changed])
         return len(changed)
 
     def drop(self, connection: sa.Connection, identifiers: Sequence[str]) -> None:
@@ -107,12 +112,13 @@ class Database(Connected):
         for table in (AUTHORS, CATEGORIES, REVISIONS):
             connection.execute(table.delete().where(table.c.paper.in_(identifiers)))
         kept.forget(connection, identifiers)
-        self._renew(connection, identifiers)
+        self.renew(connection, identifiers)
         now = datetime.now(UTC).replace(tzinfo=None)
         statement = upsert_statement(connection, FACTS, "name", ["value"])
         connection.execute(statement, {"name": "changed", "value": now.isoformat()})
 
-    def _renew(self, connection: sa.Connection, identifiers: Sequence[str]) -> None:
+    def renew(self, connection: sa.Connection, identifiers: Sequence[str]) -> None:
+        """Begin a generation in which these papers came, changed or went, within the caller's transaction."""
         changes.note(connection, upsert_statement(connection, FACTS, "name", ["value"]), identifiers)
 
     def changed(self, connection: sa.Connection, stamp: str | None) -> changes.Changed:
@@ -194,9 +200,9 @@ class Database(Connected):
         """Those that satisfy the filter only with the votes given on this site, which no index knows."""
         if filters.votes is None:
             return set()
-        before = _P.upvotes - _P.site_votes < filters.votes
+        before = voted_here(_P.id), _P.upvotes - _P.site_votes < filters.votes
         with self.read() as connection:
-            return set(connection.execute(sa.select(_P.id).where(*filters.conditions(), before)).scalars().all())
+            return set(connection.execute(sa.select(_P.id).where(*filters.conditions(), *before)).scalars().all())
 
     def ids(self, filters: Filters) -> set[str]:
         """The ids of all papers that satisfy the filter."""
@@ -238,9 +244,10 @@ class Database(Connected):
 
     def find_organization(self, name: str) -> str | None:
         """The organisation of this name as the papers spell it (case does not matter), or None."""
-        query = sa.select(_P.organization).where(sa.func.lower(_P.organization) == name.lower()).limit(1)
+        found = sa.select(_P.organization).limit(1)
         with self.read() as connection:
-            return connection.execute(query).scalar()
+            same = connection.execute(found.where(_P.organization == name)).scalar()  # by an index; the other walks
+            return same or connection.execute(found.where(sa.func.lower(_P.organization) == name.lower())).scalar()
 
     def close_organization(self, name: str) -> str | None:
         """A known organisation whose name is close to ``name``, or None."""
@@ -312,19 +319,21 @@ class Database(Connected):
         return before, after
 
     # -- what the search indexes hold --------------------------------------------------------------------------
-    def pending(self, limit: int, after: str = "") -> list[Pending]:
-        """Papers whose indexed state is behind, ordered by id, from the one after ``after`` on, with the votes and
-        comments that came with them: a vote given on this site is no reason to index a paper anew."""
-        behind = sa.select(_P.id).where(_BEHIND, _P.id > after).order_by(_P.id).limit(limit)  # reads no texts
+    def pending(self, limit: int, after: str = "", among: Sequence[str] | None = None) -> list[Pending]:
+        """Papers whose indexed state is behind (``among``: of these), ordered by id, from the one after ``after`` on,
+        with the votes and comments that came with them: a vote given on this site is no reason to index a paper anew.
+        """
+        behind = sa.select(_P.id).where(*_behind(among), _P.id > after).order_by(_P.id).limit(limit)  # reads no texts
         with self.read() as connection:
             identifiers = list(connection.execute(behind).scalars())
             rows = connection.execute(sa.select(PAPERS).where(_P.id.in_(identifiers)).order_by(_P.id)).all()
         return [Pending(stored_paper(row), row.indexed_text != row.text_hash) for row in rows]
 
-    def pending_count(self) -> int:
+    def pending_count(self, among: Sequence[str] | None = None) -> int:
         """How many papers ``pending`` would give in all."""
+        query = sa.select(sa.func.count()).select_from(PAPERS).where(*_behind(among))
         with self.read() as connection:
-            return int(connection.execute(sa.select(sa.func.count()).select_from(PAPERS).where(_BEHIND)).scalar_one())
+            return int(connection.execute(query).scalar_one())
 
     def mark_indexed(self, papers: Sequence[Paper], marks: Sequence[str | None]) -> None:
         """Record that the collection now holds these papers in this state (``marks`` None: keep the emblem)."""
@@ -348,13 +357,15 @@ class Database(Connected):
         connection.execute(statement, rows)
 
     def forget_indexed(self, identifiers: Sequence[str] | None = None) -> None:
-        """These papers have to be indexed anew; None: everything (another encoder, a lost collection)."""
+        """These papers have to be indexed anew; None: everything (another encoder, a lost collection). What is noted of
+        an agreement with the collection holds no more."""
         statement = PAPERS.update().values(indexed_text=None, indexed_facets=None)
         if identifiers is not None:
             statement = statement.where(_P.id.in_(identifiers), _P.indexed_text.is_not(None))
         if identifiers is None or identifiers:
             with self.write() as connection:
                 connection.execute(statement)
+                connection.execute(FACTS.delete().where(FACTS.c.name == agreement.NOTE))
 
     def indexed_ids(self) -> set[str]:
         """The papers the collection should hold (those without any embeddable token are not in it)."""

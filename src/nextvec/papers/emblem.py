@@ -17,6 +17,7 @@ __all__ = ["draw", "emblem"]
 
 HUES = 12
 _CELLS = 32
+_ROWS = 8
 
 
 def emblem(vector: NDArray[np.float32]) -> str:
@@ -42,14 +43,18 @@ def draw(mark: str | None) -> Markup:
             '<svg class="emblem" viewBox="0 0 8 8" aria-hidden="true"><circle cx="4" cy="4" r="2.5" fill="none"'
             ' stroke="currentColor" stroke-width=".5"/></svg>'
         )
-    bits = int(mark[1:], 16)
-    paths = {1: "", 2: "", 3: ""}
-    for cell in range(_CELLS):
-        level = bits >> 2 * (_CELLS - 1 - cell) & 3
-        if level:
-            row, column = divmod(cell, 4)
-            paths[level] += f"M{column} {row}h1v1h-1zM{7 - column} {row}h1v1h-1z"
-    shapes = "".join(f'<path class="e{level}" d="{path}"/>' for level, path in paths.items() if path)
+    paths = zip(*map(_row, range(_ROWS), bytes.fromhex(mark[1:])), strict=True)
+    drawn = enumerate(map("".join, paths), start=1)
+    shapes = "".join(f'<path class="e{level}" d="{path}"/>' for level, path in drawn if path)
     return Markup(
         f'<svg class="emblem hue-{int(mark[0], 16) % HUES}" viewBox="0 0 8 8" aria-hidden="true">{shapes}</svg>'
     )
+
+
+@lru_cache(maxsize=_ROWS * 256)
+def _row(row: int, cells: int) -> tuple[str, str, str]:
+    """The path of each level in one row of four cells, 2 bits each: emblems are many, their rows are not."""
+    paths = ["", "", "", ""]
+    for column in range(4):
+        paths[cells >> 2 * (3 - column) & 3] += f"M{column} {row}h1v1h-1zM{7 - column} {row}h1v1h-1z"
+    return paths[1], paths[2], paths[3]

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from nextvec.files import sha256
+from nextvec.papers import agreement
 from nextvec.papers.db import NO_VECTOR, Filters
 from nextvec.papers.emblem import emblem
-from nextvec.papers.insight.build import missing_insights
+from nextvec.papers.insight.build import few_missing
 from nextvec.papers.insight.build import update as update_insights
 from nextvec.papers.insight.topics import place_new
 from nextvec.papers.records import Paper, parse_records
@@ -149,6 +150,8 @@ def take(site: Site, source: str, batch: Batch, totals: Totals, *, cursor: Calla
     while True:
         made = intake.plan(site.db, source, batch)
         # Were this to end between the two stores, what the collection holds of these would not be what is noted.
+        if site.agreed is not None:
+            site.agreed.touched.update(paper.id for paper in made.papers)
         site.db.forget_indexed([paper.id for paper in made.papers])
         vectors, embedded = _vectors(site, made.papers, made.new_text)
         marks = {paper.id: emblem(vectors[paper.id]) if paper.id in vectors else NO_VECTOR for paper in made.papers}
@@ -164,16 +167,33 @@ def take(site: Site, source: str, batch: Batch, totals: Totals, *, cursor: Calla
 
 
 def settle(site: Site, say: Stage) -> int:
-    """Make vectors and database agree; how many texts were embedded for that."""
-    if site.usable_collection() is None:
+    """Make vectors and database agree; how many texts were embedded for that. What changed since they last did is
+    looked at, or, where that is not known (``agreement``), everything."""
+    generation = site.stamp
+    among = agreement.suspects(site)
+    if among is None and site.usable_collection() is None:
         # Lost, damaged or of another encoder: derived data are made anew.
         site.db.forget_indexed()
         site.new_collection()
         site.db.set_facts(encoder=site.encoder_state)
-    total = site.db.pending_count()
+    embedded = _catch_up(site, say, among)
+    if among is None:
+        strays = set(site.collection.ids()) - site.db.ids(Filters())
+    else:
+        held = site.collection.get(among)
+        strays = {row["id"] for row in held if row is not None} - set(site.db.titles(among))
+    if strays:
+        site.collection.delete(sorted(strays))
+    agreement.note(site, generation)
+    return embedded
+
+
+def _catch_up(site: Site, say: Stage, among: Sequence[str] | None) -> int:
+    """Bring into the collection what it lacks (``among``: of these papers); how many texts were embedded."""
+    total = site.db.pending_count(among)
     progress = say("embedding") if total else None
     embedded, done, after = 0, 0, ""
-    while batch := site.db.pending(BATCH, after):
+    while total and (batch := site.db.pending(BATCH, after, among)):
         papers = [pending.paper for pending in batch]
         new = {pending.paper.id for pending in batch if pending.text_changed}
         vectors, count = _vectors(site, papers, new)
@@ -184,9 +204,6 @@ def settle(site: Site, say: Stage) -> int:
         after = papers[-1].id
         if progress:
             progress(done, total)
-    strays = set(site.collection.ids()) - site.db.ids(Filters())
-    if strays:
-        site.collection.delete(sorted(strays))
     return embedded
 
 
@@ -198,7 +215,7 @@ def finish(site: Site, say: Stage, *, understand: bool = True) -> None:
     """
     settle(site, say)
     _index_words(site, say)
-    if understand and missing_insights(site) <= AT_ONCE:
+    if understand and few_missing(site, AT_ONCE):
         update_insights(site, stage=say)
         place_new(site)
 

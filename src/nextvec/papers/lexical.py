@@ -26,7 +26,7 @@ class _Sought:
         self.words = tuple(dict.fromkeys(WORD.findall(query)))
         self.tokens = frozenset(token for word in self.words for token in tokens_of(word))
         # A word of ASCII that has a token has this in it, up to case, unless something stands inside the word.
-        self._stems = {token.removesuffix("y") or token for token in self.tokens if token.isascii()} | {"-", "'"}
+        self._stems = tuple({token.removesuffix("y") or token for token in self.tokens if token.isascii()})
 
     def places(self, text: str) -> list[tuple[int, int, frozenset[str]]]:
         """(begin, end, what it shares with the query) of each word of ``text`` that shares a token, in order."""
@@ -46,7 +46,10 @@ class _Sought:
         runs: dict[int, int] = {}
         if not text.isascii():
             self._add(text, (match.start() for match in _FOREIGN.finditer(text)), runs)
-        for stem in self._stems:
+        bare = lower.replace("-", "").replace("'", "")
+        # Few texts have a word of the query in two pieces, and nearly all have hyphens.
+        split = len(bare) < len(lower) and any(bare.count(stem) > lower.count(stem) for stem in self._stems)
+        for stem in (*self._stems, "-", "'") if split else self._stems:
             at = lower.find(stem)
             while at >= 0:
                 end = self._add(text, (at,), runs)

@@ -15,7 +15,7 @@ from nextvec.papers import lexical, markup, shown
 from nextvec.papers.emblem import draw
 from nextvec.papers.records import Paper
 
-__all__ = ["STATIC", "environment"]
+__all__ = ["STATIC", "environment", "meter", "rich", "snippet"]
 
 _HERE = Path(__file__).parent
 STATIC = _HERE / "static"
@@ -49,7 +49,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     jinja.filters |= {
-        "rich": _rich,
+        "rich": rich,
         "plain": markup.plain,
         "teaser": _teaser,
         "host": host,
@@ -66,7 +66,8 @@ def environment() -> Environment:
     return jinja
 
 
-def _rich(text: str, mark: Callable[[str], Markup] | None = None) -> Markup:
+def rich(text: str, mark: Callable[[str], Markup] | None = None) -> Markup:
+    """A title or an abstract as HTML; ``mark`` highlights words in it."""
     return _unmarked(text) if mark is None else _marked(text, mark)
 
 

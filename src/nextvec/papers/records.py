@@ -187,7 +187,7 @@ def read_name(text: str, name: str, *, most: int) -> str:
 
 def clean(text: str) -> str:
     """``text`` with runs of whitespace and control characters (they have no meaning here) as one space."""
-    if text.isascii() and text.isprintable() and "  " not in text:
+    if text.isprintable() and "  " not in text:  # of what _BLANK has only the space is printable
         return text.strip()
     return _BLANK.sub(" ", text.encode("utf-8", "replace").decode("utf-8")).strip()
 

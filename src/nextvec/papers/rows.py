@@ -33,6 +33,9 @@ NO_VECTOR = "-"
 _OURS = ("indexed_text", "indexed_facets", "mark", *SITE)
 CONTENT = [column.name for column in PAPERS.columns if column.name not in _OURS]
 """The columns that hold what a paper's source says."""
+_PLACES = {column.name: place for place, column in enumerate(PAPERS.columns)}
+_SAID = [(name, _PLACES[name]) for name in CONTENT if name not in ("text_hash", "facet_hash")]
+_MARK = _PLACES["mark"]
 _P = PAPERS.c
 
 
@@ -76,8 +79,10 @@ def as_row(paper: Paper) -> dict[str, Any]:
 
 
 def as_stored(row: sa.Row[Any], line: str | None = None, filed: tuple[str, ...] = ()) -> Stored:
-    values = {name: getattr(row, name) for name in CONTENT if name not in ("text_hash", "facet_hash")}
-    return Stored(Paper(**(values | {"authors": tuple(row.authors), "categories": filed})), row.mark, line)
+    """The paper of a row of all columns of ``PAPERS``, read by their places: by name it takes three times as long."""
+    values = {name: row[place] for name, place in _SAID}
+    values["authors"] = tuple(values["authors"])
+    return Stored(Paper(**values, categories=filed), row[_MARK], line)
 
 
 def stored_paper(row: sa.Row[Any]) -> Paper:

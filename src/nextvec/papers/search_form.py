@@ -63,7 +63,27 @@ class SearchForm:
 
     def with_example(self, identifier: str, *, liked: bool) -> str:
         """The address with one more example; what it was before is forgotten."""
-        return self._with(identifier, "like" if liked else "unlike")
+        asked, name = self.request, "like" if liked else "unlike"
+        alone = not (liked or asked.query or asked.text or asked.like)
+        if alone or identifier in asked.like or identifier in asked.unlike:
+            return self._with(identifier, name)
+        before, like, unlike, after = self._around_examples
+        one = _part(name, (identifier,))
+        said = (before, like, one, unlike, after) if liked else (before, like, unlike, one, after)
+        return f"/search?{'&'.join(filter(None, said))}"
+
+    @cached_property
+    def _around_examples(self) -> tuple[str, str, str, str]:
+        """(what an address says before its examples, those liked, those not liked, what it says after them)."""
+        names = list(self._parts)
+        first, last = names.index("like"), names.index("unlike")
+        before, after = names[:first], names[last + 1 :]
+        return (
+            "&".join(filter(None, map(self._parts.__getitem__, before))),
+            self._parts["like"],
+            self._parts["unlike"],
+            "&".join(filter(None, map(self._parts.__getitem__, after))),
+        )
 
     def without_example(self, identifier: str) -> str:
         """The address without this example."""

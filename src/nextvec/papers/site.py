@@ -14,7 +14,8 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.files import alone, storage_error
+from nextvec.papers.agreement import Agreed
 from nextvec.papers.columns import Columns
 from nextvec.papers.db import Filters, Order, Selection, Stored
 from nextvec.papers.kept import Kept, older
@@ -79,6 +81,8 @@ class Site:
         self._words: tuple[tuple[int, int], LexicalIndex] | None = None
         self._reading_words = threading.Lock()
         self.kept: Kept = Kept()
+        self.agreed: Agreed | None = None
+        """What whoever is ``writing`` knows of vectors and rows."""
         self.refresher: Callable[[Hashable, Callable[[], object]], None] | None = None
         """Takes (name, what to do) and does it soon, beside the answers (``warmth``); None: nobody does."""
         self.db = open_database(home, database, must_exist=must_exist)
@@ -234,8 +238,20 @@ class Site:
         return known
 
     def _satisfying(self, filters: Filters) -> frozenset[str]:
-        known = frozenset(map(sys.intern, self.db.ids(filters)))
-        return known if filters.topic is None else known.intersection(self.words().holding(filters.topic))
+        about: list[str] | None = None
+        if filters.topic is not None:
+            words, rest = self.words(), replace(filters, topic=None)
+            about = words.holding(filters.topic)
+            if not rest and words.stamp == self.stamp:  # each of them is a paper
+                return frozenset(about)
+        columns = self.columns()
+        if columns is None:
+            known = frozenset(map(sys.intern, self.db.ids(filters)))
+        else:
+            known = columns.satisfying(filters)
+            if lifted := self.lifted(filters.votes):
+                known |= lifted & columns.satisfying(replace(filters, votes=None))
+        return known if about is None else known.intersection(about)
 
     def lifted(self, votes: int | None) -> frozenset[str]:
         """Those that have so many votes only with the ones given on this site, which no index knows."""
@@ -337,9 +353,12 @@ class Site:
             self._columns = self._columns.follow(self.db)
 
     # -- writing -----------------------------------------------------------------------------------------------
-    def writing(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
         """Only one process writes a home at a time; ConflictError for the second."""
-        return writing(self.home)
+        with writing(self.home):
+            self.agreed = None  # another process may have written meanwhile
+            yield
 
 
 def writing(home: Path) -> contextlib.AbstractContextManager[None]:

@@ -8,13 +8,14 @@ them and fills templates. The views of the collection and their feeds are in ``w
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.datastructures import MutableHeaders, QueryParams
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nextvec.papers import api_http, feed, opensearch, web_feeds, web_search
 from nextvec.papers.accounts.guard import Accounts
@@ -85,7 +86,7 @@ def create_app(
     app.state.secret = secret
     app.state.accounts = Accounts(site, base=app.state.base, mailer=mailer, secret=secret, local=local_reader)
     app.add_middleware(GZipMiddleware, minimum_size=600, compresslevel=5)  # 9: half as long again, for 3 % less
-    app.middleware("http")(_with_headers)
+    app.add_middleware(_Headers)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.mount("/api", create_api(site, app.state.accounts, rate=rate, token_rate=token_rate))
     app.include_router(web_feeds.router)
@@ -104,17 +105,32 @@ def create_app(
     return app
 
 
-async def _with_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    response = await call_next(request)
-    _add_headers(response)
-    if request.url.path.startswith("/static/") and "v" in request.query_params:
-        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
-    return response
+class _Headers:
+    """Adds the headers of every answer. No ``BaseHTTPMiddleware``: that takes each through a task and a queue."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                _add_headers(headers)
+                if scope["path"].startswith("/static/") and "v" in QueryParams(scope["query_string"]):
+                    headers["Cache-Control"] = "public, max-age=31536000, immutable"
+            await send(message)
+
+        await self.app(scope, receive, sending)
 
 
-def _add_headers(response: Response) -> None:
+def _add_headers(headers: MutableHeaders) -> None:
     for name, value in _HEADERS.items():
-        response.headers.setdefault(name, value)  # a page that needs another one says so itself
+        headers.setdefault(name, value)  # a page that needs another one says so itself
 
 
 # -- pages ---------------------------------------------------------------------------------------------------------
@@ -144,6 +160,11 @@ def interface(request: Request) -> Response:
 @router.api_route("/papers/{identifier:path}", methods=_GET)
 def paper_page(request: Request, identifier: str) -> Response:
     site = _site(request)
+    with site.db.snapshot_held():
+        return _paper_page(request, site, identifier)
+
+
+def _paper_page(request: Request, site: Site, identifier: str) -> Response:
     wants_markdown = identifier.endswith(".md")
     identifier = identifier.removesuffix(".md")
     stored = site.db.get(identifier) if ID_PATTERN.fullmatch(identifier) else None
@@ -233,7 +254,7 @@ async def _on_crash(request: Request, error: Exception) -> Response:
     identifier = note_failure(request, error, crash=True)
     message = "Something went wrong on our side. The page may work again in a moment."
     response = _error_page(request, 500, message, identifier)
-    _add_headers(response)
+    _add_headers(response.headers)
     return response
 
 

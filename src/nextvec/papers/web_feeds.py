@@ -40,10 +40,12 @@ router = APIRouter()
 @router.api_route("/", methods=_GET)
 def home(request: Request) -> Response:
     """The newest day."""
-    counts = site_of(request).db.day_counts()
-    if not counts:
-        return page(request, "empty.html", {"papers": site_of(request).db.count()})
-    return _view_page(request, "day", max(counts).isoformat())
+    db = site_of(request).db
+    with db.snapshot_held():
+        counts = db.day_counts()
+        if not counts:
+            return page(request, "empty.html", {"papers": db.count()})
+        return _view_page(request, "day", max(counts).isoformat())
 
 
 @router.api_route("/papers", methods=_GET)
@@ -260,10 +262,11 @@ def _fresh(request: Request, tags: list[str], changed: datetime) -> bool:
 # -- addresses: feeds first, or a day would take their endings for its own -----------------------------------------
 def _add(path: str, kind: Kind, ending: str | None) -> None:
     def keyed(request: Request, key: str) -> Response:
-        return _feed(request, kind, ending, key) if ending else _view_page(request, kind, key)
+        with site_of(request).db.snapshot_held():
+            return _feed(request, kind, ending, key) if ending else _view_page(request, kind, key)
 
     def plain(request: Request) -> Response:
-        return _feed(request, kind, ending) if ending else _view_page(request, kind)
+        return keyed(request, "")
 
     endpoint: Callable[..., Response] = keyed if "{key}" in path else plain
     router.add_api_route(f"{path}.{ending}" if ending else path, endpoint, methods=_GET, response_class=Response)

@@ -7,7 +7,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from nextvec.papers import examples, lexical
+from nextvec.papers import examples
+from nextvec.papers.cards import cards
 from nextvec.papers.facets import facets
 from nextvec.papers.insight.about import best_sentences
 from nextvec.papers.offered import offered
@@ -44,7 +45,7 @@ router = APIRouter()
 def search_page(request: Request) -> Response:
     """The form, and what answers it."""
     site = site_of(request)
-    with site.db.facts_held():
+    with site.db.snapshot_held():
         return _search_page(request, site)
 
 
@@ -85,11 +86,11 @@ def _answered(site: Site, form: SearchForm, results: Results) -> dict[str, Any]:
     """What the page shows of an answer."""
     asked = form.request
     named = {stored.paper.id: stored for stored in site.db.get_many([*asked.like, *asked.unlike])}
+    counted = facets(site, asked, results.ranking)
     return {
         "results": results,
-        "mark": lexical.highlighter(asked.query),
-        "sentences": _sentences(site, form, results),
-        "facets": facets(site, asked, results.ranking),
+        "cards": cards(form, results.matches, _sentences(site, form, results)) if asked.asks else [],
+        "facets": [(facet, [(one, form.address(one.filters)) for one in facet.counts]) for facet in counted],
         "meant": meant(site, asked.query) if asked.query and results.page == 1 else [],
         "named_papers": named,
         "missing": examples.missing(site, asked),
@@ -118,7 +119,7 @@ def suggest(request: Request) -> Response:
 # -- feeds ---------------------------------------------------------------------------------------------------------
 def _feed(request: Request, ending: str) -> Response:
     site = site_of(request)
-    with site.db.facts_held():
+    with site.db.snapshot_held():
         return _held_feed(request, site, ending)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -158,8 +159,11 @@ class LexicalIndex:
             matches = matches[scores[matches] > least]
             last = heapq.nsmallest(k - len(matches), level.tolist(), key=self._ids.__getitem__)
             matches = np.concatenate([matches, np.array(last, np.int64)])
-        order = sorted(matches.tolist(), key=lambda row: (-scores[row], self._ids[row]))
-        return [self._ids[row] for row in order], [float(scores[row]) for row in order], total
+        found = [
+            (-score, self._ids[row]) for score, row in zip(scores[matches].tolist(), matches.tolist(), strict=True)
+        ]
+        found.sort()
+        return [name for _, name in found], [-score for score, _ in found], total
 
     def _mask(self, allowed: Collection[str]) -> NDArray[np.bool_]:
         """bool [N]: which rows are in ``allowed``. Of sets that cannot change the last ones are remembered."""
@@ -167,7 +171,8 @@ class LexicalIndex:
             if known is allowed:
                 return mask
         mask = np.zeros(len(self._ids), bool)
-        mask[[self._place[identifier] for identifier in allowed if identifier in self._place]] = True
+        rows = np.fromiter(map(self._place.get, allowed, repeat(-1)), np.int64, len(allowed))
+        mask[rows[rows >= 0]] = True
         if isinstance(allowed, frozenset):
             self._masks = [(allowed, mask), *self._masks[:15]]
         return mask

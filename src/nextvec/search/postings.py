@@ -17,7 +17,7 @@ import itertools
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,6 +32,7 @@ K1 = 1.2
 B = 0.75
 SEGMENT_ROWS = 65_536  # so that a row fits 16 bits
 _MOST = 65_535  # occurrences of a token in a text; more count as this many
+_FOUND = 2_048  # tokens whose place a segment remembers: one search asks for each of its tokens several times
 
 Int64 = NDArray[np.int64]
 Shape = tuple[int, int, int, int]
@@ -54,6 +55,7 @@ class Segment:
     rows: NDArray[np.uint16]
     counts: NDArray[np.uint16]
     letters: NDArray[np.uint8]
+    _found: dict[bytes, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.sequence)
@@ -65,12 +67,22 @@ class Segment:
 
     def find(self, token: bytes) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
         """(rows, counts) of a token; both empty where it does not occur."""
-        terms = len(self.starts) - 1
-        place = bisect.bisect_left(range(terms), token, key=self._term)
-        if place == terms or self._term(place) != token:
+        place = self._found.get(token)
+        if place is None:
+            place = self._look_up(token)
+            if len(self._found) >= _FOUND:
+                self._found.clear()
+            self._found[token] = place
+        if place < 0:
             return self.rows[:0], self.counts[:0]
         start, stop = int(self.starts[place]), int(self.starts[place + 1])
         return self.rows[start:stop], self.counts[start:stop]
+
+    def _look_up(self, token: bytes) -> int:
+        """The place of a token among all of them, -1 where it does not occur."""
+        terms = len(self.starts) - 1
+        place = bisect.bisect_left(range(terms), token, key=self._term)
+        return place if place < terms and self._term(place) == token else -1
 
     def _term(self, place: int) -> bytes:
         return self.letters[self.ends[place] : self.ends[place + 1]].tobytes()

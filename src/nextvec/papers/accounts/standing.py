@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-__all__ = ["given_here", "move"]
+__all__ = ["given_here", "move", "voted_here"]
 
 _VOTES = sa.table("votes", sa.column("reader"), sa.column("paper"))
 _COMMENTS = sa.table("comments", sa.column("paper"), sa.column("state"))
@@ -24,6 +24,11 @@ def given_here(connection: sa.Connection, papers: Sequence[str]) -> dict[str, tu
     voted = {paper: int(count) for paper, count in connection.execute(votes)}
     said = {paper: int(count) for paper, count in connection.execute(comments)}
     return {paper: (voted.get(paper, 0), said.get(paper, 0)) for paper in voted | said}
+
+
+def voted_here(paper: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Whether ``paper`` has a vote of a reader: as a rule a few have, and the others need not be looked at."""
+    return paper.in_(sa.select(_VOTES.c.paper))
 
 
 def move(connection: sa.Connection, gone: str, kept: str) -> None:

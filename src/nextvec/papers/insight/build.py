@@ -24,7 +24,7 @@ from nextvec.papers.records import Paper
 from nextvec.papers.site import Site, TextEncoder, encode_documents
 from nextvec.types import Progress
 
-__all__ = ["Report", "counts_path", "missing_insights", "update", "work_out"]
+__all__ = ["Report", "counts_path", "few_missing", "missing_insights", "update", "work_out"]
 
 BATCH = 250
 _GROWTH = 1.2
@@ -52,7 +52,7 @@ def update(site: Site, *, again: bool = False, stage: Stage | None = None) -> Re
     say = stage or (lambda name: None)
     if again:
         store.forget(site.db)
-    encoder = site.encoder_state
+    encoder, generation = site.encoder_state, site.stamp
     due = store.missing(site.db, encoder)
     if due:
         counts = _counts(site, say, again=again)
@@ -62,12 +62,18 @@ def update(site: Site, *, again: bool = False, stage: Stage | None = None) -> Re
             store.write(site.db, work_out(papers, counts, site.encoder), encoder)
             if progress:
                 progress(min(start + BATCH, len(due)), len(due))
+    store.note_whole(site.db, encoder, generation)
     return Report(site.db.count(), len(due), round(time.monotonic() - began, 3))
 
 
 def missing_insights(site: Site) -> int:
     """How many papers ``update`` would work out."""
     return len(store.missing(site.db, site.encoder_state))
+
+
+def few_missing(site: Site, most: int) -> bool:
+    """Whether ``update`` would work out at most so many."""
+    return store.lacking(site.db) <= most and missing_insights(site) <= most
 
 
 def work_out(papers: Sequence[Paper], counts: Counts, encoder: TextEncoder) -> list[Insight]:

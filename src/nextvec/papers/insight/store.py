@@ -10,16 +10,29 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from nextvec.papers.connection import rows_of
+from nextvec.papers.connection import rows_among, rows_of
 from nextvec.papers.db import Database
 from nextvec.papers.insight.tables import INSIGHTS
 from nextvec.papers.records import Paper
-from nextvec.papers.tables import PAPERS
+from nextvec.papers.tables import FACTS, PAPERS
 
-__all__ = ["Insight", "insights", "keyword_rows", "keywords_of", "missing", "state", "vectors_of", "write"]
+__all__ = [
+    "Insight",
+    "insights",
+    "keyword_rows",
+    "keywords_of",
+    "lacking",
+    "missing",
+    "note_whole",
+    "state",
+    "vectors_of",
+    "write",
+]
 
 _I = INSIGHTS.c
 _P = PAPERS.c
+_WHOLE = "understood"
+"""The fact that says of which generation of the papers, and under which encoder, no insight was missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +51,27 @@ def state(text_hash: str, encoder: str) -> str:
 
 
 def missing(db: Database, encoder: str) -> list[str]:
-    """The ids of the papers whose insight is not there or of another state, in order."""
+    """The ids of the papers whose insight is not there or of another state, in order. Looked at are those that changed
+    since it was noted that none is missing (``note_whole``), or all."""
     query = sa.select(_P.id, _P.text_hash, _I.state)
     query = query.outerjoin(INSIGHTS, _I.paper == _P.id)
+    generation, _, whole = (db.fact(_WHOLE) or "").partition(" ")
     with db.read() as connection:
-        return sorted(row[0] for row in rows_of(connection, query) if row[2] != state(row[1], encoder))
+        changed = db.changed(connection, generation).papers if whole == encoder else None
+        rows = rows_of(connection, query) if changed is None else rows_among(connection, query, _P.id, changed)
+    return sorted(row[0] for row in rows if row[2] != state(row[1], encoder))
+
+
+def lacking(db: Database) -> int:
+    """How many papers have no insight at all, at least: two counts, where ``missing`` may look at every paper."""
+    return db.count() - insights(db)
+
+
+def note_whole(db: Database, encoder: str, generation: str) -> None:
+    """None is missing of the papers of ``generation``, under this encoder."""
+    text = f"{generation} {encoder}"
+    if db.fact(_WHOLE) != text:
+        db.set_facts(**{_WHOLE: text})
 
 
 def write(db: Database, found: Sequence[Insight], encoder: str) -> None:
@@ -69,6 +98,7 @@ def forget(db: Database) -> None:
     """Everything is to be worked out anew; and what was of papers that are gone, goes."""
     with db.write() as connection:
         connection.execute(INSIGHTS.delete())
+        connection.execute(FACTS.delete().where(FACTS.c.name == _WHOLE))
 
 
 def pack(vectors: NDArray[np.float32]) -> bytes:

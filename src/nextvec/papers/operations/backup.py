@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import sqlite3
 import time
@@ -227,8 +226,10 @@ def _adapted(staged: Path) -> int:
         db.forget_indexed()
         # Another generation: a process that has the site open must not answer from what it kept. No encoder: vectors
         # that lie in the home are of other papers.
-        db.set_facts(generation=secrets.token_hex(8), changed=now.isoformat(), encoder="")
+        db.set_facts(changed=now.isoformat(), encoder="")
         with db.write() as connection:
+            # Through the log: the index that is made of this state then follows the papers of the next ingest.
+            db.renew(connection, [])
             waits = OUTBOX.update().where(OUTBOX.c.state.in_(WAITING))
             said = "restored from a backup: it may have been sent since"
             held = connection.execute(waits.values(state="doubtful", changed_at=now, error=said)).rowcount
