@@ -56,9 +56,10 @@ def missing(db: Database, encoder: str) -> list[str]:
     query = sa.select(_P.id, _P.text_hash, _I.state)
     query = query.outerjoin(INSIGHTS, _I.paper == _P.id)
     generation, _, whole = (db.fact(_WHOLE) or "").partition(" ")
+    without = lacking(db)
     with db.read() as connection:
         changed = db.changed(connection, generation).papers if whole == encoder else None
-        if changed is not None and lacking(db) > len(changed):
+        if changed is not None and without > len(changed):
             changed = None  # some were taken away since
         rows = rows_of(connection, query) if changed is None else rows_among(connection, query, _P.id, changed)
     return sorted(row[0] for row in rows if row[2] != state(row[1], encoder))
