@@ -35,7 +35,7 @@ class Agreed:
 def suspects(site: Site) -> list[str] | None:
     """The ids that may lie otherwise in the collection than in the rows, in order; None where any may."""
     agreed = site.agreed or _noted(site)
-    if agreed is None:
+    if agreed is None or site.db.fact("encoder") != site.encoder_state:
         return None
     with site.db.read() as connection:
         changed = site.db.changed(connection, agreed.generation).papers
