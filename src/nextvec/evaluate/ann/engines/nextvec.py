@@ -37,6 +37,10 @@ class Nextvec(Engine):
 
     def open(self, attributes: pa.Table) -> None:
         self._collection = Collection.open(self.folder / "c")
+        # What the first searches do once, checking files, belongs to opening, as it does for the other engines.
+        first = np.ones(self._collection.dim, np.float32)
+        self._collection.search(first, 1)
+        self._collection.search(first, 1, recall=_RECALLS[0])
         # No public way: users have no reason to forget. A change of the name must fail here, not go unnoticed.
         self._known = self._collection._current()._masks
 
