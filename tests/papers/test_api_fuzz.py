@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from examples import examples
+from examples import examples, of_an_api
 from nextvec.papers.api import specification
 from nextvec.papers.records import Paper
 from nextvec.papers.site import Site
@@ -40,13 +40,7 @@ def test_answers_are_those_of_the_specification(schema: Any, few: list[Paper], p
 
     statuses = set()
 
-    @settings(
-        max_examples=examples(15, 80),
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        derandomize=True,
-        database=None,
-    )
+    @of_an_api(15, 80)
     @given(case=schema[path]["GET"].as_strategy(), known=st.none() | st.sampled_from(few))
     def ask(case: Any, known: Paper | None) -> None:
         if known is not None and "id" in case.path_parameters:

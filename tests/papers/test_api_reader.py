@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from people import make_app, of
 from server import serving
 from test_tokens import ada, made, program
 
-from examples import examples
+from examples import of_an_api
 from nextvec.papers.accounts import lists, tokens, votes
 from nextvec.papers.api import specification
 from nextvec.papers.ingest import ingest
@@ -171,13 +171,7 @@ def test_answers_are_those_of_the_specification(site: Site, ada: str, path: str,
     headers = {"Authorization": f"Bearer {made(site, ada, 'lists', 'vote')}"}
     statuses = set()
 
-    @settings(
-        max_examples=examples(15, 80),
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        derandomize=True,
-        database=None,
-    )
+    @of_an_api(15, 80)
     @given(case=schema[path][method.upper()].as_strategy(), known=st.booleans(), paper=st.sampled_from(["p1", "p2"]))
     def ask(case: Any, known: bool, paper: str) -> None:
         if known:
