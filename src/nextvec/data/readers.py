@@ -216,7 +216,7 @@ def _separated(lines: Iterator[tuple[int, str]], name: str, delimiter: str) -> I
                 raise InputError(f"{name}:{last}: a row longer than {MAX_LINE_BYTES >> 20} MiB; is a quote left open?")
             yield text
 
-    csv.field_size_limit(MAX_LINE_BYTES)
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))  # the whole process's: never lowered
     reader = csv.reader(texts(), delimiter=delimiter, strict=True)
     try:
         header = next(reader, None)
