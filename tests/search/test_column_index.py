@@ -15,6 +15,7 @@ from examples import examples
 from nextvec.search import column_index
 from nextvec.search.collection import Collection
 from nextvec.search.filters import columns_used, mask
+from nextvec.search.indexes import allowed
 from nextvec.search.inputs import attribute_table
 from nextvec.search.schema import check_schema
 from nextvec.search.where import parse
@@ -28,26 +29,39 @@ def columns_of(records: list[Row]) -> dict[str, pa.Array]:
 
 
 @settings(max_examples=examples(100, 600), deadline=None)
-@given(st.lists(rows, min_size=1, max_size=40), filters, st.sampled_from([0, 16_384]), st.sampled_from([0, 256]))
+@given(
+    st.lists(rows, min_size=1, max_size=40),
+    filters,
+    st.sampled_from([0, 16_384]),
+    st.sampled_from([0, 256]),
+    st.booleans(),
+    st.booleans(),
+)
 def test_the_same_rows_as_a_pass_over_the_columns(
-    records: list[Row], case: tuple[str, Truth], steps: int, direct: int
+    records: list[Row], case: tuple[str, Truth], steps: int, direct: int, listed: bool, kernels: bool
 ) -> None:
-    """However many values a column may have to be known one by one, and from however few rows on there is a test."""
+    """However many values a column may have to be known one by one, from however few rows on there is a test, whether
+    rows are listed or have a bit each, and who makes the bits."""
     where, truth = case
     columns, tree = columns_of(records), parse(where, COLUMNS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(column_index, "_STEPS", steps)
         patch.setattr(column_index, "DIRECT", direct)
+        if listed:
+            patch.setattr(column_index, "_PASS", -1)
+            patch.setattr(column_index, "_EACH", 0)
+            patch.setattr(column_index, "FEW", 1.0)
+        if not kernels:
+            patch.setattr(allowed, "kernels", None)
         indexes = {name: column_index.index_of(columns[name], SCHEMA[name]) for name in columns_used(tree)}
-        # With ten times as many rows told, every filter counts as one of few matches.
-        found = column_index.resolve(tree, 1000 * len(records), indexes.get, columns.__getitem__)
+        found = column_index.resolve(tree, len(records), indexes.get, columns.__getitem__)
+        assert np.flatnonzero(np.unpackbits(found.bits, bitorder="little")).tolist() == found.rows.tolist()
     expected = [i for i, record in enumerate(records) if truth(record) is True]
     assert np.flatnonzero(mask(tree, columns.__getitem__)).tolist() == expected
-    if found is not None:
-        assert found.rows.dtype == np.int64 and found.rows.tolist() == expected
-        assert found.count == len(expected) and sorted(found.listed.tolist()) == expected
-        if found.test is not None:
-            assert np.flatnonzero(found.test.rows()).tolist() == expected
+    assert found.rows.dtype == np.int64 and found.rows.tolist() == expected
+    assert found.count == len(expected) and sorted(found.listed.tolist()) == expected
+    if found.test is not None:
+        assert np.flatnonzero(found.test.rows()).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -62,6 +76,11 @@ def test_the_same_rows_as_a_pass_over_the_columns(
         "score IS NULL",
         "venue = 'nowhere'",
         "venue = 'v1' AND venue = 'nowhere'",
+        "year IN (3, 5, 6, 99) AND open",
+        "'t3' IN tags OR 't4' IN tags OR year < 30",
+        "NOT (venue = 'v1' OR score > 0.5)",
+        "venue != 'v1' AND year IS NOT NULL",
+        "NOT ('t3' IN tags AND year >= 4 AND year <= 7)",
     ],
 )
 def test_filters_that_the_indexes_answer(where: str) -> None:
@@ -85,9 +104,8 @@ def test_filters_that_the_indexes_answer(where: str) -> None:
         return columns[name]
 
     found = column_index.resolve(tree, len(records), indexes.get, column)
-    assert found is not None
     assert found.rows.tolist() == np.flatnonzero(mask(tree, columns.__getitem__)).tolist()
-    assert bool(looked) == (" AND " in where and "BETWEEN" not in where)  # only what an index cannot tell
+    assert not looked
 
 
 def test_wide_filters_unique_texts_and_large_numbers_are_left_to_the_pass() -> None:
@@ -95,17 +113,24 @@ def test_wide_filters_unique_texts_and_large_numbers_are_left_to_the_pass() -> N
     index = column_index.index_of(column, "int")
     assert index is not None
     wide = column_index.resolve(parse("year > 10 AND year <= 1500", COLUMNS), 2000, {"year": index}.get, {}.__getitem__)
-    assert wide is not None and wide.rows.tolist() == list(range(11, 1501))
-    for where in ("NOT year = 3", "year != 3", "year > 3.5"):
-        assert (
-            column_index.resolve(parse(where, COLUMNS), 2000, {"year": index}.get, {"year": column}.__getitem__) is None
-        )
+    assert wide.rows.tolist() == list(range(11, 1501))
+    for where, looks in (("NOT year = 3", 0), ("year != 3", 0), ("year > 3.5", 1), ("year > 3.5 AND year != 7", 1)):
+        looked: list[str] = []
+
+        def values(name: str, looked: list[str] = looked) -> pa.Array:
+            looked.append(name)
+            return column
+
+        tree = parse(where, COLUMNS)
+        found = column_index.resolve(tree, 2000, {"year": index}.get, values)
+        assert found.rows.tolist() == np.flatnonzero(mask(tree, {"year": column}.__getitem__)).tolist()
+        assert len(looked) == looks
     assert column_index.index_of(pa.array([f"text {i}" for i in range(2000)]), "string") is None
     huge = pa.array([2**53, 2**53 + 1, -(2**63), 2**63 - 1], pa.int64())
     sorted_ = column_index.index_of(huge, "int")
     tree = parse(f"year = {2**53 + 1}", COLUMNS)
     found = column_index.resolve(tree, 1000, {"year": sorted_}.get, {"year": huge}.__getitem__)
-    assert found is not None and found.rows.tolist() == [1]
+    assert found.rows.tolist() == [1]
 
 
 def test_a_collection_answers_the_same_before_and_after_an_index_pays(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from nextvec.search.collection import Collection
 from nextvec.search.indexes import allowed as allowed_module
 from nextvec.search.indexes import approximate, cells, codes, exact, graph
-from nextvec.search.indexes.allowed import Allowed, Condition, bits_without, code_test, range_test, rank_test
+from nextvec.search.indexes.allowed import (
+    Allowed,
+    Condition,
+    bits_without,
+    code_test,
+    range_test,
+    rank_test,
+    ranks_test,
+)
 from nextvec.search.indexes.exact import ExactIndex
 from nextvec.search.indexes.rows import Damaged, Rows, in_memory
 from nextvec.search.native import BITS, CODES, INTS, kernels, outputs
@@ -132,11 +140,13 @@ def filters_of(random: np.random.Generator) -> list[Condition | None]:
         code_test(codes, 6, [0, 3]),
         code_test(codes, 6, [2]),
         rank_test(random.integers(0, 9, N).astype(np.uint16), 2, 5),
+        ranks_test(random.integers(0, 9, N).astype(np.uint16), [7, 2, 3]),
+        ranks_test(random.integers(0, 60, N).astype(np.uint16), [*range(5, 50, 2)]),
     ]
 
 
 @pytest.mark.parametrize("itself", [True, False])
-@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("number", range(10))
 def test_every_kind_of_filter_is_the_mask_that_it_stands_for(
     number: int, itself: bool, monkeypatch: pytest.MonkeyPatch, grown: tuple[ExactIndex, graph.Graph, cells.Cells]
 ) -> None:
@@ -144,7 +154,7 @@ def test_every_kind_of_filter_is_the_mask_that_it_stands_for(
     test = filters_of(np.random.default_rng(2))[number]
     mask = np.random.default_rng(3).random(N) < 0.3 if test is None else test.rows()
     allowed = (
-        Allowed(N, rows=np.flatnonzero(mask)) if test is None else Allowed(N, listed=np.flatnonzero(mask), test=test)
+        Allowed(N, rows=np.flatnonzero(mask)) if test is None else Allowed(N, runs=[np.flatnonzero(mask)], test=test)
     )
     assert np.array_equal(allowed.mask, mask) and np.array_equal(allowed.rows, np.flatnonzero(mask))
     monkeypatch.setattr(allowed_module, "_SEVERAL", 1 << 30 if itself else 0)
@@ -244,9 +254,9 @@ def test_orders_and_widths_that_do_not_fit_are_refused(grown: tuple[ExactIndex, 
     order, _ = cells.look(own, query)
     for bad in (order[:, :-1], order + len(own.means), order - 1, np.repeat(order, 2, axis=0)):
         with pytest.raises(ValueError, match="order"):
-            kernels.scan(index.native, own.native, None, query, np.ascontiguousarray(bad), one, 0, 5, 20, out)
+            kernels.scan(index.native, own.native, None, query, np.ascontiguousarray(bad), one, 0, 1.0, 5, 20, out)
     with pytest.raises(ValueError, match="order"):
-        kernels.scan(index.native, own.native, None, query, order, np.ones(2), 0, 5, 20, out)
+        kernels.scan(index.native, own.native, None, query, order, np.ones(2), 0, 1.0, 5, 20, out)
     for widths in ([], [0], [-1], [2**40], [5, 5]):
         with pytest.raises(ValueError, match="width"):
             kernels.walk(index.native, links.native, None, query, np.array(widths, np.int64), 5, 20, out)

@@ -174,3 +174,40 @@ def test_a_negative_number_of_rows_to_keep_is_refused() -> None:
     query = clustered(32, 1, seed=2)
     with pytest.raises(ValueError, match="cells that do not fit"):
         search_cells(own, index, query, 5, None, look(own, query)[0], rows=np.array([100.0]), keep=-1)
+
+
+@pytest.mark.skipif(kernels is None, reason="the search kernels were not compiled")
+@pytest.mark.parametrize("dim", [24, 256])
+def test_a_scan_of_all_cells_gives_up_where_more_is_probably_lost_than_may_be(dim: int) -> None:
+    pytest.importorskip("faiss", reason="the extra 'ann' (faiss) is not installed")
+    vectors, queries = clustered(dim), clustered(dim, 80, seed=2)
+    index = ExactIndex(rows_of(vectors))
+    own = build_cells(index.rows)
+    order, rows = look(own, queries)[0], np.full(80, np.inf)
+    truth = index.search(queries, 10)
+    given = []
+    for keep in (12, 60, 200, N):
+        found = search_cells(own, index, queries, 10, None, order, rows=rows, keep=keep, may_lose=0.02)
+        sure = [(one, true) for one, true in zip(found, truth, strict=True) if len(one.rows)]
+        given.append(len(sure))
+        kept = [np.isin(true.rows, one.rows).mean() for one, true in sure]
+        assert not kept or np.mean(kept) >= 0.97
+        assert all(len(one.rows) == 10 and one.reranked > 0 for one, _ in sure)
+        everyone = search_cells(own, index, queries, 10, None, order, rows=rows, keep=keep, may_lose=1.0)
+        assert all(len(one.rows) == 10 for one in everyone)
+    assert given == sorted(given) and given[0] < 20 and given[-1] == 80
+    # Only where all rows are looked at: what else is lost by looking at fewer is no matter of signs.
+    near = search_cells(own, index, queries, 10, None, order, rows=np.full(80, N / 2.0), keep=12, may_lose=0.0)
+    assert all(len(one.rows) == 10 for one in near)
+
+
+@pytest.mark.skipif(kernels is None, reason="the search kernels were not compiled")
+def test_rows_that_came_later_do_not_hide_that_a_scan_gave_up() -> None:
+    pytest.importorskip("faiss", reason="the extra 'ann' (faiss) is not installed")
+    vectors, query = clustered(32, N + 40), clustered(32, 1, seed=2)
+    index = ExactIndex(rows_of(vectors))
+    own = build_cells(rows_of(vectors[:N]))
+    order = look(own, query)[0]
+    for may_lose, hits in ((0.0, 0), (1.0, 10)):
+        (found,) = search_cells(own, index, query, 10, None, order, rows=np.array([np.inf]), keep=12, may_lose=may_lose)
+        assert len(found.rows) == len(found.scores) == hits

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -43,8 +43,8 @@ _SOME, MANY = 16, 64  # queries of a batch; more cost each of them the same
 class Calibration:
     """rows: target -> k -> matching rows to see at each of ``SHARES``; widths: target -> width of the walk at k=10 at
     each of ``SHARES``, None where the graph did not reach it; keeps: target -> rows that a scan of cells chooses by
-    their signs at k=10 (0: signs tell too little); costs: name -> (milliseconds, milliseconds per unit); queries: how
-    many real ones it was measured on (0: rows with noise)."""
+    their signs at k=10 (0: signs tell too little), wholes: the same of all rows; costs: name -> (milliseconds,
+    milliseconds per unit); queries: how many real ones it was measured on (0: rows with noise)."""
 
     total: int
     rows: dict[float, dict[int, list[float]]]
@@ -52,6 +52,7 @@ class Calibration:
     keeps: dict[float, int]
     costs: dict[str, tuple[float, float]]
     queries: int = 0
+    wholes: dict[float, int] = field(default_factory=dict)
 
     def target(self, recall: float) -> float | None:
         """The lowest measured target that is at least ``recall``; None where only the exact index will do."""
@@ -67,9 +68,15 @@ class Calibration:
         part = math.log(k / DEPTHS[0]) / math.log(DEPTHS[1] / DEPTHS[0])
         return math.exp((1 - part) * math.log(few) + part * math.log(many))
 
-    def keep(self, target: float, k: int) -> int:
-        """Rows that a scan of cells chooses by their signs; 0 where it had better look at the codes of all."""
-        return math.ceil(self.keeps.get(target, 0) * max(k / DEPTHS[0], 1))
+    def keep(self, target: float, k: int, *, whole: bool = False) -> int:
+        """Rows that a scan of cells, near ones or the ``whole``, chooses by signs; 0 where it had better look at the
+        codes of all."""
+        return math.ceil((self.wholes if whole else self.keeps).get(target, 0) * max(k / DEPTHS[0], 1))
+
+    @staticmethod
+    def may_lose(target: float) -> float:
+        """The share of the hits that signs may leave out."""
+        return _LOSS * (1 - target)
 
     @staticmethod
     def _at(values: list[float], share: float) -> float:
@@ -117,6 +124,16 @@ class Calibration:
         part = math.log(share / SHARES[after]) / math.log(SHARES[after - 1] / SHARES[after])
         return own + part * (self.line(f"{kind} {SHARES[after - 1]}", amount) - own)
 
+    def scanning(self, share: float, rows: float, queries: int = 1) -> float:
+        """Predicted milliseconds per query of a scan of cells. Of many rows the later ones cost less: the rows that are
+        kept already are hard to beat."""
+        tenth = self.total / 10
+        if rows <= tenth:
+            return self.at_share("cells", share, rows, queries)
+        part = (rows - tenth) / (self.total - tenth)
+        own, whole = self.at_share("cells", share, tenth, queries), self.at_share("whole", share, self.total, queries)
+        return own + part * (whole - own)
+
     def to_json(self) -> dict[str, Any]:
         """For a JSON file."""
         return asdict(self)
@@ -138,11 +155,15 @@ class Calibration:
         }
         if any(len(own) != len(SHARES) for own in widths.values()):
             raise ValueError("widths of another shape")
-        keeps = {float(target): int(keep) for target, keep in document["keeps"].items()}
-        if min(keeps.values(), default=0) < 0:
+        keeps, wholes = (
+            {float(target): int(keep) for target, keep in own.items()}
+            for own in (document["keeps"], document.get("wholes", {}))
+        )
+        if min([*keeps.values(), *wholes.values()], default=0) < 0:
             raise ValueError("negative numbers of rows")
         costs = {str(name): (float(pair[0]), float(pair[1])) for name, pair in document["costs"].items()}
-        return cls(int(document["total"]), rows, widths, keeps, costs, int(document.get("queries", 0)))
+        total = int(document["total"])
+        return cls(total, rows, widths, keeps, _with_wholes(costs, total), int(document.get("queries", 0)), wholes)
 
 
 def calibrate(
@@ -173,14 +194,15 @@ def calibrate(
     }
     say("how many rows signs must choose")
     keeps = _keeps(exact, cells, queries, max(needed[DEPTHS[0]][0], default=1))
+    wholes = _keeps(exact, cells, queries, len(exact.rows))
     say("how wide the walk through the graph must be")
     widths = {target: [] for target in TARGETS}  # type: dict[float, list[int | None]]
     for allowed in filters:
         for target, width in _widths(exact, graph, queries, allowed).items():
             widths[target].append(width)
     say("what each way takes")
-    costs = _costs(exact, cells, graph, queries, filters, keeps[_USUAL], rng)
-    return Calibration(len(exact.rows), rows, widths, keeps, costs, real)
+    costs = _costs(exact, cells, graph, queries, filters, (keeps[_USUAL], wholes[_USUAL]), rng)
+    return Calibration(len(exact.rows), rows, widths, keeps, costs, real, wholes)
 
 
 def calibration_queries(vectors: Float32, rng: np.random.Generator) -> Float32:
@@ -237,7 +259,7 @@ def _keeps(exact: ExactIndex, cells: Cells, queries: Float32, rows: float) -> di
         found = search_cells(cells, exact, queries, k, None, order, rows=seen, keep=keep)
         kept = np.mean([np.isin(true.rows, one.rows).mean() for one, true in zip(found, best, strict=True)])
         for target in TARGETS:
-            if not keeps[target] and kept >= 1 - _LOSS * (1 - target):
+            if not keeps[target] and kept >= 1 - Calibration.may_lose(target):
                 keeps[target] = keep
     return keeps
 
@@ -269,23 +291,23 @@ def _costs(
     graph: Graph | None,
     queries: Float32,
     filters: list[Allowed | None],
-    keep: int,
+    keeps: tuple[int, int],
     rng: np.random.Generator,
 ) -> dict[str, tuple[float, float]]:
     total, k = len(exact.rows), DEPTHS[0]
 
-    def line(run: Callable[[Float32, float], object], low: float, high: float, batch: int = 1) -> tuple[float, float]:
+    def at_amount(run: Callable[[Float32, float], object], amount: float, batch: int, times: int = _REPEATS) -> float:
         turns = len(queries) // batch
 
-        def at_amount(amount: float) -> float:
-            def once(turn: int) -> object:
-                # Others each time: what the last ones read lies in caches, which makes a walk half as slow as it is.
-                first = turn % turns * batch
-                return run(queries[first : first + batch], amount)
+        def once(turn: int) -> object:
+            # Others each time: what the last ones read lies in caches, which makes a walk half as slow as it is.
+            first = turn % turns * batch
+            return run(queries[first : first + batch], amount)
 
-            return timed(once, _REPEATS) / batch
+        return timed(once, times) / batch
 
-        at = at_amount(low), at_amount(high)
+    def line(run: Callable[[Float32, float], object], low: float, high: float, batch: int = 1) -> tuple[float, float]:
+        at = at_amount(run, low, batch), at_amount(run, high, batch)
         slope = max((at[1] - at[0]) / (high - low), 0.0)
         return max(at[0] - slope * low, 0.0), slope
 
@@ -307,7 +329,7 @@ def _costs(
     for share, allowed in zip(SHARES, filters, strict=True):
 
         def scan(query: Float32, amount: float, allowed: Allowed | None = allowed) -> object:
-            order, _ = look(cells, query, allowed)
+            order, keep = look(cells, query, allowed)[0], keeps[amount == total]
             return search_cells(cells, exact, query, k, allowed, order, rows=np.full(len(query), amount), keep=keep)
 
         def walk(query: Float32, amount: float, allowed: Allowed | None = allowed) -> object:
@@ -315,9 +337,20 @@ def _costs(
 
         for name in ("", "some "):
             costs[f"{name}cells {share}"] = line(scan, total / 100, total / 10, batches[name])
+            if keeps[1]:
+                costs[f"{name}whole {share}"] = (at_amount(scan, float(total), batches[name], _REPEATS // 2), 0.0)
             if graph is not None:
                 costs[f"{name}graph {share}"] = line(walk, 16, 128, batches[name])
-    return costs
+    return _with_wholes(costs, total)
+
+
+def _with_wholes(costs: dict[str, tuple[float, float]], total: int) -> dict[str, tuple[float, float]]:
+    """Scans of all cells, where they were not measured (signs tell too little, or an earlier version did): as the line
+    has it, which is too much."""
+    lines = {name: line for name, line in costs.items() if "cells " in name}
+    return {
+        name.replace("cells", "whole"): (start + slope * total, 0.0) for name, (start, slope) in lines.items()
+    } | costs
 
 
 def timed(run: Callable[[int], object], times: int) -> float:

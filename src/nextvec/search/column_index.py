@@ -1,8 +1,8 @@
 """Indexes of attribute columns: which rows a filter takes, without looking at every row.
 
 Numbers, dates and times are kept sorted, so that a range is a slice; texts, flags and lists of texts have a list of
-rows for each value. ``resolve`` answers from them what it can answer exactly and cheaply, and leaves the rest (most
-of the rows, LIKE on long texts, negations) to ``filters.mask``. Shapes: N rows, V values, n non-NULL values.
+rows for each value. ``resolve`` answers from them what few rows satisfy, and leaves the rest to ``bitmaps``.
+Shapes: N rows, V values, n non-NULL values.
 """
 
 from __future__ import annotations
@@ -19,8 +19,18 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nextvec.search import filters
+from nextvec.search.bitmaps import Maker
 from nextvec.search.filters import Filter, Value
-from nextvec.search.indexes.allowed import FEW, Allowed, Condition, bits_without, code_test, range_test, rank_test
+from nextvec.search.indexes.allowed import (
+    FEW,
+    Allowed,
+    Condition,
+    bits_without,
+    code_test,
+    range_test,
+    rank_test,
+    ranks_test,
+)  # fmt: skip
 from nextvec.search.indexes.exact import DIRECT
 from nextvec.search.schema import ARROW_TYPES
 
@@ -29,6 +39,7 @@ Int64 = NDArray[np.int64]
 _DISTINCT = 0.5  # values per row above which a list of rows for each is not worth its memory
 _STEPS = 16_384  # values of a sorted column that are known one by one
 _NO_RANK = 65_535  # of rows without a value
+_PASS, _EACH = 160_000, 40  # rows whose bits are made in the time that asking for values takes, in any case and per row
 
 _EPOCH = dt.date(1970, 1, 1).toordinal()
 
@@ -84,13 +95,30 @@ class Sorted:
         return cls(kind, values[order], rows[order], nulls, total, steps, ranks, None, None)
 
     def alone(self, leaf: Filter) -> Allowed | None:
-        """A range."""
+        """A range, one of some values where these are known one by one, or no value."""
+        if isinstance(leaf, filters.IsNull):
+            return _without_value(self)
+        if isinstance(leaf, filters.In):
+            return self._one_of(leaf.values)
         bounds = self._range(leaf)
         if bounds is None:
             return None
         start, stop = bounds
         listed = self.rows[start : max(start, stop)]
-        return Allowed(self.total, listed=listed, test=self._test(start, stop) if len(listed) > DIRECT else None)
+        return Allowed(self.total, runs=[listed], test=self._test(start, stop) if len(listed) > DIRECT else None)
+
+    def _one_of(self, values: tuple[Value, ...]) -> Allowed | None:
+        if self.steps is None or self.ranks is None:
+            return None
+        numbers = {self._number(value) for value in values}
+        if None in numbers:
+            return None
+        known, begins = self.steps
+        places = {number: bisect_left(known, number) for number in numbers}
+        ranks = sorted(at for number, at in places.items() if at < len(known) and known[at] == number)
+        runs = [self.rows[begins[rank] : begins[rank + 1]] for rank in ranks]
+        few = sum(map(len, runs)) <= DIRECT
+        return Allowed(self.total, runs=runs, test=None if few else ranks_test(self.ranks, ranks))
 
     def _test(self, start: int, stop: int) -> Condition:
         """What the rows ``rows[start:stop]``, which are all of some values, have in common."""
@@ -178,14 +206,15 @@ def _steps(values: NDArray[Any]) -> tuple[list[Any], list[int]] | None:
 
 @dataclass(frozen=True, slots=True)
 class Postings:
-    """For value v the rows ``rows[starts[v]:starts[v + 1]]``, ascending; codes: value to v; dense int32 [N]: the v of
-    each row, -1 for NULL, where a row has one value at most, and ranks uint16 [N] the same where they fit, ``_NO_RANK``
-    for NULL."""
+    """For value v the rows ``rows[starts[v]:starts[v + 1]]``, ascending; codes: value to v; nulls: rows without a
+    value; total: N; dense int32 [N]: the v of each row, -1 for NULL, where a row has one value at most, and ranks
+    uint16 [N] the same where they fit, ``_NO_RANK`` for NULL."""
 
     codes: dict[Value, int]
     starts: Int64
     rows: Int64
     nulls: Int64
+    total: int
     dense: NDArray[np.int32] | None
     ranks: NDArray[np.uint16] | None
 
@@ -217,20 +246,23 @@ class Postings:
             dense = np.full(len(column), -1, np.int32)
             dense[rows] = code
             ranks = dense.astype(np.uint16) if len(names) <= _NO_RANK else None
-        return cls({name: number for number, name in enumerate(names)}, starts, rows, nulls, dense, ranks)
+        codes = {name: number for number, name in enumerate(names)}
+        return cls(codes, starts, rows, nulls, len(column), dense, ranks)
 
     def alone(self, leaf: Filter) -> Allowed | None:
-        """One of some values, of rows that have one each: no row comes twice."""
+        """One of some values, of rows that have one each: no row comes twice. Or no value."""
+        if isinstance(leaf, filters.IsNull):
+            return _without_value(self)
         runs = None if self.dense is None else self.slices(leaf)
-        if runs is None or self.dense is None or isinstance(leaf, filters.IsNull):
+        if runs is None or self.dense is None:
             return None
         codes = [int(self.dense[run[0]]) for run in runs if len(run)]
-        listed = runs[0] if len(runs) == 1 else np.concatenate(runs)
-        if not codes or len(listed) <= DIRECT:
-            return Allowed(len(self.dense), rows=listed if len(runs) == 1 else np.sort(listed))
-        if len(codes) == 1 and self.ranks is not None:
-            return Allowed(len(self.dense), listed=listed, test=rank_test(self.ranks, codes[0], codes[0]))
-        return Allowed(len(self.dense), listed=listed, test=code_test(self.dense, len(self.codes), codes))
+        if len(runs) == 1 and len(runs[0]) <= DIRECT:
+            return Allowed(self.total, rows=runs[0])
+        if sum(map(len, runs)) <= DIRECT:
+            return Allowed(self.total, runs=runs)
+        test = code_test(self.dense, len(self.codes), codes) if self.ranks is None else ranks_test(self.ranks, codes)
+        return Allowed(self.total, runs=runs, test=test)
 
     def slices(self, leaf: Filter) -> list[Int64] | None:
         match leaf:
@@ -249,6 +281,12 @@ class Postings:
         return self.rows[:0] if code is None else self.rows[self.starts[code] : self.starts[code + 1]]
 
 
+def _without_value(index: Sorted | Postings) -> Allowed:
+    """The rows that are NULL."""
+    test = None if index.ranks is None else rank_test(index.ranks, _NO_RANK, _NO_RANK)
+    return Allowed(index.total, rows=index.nulls, test=test)
+
+
 def index_of(column: pa.Array, kind: str) -> ColumnIndex | None:
     """An index of the column, of the kind that suits its type; None where none pays."""
     if kind in ("int", "float", "date", "timestamp"):
@@ -256,10 +294,8 @@ def index_of(column: pa.Array, kind: str) -> ColumnIndex | None:
     return Postings.of(column, kind)
 
 
-def resolve(
-    tree: Filter, rows: int, index: Callable[[str], ColumnIndex | None], columns: filters.Columns
-) -> Allowed | None:
-    """The rows that satisfy ``tree``; None where a pass over the columns does it as fast.
+def resolve(tree: Filter, rows: int, index: Callable[[str], ColumnIndex | None], columns: filters.Columns) -> Allowed:
+    """The rows that satisfy ``tree``.
 
     rows: N. index: the index of a column, if there is one. columns: the values of a column.
     """
@@ -268,10 +304,30 @@ def resolve(
     if known is not None and (alone := known.alone(tree)) is not None:
         return alone
     tree = _with_ranges(tree, index)
-    most = _most(tree, index)
-    if most is None or (most > FEW * rows and not _one_run(tree, index)):
-        return None
-    return Allowed(rows, rows=_rows(tree, index, columns))
+    if _one_run(tree, index) or _listed_faster(tree, rows, index):
+        return Allowed(rows, rows=_rows(tree, index, columns))
+    return Allowed(rows, bits=Maker(rows, index, columns, lambda part: _is_range(part, index)).of(tree))
+
+
+def _listed_faster(tree: Filter, rows: int, index: Callable[[str], ColumnIndex | None]) -> bool:
+    """Whether to list rows by one condition and ask for their values takes less time than a pass over bits of all N."""
+    told = _told(tree, index)
+    most = None if told and rows <= _PASS else _most(tree, index)
+    if most is None:
+        return False
+    return rows > _PASS + _EACH * most if told else most <= FEW * rows
+
+
+def _told(tree: Filter, index: Callable[[str], ColumnIndex | None]) -> bool:
+    """Whether the indexes tell all of it."""
+    match tree:
+        case filters.Not(part):
+            return _told(part, index)
+        case filters.And(parts) | filters.Or(parts) if not _is_range(tree, index):
+            return all(_told(part, index) for part in parts)
+        case filters.Compare(column, "!=", value):
+            return _told(filters.Compare(column, "=", value), index)
+    return _runs(tree, index) is not None
 
 
 def _only_column(tree: Filter) -> str | None:

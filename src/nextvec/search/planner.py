@@ -5,8 +5,8 @@ Calibration, once per collection and machine, measures on queries of the collect
 - how wide the walk through the graph must be (``Calibration.widths``),
 - what each way takes, as a line in rows or width (``Calibration.costs``).
 For a query the share that counts is the one in its neighbourhood, not the one in all rows. Where the neighbourhood
-holds hardly more matches than were asked for, the best ones lie outside, approximate ways are neither good nor fast,
-and the exact index answers.
+holds hardly more matches than were asked for, the best ones lie outside, nothing tells how far to look, and all cells
+are scanned by their signs, or the exact index answers.
 A sample of the answers is checked against the exact index in the background; where recall falls short, the next
 searches look further (``Watch``).
 
@@ -41,7 +41,7 @@ from nextvec.search.watch import Watch
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
 
-AMPLE = 4  # matches in the neighbourhood per hit asked for; where there are fewer, the exact index answers
+AMPLE = 4  # matches in the neighbourhood per hit asked for; where there are fewer, it tells nothing
 WIDEST = 2_048  # of a walk through the graph
 _STEP = 4  # of widths
 _CHECKS = 0.05  # of the time of searches may go into checking some of them
@@ -52,8 +52,8 @@ _SLOWLY = 0.7  # of what signs keep, the least that a correction leaves
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way to answer a query. amount: rows to see (cells) or width (graph); keep: rows that cells choose by their
-    signs; cost: predicted milliseconds."""
+    """One way to answer a query. amount: rows to see (cells; infinite: all) or width (graph); keep: rows that cells
+    choose by their signs; cost: predicted milliseconds."""
 
     name: str
     amount: float
@@ -180,7 +180,12 @@ class Planner:
         amounts = np.array([way.amount for way in ways])
         if ways[0].name == "cells":
             keep, own = max(way.keep for way in ways), asked.own
-            return [*search_cells(near.cells, self.exact, queries, k, allowed, order, rows=amounts, keep=keep, own=own)]
+            lost = near.calibration.may_lose(asked.target)
+            return [
+                *search_cells(
+                    near.cells, self.exact, queries, k, allowed, order, rows=amounts, keep=keep, may_lose=lost, own=own
+                )
+            ]
         if ways[0].name == "graph" and near.graph is not None:
             return [*search_graph(near.graph, self.exact, queries, k, allowed, width=amounts.astype(np.int64))]
         return []
@@ -188,7 +193,7 @@ class Planner:
     def _plan(self, asked: _Asked, share: float) -> list[Way]:
         """The ways for a query of whose neighbours this share matches, the cheapest first."""
         if share * asked.near.cells.near < AMPLE * asked.k:
-            return [self._exact(asked)]
+            share = 0.0  # nothing tells how far to look
         return self._ways(asked, share, alone=asked.own is not None)
 
     def _exact(self, asked: _Asked) -> Way:
@@ -212,21 +217,21 @@ class Planner:
         further = {way: self.watch.boost.get((target, way), 1.0) for way in ("cells", "graph")}
         cost, threads = near.calibration, min(workers(), queries) if queries >= SEVERAL else 1
         total = len(self.exact.rows)
-        needed = cost.rows_needed(target, k, share) * further["cells"]
+        needed = cost.rows_needed(target, k, share) * further["cells"] if share else math.inf
+        every = matches if alone else total
+        rows = needed if alone or not share else needed / share
+        whole = rows >= every
         if alone:
-            rows = min(needed, matches)
             # As if all rows matched; but cells of few rows are read in blocks that hold others' rows too.
-            read = rows * _read(matches / len(near.cells.means)) / _read(total / len(near.cells.means))
-            scanning = cost.at_share("cells", 1.0, read, queries)
+            read = min(rows, every) * _read(every / len(near.cells.means)) / _read(total / len(near.cells.means))
+            scanning = cost.scanning(1.0, read, queries)
         else:
-            rows = min(needed / share, total)
-            scanning = cost.at_share("cells", share, rows, queries)
+            scanning = cost.scanning(matches / total if whole else share, min(rows, every), queries)
         # No more than there are to choose from: k and the correction have no such bound, and the kernel makes room.
-        keep = math.ceil(min(cost.keep(target, k) * max(further["cells"], _SLOWLY), rows))
-        ways = [
-            self._exact(asked),
-            Way("cells", rows, scanning / threads, keep),
-        ]
+        keep = math.ceil(min(cost.keep(target, k, whole=whole) * max(further["cells"], _SLOWLY), rows, every))
+        ways = [self._exact(asked)]
+        if keep or not whole:  # without signs a scan of all cells is a slower exact one
+            ways.append(Way("cells", math.inf if whole else rows, scanning / threads, keep))
         width = cost.width(target, share)
         if width is not None and near.graph is not None:
             wide = max(width * further["graph"] * max(1.0, k / 10), k)

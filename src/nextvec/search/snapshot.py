@@ -138,8 +138,6 @@ class Snapshot:
                 return kept[1]
         self._index(tree)
         found = column_index.resolve(tree, self.rows, self._indexes.get, self.column)
-        if found is None:
-            found = Allowed(self.rows, rows=np.flatnonzero(filters.mask(tree, self.column)))
         with self._lock:
             self._masks[id(tree)] = tree, found
             if len(self._masks) > _MASKS:

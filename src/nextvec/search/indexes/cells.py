@@ -216,28 +216,34 @@ def search_cells(
     *,
     rows: Float64,
     keep: int = 0,
+    may_lose: float = 1.0,
     own: Cells | None = None,
 ) -> list[Found]:
-    """For each of float32 [Q, D] the best k among the matching ones of the ``rows`` [Q] rows that are nearest to it by
-    cell, and of all that came later. order [Q, C]: the cells, nearest first, where that is known. keep: so many rows
-    are chosen by their signs before the codes are looked at (0: all are). own: the allowed rows ``alone``, where they
-    are known; ``rows`` are of these.
+    """For each of float32 [Q, D] the best k among the matching ones of the ``rows`` [Q] rows (infinite: all) that are
+    nearest to it by cell, and of all that came later. order [Q, C]: the cells, nearest first, where that is known.
+    keep: so many rows are chosen by their signs before the codes are looked at (0: all are). may_lose: where all rows
+    are looked at, the share of the hits that this may leave out. own: the allowed rows ``alone``, where they are known;
+    ``rows`` are of these.
 
-    Scores are those of the exact index. There may be fewer hits than matches.
+    Scores are those of the exact index. There may be fewer hits than matches: none where more than ``may_lose`` of them
+    was probably lost.
     """
     if exact.native is not None:
         out = outputs(len(queries), k)
         filter_ = None if allowed is None or own is not None else allowed.native(len(queries))
         native = (cells if own is None else own).native
-        if not kernels.scan(exact.native, native, filter_, queries, order, rows, keep, k, SPARE * k + 4, out):
+        if not kernels.scan(exact.native, native, filter_, queries, order, rows, keep, may_lose, k, SPARE * k + 4, out):
             raise Damaged("rows differ from what was written")
         found = found_of(out, k, itertools.repeat("cells"))
+        lost = [i for i, one in enumerate(found) if one.reranked < 0] if keep and np.isinf(rows).any() else []
     else:
         each = zip(queries, look(cells, queries)[0] if order is None else order, rows.tolist(), strict=True)
-        found = [_scan_by_numpy(cells, exact, query, k, allowed, own, enough) for query, own, enough in each]
-    if len(cells) == len(exact.rows):
-        return found
-    return with_late(exact, queries, k, found, late_rows(allowed, len(cells), len(exact.rows)))
+        found, lost = [_scan_by_numpy(cells, exact, query, k, allowed, own, enough) for query, own, enough in each], []
+    if len(cells) < len(exact.rows):
+        found = with_late(exact, queries, k, found, late_rows(allowed, len(cells), len(exact.rows)))
+    for i in lost:
+        found[i] = replace(found[i], rows=found[i].rows[:0], scores=found[i].scores[:0], reranked=0)
+    return found
 
 
 def _scan_by_numpy(

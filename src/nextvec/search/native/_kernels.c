@@ -55,8 +55,8 @@ BOTH(walk,
      rows, graph, query, filter, marks, wide, most, pool, fresh, products, found)
 BOTH(scan,
      (const Cells *cells, const Query *query, const Turned *turned, const Filter *filter, const int32_t *nearest,
-      double enough, int64_t most, Kept *kept, Scored *found, int64_t *saw),
-     cells, query, turned, filter, nearest, enough, most, kept, found, saw)
+      double enough, int64_t k, int64_t most, Kept *kept, Scored *found, int64_t *saw),
+     cells, query, turned, filter, nearest, enough, k, most, kept, found, saw)
 BOTH(rank, (const Cells *cells, const Query *query, const Ranking *ranking, int32_t *order), cells, query, ranking, order)
 #define BEST_OF(name) (has_bytes ? name##_bytes : name##_any)
 
@@ -291,19 +291,20 @@ static PyObject *call_walk(PyObject *self, PyObject *args) {
     return end(&call, sound);
 }
 
-/* scan(rows, cells, filter or None, queries, order int32 [Q, C] or None: cells, nearest first, enough float64 [Q], keep, k,
- * most, out) -> the same */
+/* scan(rows, cells, filter or None, queries, order int32 [Q, C] or None: cells, nearest first, enough float64 [Q], keep,
+ * may_lose, k, most, out) -> the same, and -1 in place of the rows scored where too much was probably lost: see scan */
 static PyObject *call_scan(PyObject *self, PyObject *args) {
     (void)self;
     PyObject *rows, *cells_object, *filter_object, *queries, *nearest, *enough_object, *out;
     Py_ssize_t keep, k, most;
+    double may_lose;
     Py_buffer enough = {0};
     Turned turned = {0};
     Kept kept = {0};
     Ranking ranking = {0};
     Call call = {0};
-    if (!PyArg_ParseTuple(args, "OOOOOOnnnO", &rows, &cells_object, &filter_object, &queries, &nearest, &enough_object,
-                          &keep, &k, &most, &out))
+    if (!PyArg_ParseTuple(args, "OOOOOOndnnO", &rows, &cells_object, &filter_object, &queries, &nearest, &enough_object,
+                          &keep, &may_lose, &k, &most, &out))
         return NULL;
     const Cells *cells = held_as(cells_object, CELLS);
     const Filter all = {0}, *filter = filter_object == Py_None ? &all : held_as(filter_object, FILTER);
@@ -329,13 +330,14 @@ static PyObject *call_scan(PyObject *self, PyObject *args) {
         PyErr_NoMemory();
     } else {
         Py_BEGIN_ALLOW_THREADS;
+        kept.may_lose = may_lose;
         for (int64_t q = 0; sound && q < call.count; q++) {
             int64_t saw;
             begin_query(&call, q);
             if (keep) turn_query(&call.query, cells->flips, cells->dim, cells->bytes, &turned);
             if (!order) BEST_OF(rank)(cells, &call.query, &ranking, own);
             int64_t count = BEST_OF(scan)(cells, &call.query, &turned, filter, order ? order + q * cells->cells : own,
-                                          ((const double *)enough.buf)[q], most, &kept, call.found, &saw);
+                                          ((const double *)enough.buf)[q], k, most, &kept, call.found, &saw);
             int64_t hits = rescore(&call, call.found, count);
             sound = hits >= 0;
             end_query(&call, q, hits, saw);
@@ -419,7 +421,7 @@ static PyMethodDef methods[] = {
     {"filter", make_filter, METH_VARARGS, "filter(kind, data, extra, low, high, rows)"},
     {"exact", call_exact, METH_VARARGS, "exact(rows, queries, list, filter, first, last, k, direct, sure, out)"},
     {"walk", call_walk, METH_VARARGS, "walk(rows, graph, filter, queries, widths, k, most, out)"},
-    {"scan", call_scan, METH_VARARGS, "scan(rows, cells, filter, queries, order, enough, keep, k, most, out)"},
+    {"scan", call_scan, METH_VARARGS, "scan(rows, cells, filter, queries, order, enough, keep, may_lose, k, most, out)"},
     {"near", call_near, METH_VARARGS, "near(cells, filter, queries, close, enough, order, counts)"},
     {"bits", call_bits, METH_VARARGS, "bits(filter, out)"},
     {"strings", call_strings, METH_VARARGS, "strings(begins, text, rows)"},

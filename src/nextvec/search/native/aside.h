@@ -1,7 +1,31 @@
 /* Beside searches: bits of filters, texts of ids, vectors of length 1. Part of _kernels.c. */
+#ifdef HAS_VECTORS
+/* Which of 64 ranks lie from `low` to `high`. */
+WIDE static uint64_t ranks_wide(const uint16_t *ranks, uint16_t low, uint16_t high) {
+    const __m256i least = _mm256_set1_epi16((short)low), most = _mm256_set1_epi16((short)high);
+    uint64_t bits = 0;
+    for (int i = 0; i < 64; i += 32) {
+        __m256i within[2];
+        for (int j = 0; j < 2; j++) {
+            const __m256i own = _mm256_loadu_si256((const void *)(ranks + i + 16 * j));
+            within[j] = _mm256_and_si256(_mm256_cmpeq_epi16(_mm256_max_epu16(own, least), own),
+                                         _mm256_cmpeq_epi16(_mm256_min_epu16(own, most), own));
+        }
+        /* Halves of 128 bits are packed each on their own. */
+        const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(within[0], within[1]), 0xd8);
+        bits |= (uint64_t)(uint32_t)_mm256_movemask_epi8(bytes) << i;
+    }
+    return bits;
+}
+#endif
+
 /* 64 rows' answers to a filter, lowest bit first. */
 INLINE uint64_t word(const Filter *filter, int64_t first, int count) {
     uint8_t yes[64] = {0};
+#ifdef HAS_VECTORS
+    if (has_wide && count == 64 && filter->kind == RANKS && !filter->extra)
+        return ranks_wide((const uint16_t *)filter->data + first, (uint16_t)filter->low, (uint16_t)filter->high);
+#endif
     if (filter->kind == INTS) {
         const int64_t *values = (const int64_t *)filter->data + first;
         for (int i = 0; i < count; i++) yes[i] = (values[i] >= filter->low) & (values[i] <= filter->high);
@@ -11,10 +35,17 @@ INLINE uint64_t word(const Filter *filter, int64_t first, int count) {
     } else if (filter->kind == CODES && filter->low >= 0) {
         const int32_t *codes = (const int32_t *)filter->data + first, wanted = (int32_t)filter->low;
         for (int i = 0; i < count; i++) yes[i] = codes[i] == wanted;
-    } else if (filter->kind == RANKS) {
+    } else if (filter->kind == RANKS && !filter->extra) {
         const uint16_t *ranks = (const uint16_t *)filter->data + first;
         const uint16_t low = (uint16_t)filter->low, high = (uint16_t)filter->high;
         for (int i = 0; i < count; i++) yes[i] = (ranks[i] >= low) & (ranks[i] <= high);
+    } else if (filter->kind == RANKS) {
+        const uint16_t *ranks = (const uint16_t *)filter->data + first;
+        const uint16_t low = (uint16_t)filter->low, span = (uint16_t)(filter->high - filter->low);
+        for (int i = 0; i < count; i++) { /* without a branch: which rows match cannot be foretold */
+            const uint16_t from = (uint16_t)(ranks[i] - low), within = from <= span;
+            yes[i] = (uint8_t)(within & filter->extra[within ? from : 0]);
+        }
     } else {
         for (int i = 0; i < count; i++) yes[i] = (uint8_t)matches(filter, first + i);
     }

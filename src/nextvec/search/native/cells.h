@@ -79,6 +79,7 @@ typedef struct {
     float *guess;
     int32_t *place;
     int64_t keep, count;
+    double may_lose; /* of the k best, where all cells are looked at: the share that signs may probably leave out */
 } Kept;
 
 static int begin_kept(Kept *kept, int64_t keep) {
@@ -147,11 +148,28 @@ INLINE float scan_cell(const Cells *cells, const Turned *turned, const Filter *f
     return least;
 }
 
+/* The share of the k best that were probably left out, since their signs put them below `least`: what signs tell is off by
+ * a normal error, whose deviation is that of the rows that were kept. found: best first. */
+INLINE double probably_lost(const Cells *cells, const Turned *turned, const Kept *kept, float least, const Scored *found,
+                            int64_t k) {
+    const double spread = 0.603; /* sqrt(1 - 2 / pi): what of a row's rest its signs do not tell */
+    double own = 0, lost = 0;
+    for (int64_t i = 0; i < kept->count; i++) {
+        const int64_t place = kept->place[i];
+        const uint8_t *block = cells->signs + place / BLOCK * block_size(cells->bytes);
+        own += (double)((const float *)(const void *)(block + BLOCK * cells->bytes))[place % BLOCK];
+    }
+    const double off = spread * turned->norm * own / (double)kept->count;
+    for (int64_t i = 0; i < k; i++) lost += erfc(((double)found[i].score - (double)least) / (off * sqrt(2))) / 2;
+    return lost / (double)k;
+}
+
 /* The best `most` matching rows of the nearest cells that hold at least `enough` rows, best first. keep > 0: by their bits
- * first, and by their codes only the `keep` best of these. *saw: rows of these cells. */
+ * first, and by their codes only the `keep` best of these. *saw: rows of these cells; -1 where enough is infinite and more
+ * of the k best were probably lost than may be. */
 INLINE int64_t scan(const Cells *cells, const Query *query, const Turned *turned, const Filter *filter,
-                    const int32_t *nearest, double enough, int64_t most, Kept *kept, Scored *found, int64_t *saw,
-                    const int bytes) {
+                    const int32_t *nearest, double enough, int64_t k, int64_t most, Kept *kept, Scored *found,
+                    int64_t *saw, const int bytes) {
     enum { AT_ONCE = 16 };
     int64_t size = 0, rows = 0;
     int32_t products[AT_ONCE]; /* with the means of the next cells */
@@ -183,9 +201,12 @@ INLINE int64_t scan(const Cells *cells, const Query *query, const Turned *turned
             held = 0;
         }
     }
-    if (kept->count > kept->keep) keep_best(kept);
+    if (kept->count > kept->keep) least = keep_best(kept);
     if (kept->keep) offer_places(cells, query, kept->place, kept->count, most, found, &size, bytes);
     sort_heap(found, size);
     *saw = rows;
+    if (kept->keep && isinf(enough) && least > -INFINITY &&
+        (size < k || probably_lost(cells, turned, kept, least, found, k) > kept->may_lose))
+        *saw = -1;
     return size;
 }

@@ -164,12 +164,15 @@ static PyObject *make_filter(PyObject *self, PyObject *args) {
     filter->data = kind == BITS ? keep(held, data, (rows + 7) / 8, 1, "data")
                                 : keep(held, data, rows, sizes[kind], "data");
     if (!filter->data) return failed(held);
-    if (extra != Py_None && !(filter->extra = keep(held, extra, kind == CODES ? -1 : (rows + 7) / 8, 1, "extra")))
+    const int table = kind == CODES || kind == RANKS;
+    if (extra != Py_None && !(filter->extra = keep(held, extra, table ? -1 : (rows + 7) / 8, 1, "extra")))
         return failed(held);
     if (kind == INTS || kind == RANKS) {
         filter->low = PyLong_AsLongLong(low), filter->high = PyLong_AsLongLong(high);
         if (kind == RANKS && !PyErr_Occurred() && (filter->low < 0 || filter->high > UINT16_MAX))
             PyErr_SetString(PyExc_ValueError, "ranks of more than 16 bits");
+        else if (kind == RANKS && filter->extra && kept_bytes(held) <= filter->high - filter->low)
+            PyErr_SetString(PyExc_ValueError, "a table of fewer ranks");
     } else if (kind == FLOATS) {
         filter->low_float = PyFloat_AsDouble(low), filter->high_float = PyFloat_AsDouble(high);
     } else if (kind == CODES) {

@@ -57,7 +57,7 @@ typedef struct {
 
 /* Which rows match. ALL; BITS: a bit per row; INTS, FLOATS: low <= value <= high, and a bit per row in valid unless
  * it is NULL; CODES: the code is low or, where low < 0, table[code] is set; code < 0 for rows without a value; RANKS:
- * low <= rank <= high, of 16 bits. */
+ * low <= rank <= high, of 16 bits, and table[rank - low] is set, where there is one. */
 enum { ALL, BITS, INTS, FLOATS, CODES, RANKS };
 typedef struct {
     int kind;
@@ -86,7 +86,7 @@ INLINE int matches(const Filter *filter, int64_t row) {
     }
     case RANKS: {
         uint16_t rank = ((const uint16_t *)filter->data)[row];
-        return (rank >= filter->low) & (rank <= filter->high);
+        return (rank >= filter->low) & (rank <= filter->high) && (!filter->extra || filter->extra[rank - filter->low]);
     }
     default: {
         int32_t code = ((const int32_t *)filter->data)[row];

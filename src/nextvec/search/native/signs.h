@@ -13,7 +13,7 @@ typedef struct {
     uint8_t *levels; /* [8 bytes]: q' ~ low + step * level, in the unit of the query's code; 0 beyond D */
     uint8_t *tables; /* [2 bytes, 16]: for each four dimensions the sum of the levels whose bits are set; or, where nothing
                         looks them up, [PLANES, bytes]: the bits of the levels */
-    float step, low, sum; /* sum of q' */
+    float step, low, sum, norm; /* sum and length of q' */
 } Turned;
 
 /* What `guess` takes; bytes: of a row's bits, an even number. */
@@ -111,6 +111,7 @@ INLINE void set_tables(Turned *turned, int64_t bytes) {
 VERSIONS static void turn_query(const Query *query, const int8_t *flips, int64_t dim, int64_t bytes, Turned *out) {
     float *values = out->turned, low, high, sum[LANES] = {0};
     for (int64_t i = 0; i < dim; i++) values[i] = query->vector[i] / query->unit;
+    out->norm = (float)sqrt(dot64(query->vector, query->vector, dim, NULL)) / query->unit; /* turning leaves it */
     turn(flips, dim, values);
     extremes(values, dim, &low, &high);
     out->low = low, out->step = (high - low) / LEVELS;
