@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from examples import examples
 from nextvec.search import column_index
+from nextvec.search import resolve as resolve_module
 from nextvec.search.collection import Collection
 from nextvec.search.filters import columns_used, mask
 from nextvec.search.indexes import allowed
 from nextvec.search.inputs import attribute_table
+from nextvec.search.resolve import resolve
 from nextvec.search.schema import check_schema
 from nextvec.search.where import parse
 
@@ -48,13 +50,13 @@ def test_the_same_rows_as_a_pass_over_the_columns(
         patch.setattr(column_index, "_STEPS", steps)
         patch.setattr(column_index, "DIRECT", direct)
         if listed:
-            patch.setattr(column_index, "_PASS", -1)
-            patch.setattr(column_index, "_EACH", 0)
-            patch.setattr(column_index, "FEW", 1.0)
+            patch.setattr(resolve_module, "_PASS", -1)
+            patch.setattr(resolve_module, "_EACH", 0)
+            patch.setattr(resolve_module, "FEW", 1.0)
         if not kernels:
             patch.setattr(allowed, "kernels", None)
         indexes = {name: column_index.index_of(columns[name], SCHEMA[name]) for name in columns_used(tree)}
-        found = column_index.resolve(tree, len(records), indexes.get, columns.__getitem__)
+        found = resolve(tree, len(records), indexes.get, columns.__getitem__)
         assert np.flatnonzero(np.unpackbits(found.bits, bitorder="little")).tolist() == found.rows.tolist()
     expected = [i for i, record in enumerate(records) if truth(record) is True]
     assert np.flatnonzero(mask(tree, columns.__getitem__)).tolist() == expected
@@ -103,7 +105,7 @@ def test_filters_that_the_indexes_answer(where: str) -> None:
         looked.append(1)
         return columns[name]
 
-    found = column_index.resolve(tree, len(records), indexes.get, column)
+    found = resolve(tree, len(records), indexes.get, column)
     assert found.rows.tolist() == np.flatnonzero(mask(tree, columns.__getitem__)).tolist()
     assert not looked
 
@@ -112,7 +114,7 @@ def test_wide_filters_unique_texts_and_large_numbers_are_left_to_the_pass() -> N
     column = pa.array(range(2000), pa.int64())
     index = column_index.index_of(column, "int")
     assert index is not None
-    wide = column_index.resolve(parse("year > 10 AND year <= 1500", COLUMNS), 2000, {"year": index}.get, {}.__getitem__)
+    wide = resolve(parse("year > 10 AND year <= 1500", COLUMNS), 2000, {"year": index}.get, {}.__getitem__)
     assert wide.rows.tolist() == list(range(11, 1501))
     for where, looks in (("NOT year = 3", 0), ("year != 3", 0), ("year > 3.5", 1), ("year > 3.5 AND year != 7", 1)):
         looked: list[str] = []
@@ -122,14 +124,14 @@ def test_wide_filters_unique_texts_and_large_numbers_are_left_to_the_pass() -> N
             return column
 
         tree = parse(where, COLUMNS)
-        found = column_index.resolve(tree, 2000, {"year": index}.get, values)
+        found = resolve(tree, 2000, {"year": index}.get, values)
         assert found.rows.tolist() == np.flatnonzero(mask(tree, {"year": column}.__getitem__)).tolist()
         assert len(looked) == looks
     assert column_index.index_of(pa.array([f"text {i}" for i in range(2000)]), "string") is None
     huge = pa.array([2**53, 2**53 + 1, -(2**63), 2**63 - 1], pa.int64())
     sorted_ = column_index.index_of(huge, "int")
     tree = parse(f"year = {2**53 + 1}", COLUMNS)
-    found = column_index.resolve(tree, 1000, {"year": sorted_}.get, {"year": huge}.__getitem__)
+    found = resolve(tree, 1000, {"year": sorted_}.get, {"year": huge}.__getitem__)
     assert found.rows.tolist() == [1]
 
 

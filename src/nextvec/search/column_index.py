@@ -1,15 +1,13 @@
 """Indexes of attribute columns: which rows a filter takes, without looking at every row.
 
 Numbers, dates and times are kept sorted, so that a range is a slice; texts, flags and lists of texts have a list of
-rows for each value. ``resolve`` answers from them what few rows satisfy, and leaves the rest to ``bitmaps``.
-Shapes: N rows, V values, n non-NULL values.
+rows for each value. Shapes: N rows, V values, n non-NULL values.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,10 +17,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nextvec.search import filters
-from nextvec.search.bitmaps import Maker
 from nextvec.search.filters import Filter, Value
 from nextvec.search.indexes.allowed import (
-    FEW,
     Allowed,
     Condition,
     bits_without,
@@ -39,7 +35,6 @@ Int64 = NDArray[np.int64]
 _DISTINCT = 0.5  # values per row above which a list of rows for each is not worth its memory
 _STEPS = 16_384  # values of a sorted column that are known one by one
 _NO_RANK = 65_535  # of rows without a value
-_PASS, _EACH = 160_000, 40  # rows whose bits are made in the time that asking for values takes, in any case and per row
 
 _EPOCH = dt.date(1970, 1, 1).toordinal()
 
@@ -292,132 +287,3 @@ def index_of(column: pa.Array, kind: str) -> ColumnIndex | None:
     if kind in ("int", "float", "date", "timestamp"):
         return Sorted.of(column, kind)
     return Postings.of(column, kind)
-
-
-def resolve(tree: Filter, rows: int, index: Callable[[str], ColumnIndex | None], columns: filters.Columns) -> Allowed:
-    """The rows that satisfy ``tree``.
-
-    rows: N. index: the index of a column, if there is one. columns: the values of a column.
-    """
-    name = _only_column(tree)
-    known = None if name is None else index(name)
-    if known is not None and (alone := known.alone(tree)) is not None:
-        return alone
-    tree = _with_ranges(tree, index)
-    if _one_run(tree, index) or _listed_faster(tree, rows, index):
-        return Allowed(rows, rows=_rows(tree, index, columns))
-    return Allowed(rows, bits=Maker(rows, index, columns, lambda part: _is_range(part, index)).of(tree))
-
-
-def _listed_faster(tree: Filter, rows: int, index: Callable[[str], ColumnIndex | None]) -> bool:
-    """Whether to list rows by one condition and ask for their values takes less time than a pass over bits of all N."""
-    told = _told(tree, index)
-    most = None if told and rows <= _PASS else _most(tree, index)
-    if most is None:
-        return False
-    return rows > _PASS + _EACH * most if told else most <= FEW * rows
-
-
-def _told(tree: Filter, index: Callable[[str], ColumnIndex | None]) -> bool:
-    """Whether the indexes tell all of it."""
-    match tree:
-        case filters.Not(part):
-            return _told(part, index)
-        case filters.And(parts) | filters.Or(parts) if not _is_range(tree, index):
-            return all(_told(part, index) for part in parts)
-        case filters.Compare(column, "!=", value):
-            return _told(filters.Compare(column, "=", value), index)
-    return _runs(tree, index) is not None
-
-
-def _only_column(tree: Filter) -> str | None:
-    """The column of one condition, or of some comparisons that bound one; None for anything else."""
-    if isinstance(tree, filters.And):
-        names = {part.column.name if isinstance(part, filters.Compare) else None for part in tree.parts}
-        return names.pop() if len(names) == 1 else None
-    return None if isinstance(tree, (filters.Or, filters.Not)) else tree.column.name
-
-
-def _with_ranges(tree: Filter, index: Callable[[str], ColumnIndex | None]) -> Filter:
-    """The filter with the bounds of one sorted column put together, since one bound alone tells little."""
-    if isinstance(tree, filters.Or):
-        return filters.Or(tuple(_with_ranges(part, index) for part in tree.parts))
-    if not isinstance(tree, filters.And):
-        return tree
-    bounds: dict[str, list[Filter]] = {}
-    rest: list[Filter] = []
-    for part in tree.parts:
-        bound = isinstance(part, filters.Compare) and isinstance(index(part.column.name), Sorted)
-        if isinstance(part, filters.Compare) and bound and part.operator != "!=":
-            bounds.setdefault(part.column.name, []).append(part)
-        else:
-            rest.append(_with_ranges(part, index))
-    ranges = [parts[0] if len(parts) == 1 else filters.And(tuple(parts)) for parts in bounds.values()]
-    return filters.And((*ranges, *rest)) if len(ranges) + len(rest) > 1 else ranges[0]
-
-
-def _is_range(tree: Filter, index: Callable[[str], ColumnIndex | None]) -> bool:
-    """Whether this is what ``_with_ranges`` puts together."""
-    if not isinstance(tree, filters.And):
-        return False
-    names = {part.column.name for part in tree.parts if isinstance(part, filters.Compare) and part.operator != "!="}
-    whole = all(isinstance(part, filters.Compare) and part.operator != "!=" for part in tree.parts)
-    return whole and len(names) == 1 and isinstance(index(next(iter(names))), Sorted)
-
-
-def _is_of_one_column(tree: Filter, index: Callable[[str], ColumnIndex | None]) -> bool:
-    """Whether an index of one column may answer this as a whole."""
-    return _is_range(tree, index) if isinstance(tree, filters.And) else not isinstance(tree, (filters.Or, filters.Not))
-
-
-def _most(tree: Filter, index: Callable[[str], ColumnIndex | None]) -> int | None:
-    """No more rows than this satisfy the filter; None where the indexes cannot tell."""
-    match tree:
-        case filters.And(parts) if not _is_range(tree, index):
-            known = [most for most in (_most(part, index) for part in parts) if most is not None]
-            return min(known, default=None)
-        case filters.Or(parts):
-            all_parts = [_most(part, index) for part in parts]
-            return None if None in all_parts else sum(most for most in all_parts if most is not None)
-        case filters.Not():
-            return None
-    runs = _runs(tree, index)
-    return None if runs is None else sum(map(len, runs))
-
-
-def _runs(leaf: Filter, index: Callable[[str], ColumnIndex | None]) -> list[Int64] | None:
-    if not _is_of_one_column(leaf, index):
-        return None
-    known = index(next(iter(filters.columns_used(leaf))))
-    return None if known is None else known.slices(leaf)
-
-
-def _one_run(tree: Filter, index: Callable[[str], ColumnIndex | None]) -> bool:
-    """Whether the rows lie ready in ascending order."""
-    runs = _runs(tree, index)
-    return runs is not None and len(runs) == 1 and isinstance(index(next(iter(filters.columns_used(tree)))), Postings)
-
-
-def _rows(tree: Filter, index: Callable[[str], ColumnIndex | None], columns: filters.Columns) -> Int64:
-    match tree:
-        case filters.And(parts) if not _is_range(tree, index):
-            size = [most if (most := _most(part, index)) is not None else np.inf for part in parts]
-            first = int(np.argmin(size))
-            base = _rows(parts[first], index, columns)
-            rest = tuple(part for i, part in enumerate(parts) if i != first)
-            chosen = pa.array(base)
-            keep = filters.mask(filters.And(rest), lambda name: columns(name).take(chosen))
-            return base[keep]
-        case filters.Or(parts):
-            return _union([_rows(part, index, columns) for part in parts])
-    runs = _runs(tree, index) or []
-    return runs[0] if _one_run(tree, index) else _union(runs)
-
-
-def _union(runs: list[Int64]) -> Int64:
-    rows = np.sort(np.concatenate([*runs, np.zeros(0, np.int64)]))
-    if len(runs) < 2:
-        return rows
-    fresh = np.ones(len(rows), np.bool_)  # numpy's own unique takes five times as long
-    np.not_equal(rows[1:], rows[:-1], out=fresh[1:])
-    return rows[fresh]

@@ -60,6 +60,11 @@ class Way:
     cost: float
     keep: int = 0
 
+    @property
+    def watched(self) -> str:
+        """Under what name its recall is watched: scans of all cells lose nothing by where they look."""
+        return "all cells" if self.name == "cells" and math.isinf(self.amount) else self.name
+
 
 @dataclass(slots=True)  # not frozen: every search makes one
 class _Asked:
@@ -125,7 +130,7 @@ class Planner:
             answers = cast(list[Found], found)
             self._searching += time.perf_counter() - began
             if self._checking <= _CHECKS * self._searching and answers[0].plan.startswith(plans[0][0].name):
-                self._sample(queries[0], asked, plans[0][0].name, answers[0])
+                self._sample(queries[0], asked, plans[0][0].watched, answers[0])
         if allowed is not None and own is None and self.exact.native is not None:
             faster = self._ways(asked, matches / total, alone=True)
             self._repeated.lost(allowed, len(queries) * (plans[0][0].cost - faster[0].cost), _background())
@@ -214,7 +219,7 @@ class Planner:
 
     def _weighed(self, asked: _Asked, share: float, alone: bool) -> list[Way]:
         near, k, target, matches, queries = asked.near, asked.k, asked.target, asked.matches, asked.together
-        further = {way: self.watch.boost.get((target, way), 1.0) for way in ("cells", "graph")}
+        further = {way: self.watch.boost.get((target, way), 1.0) for way in ("cells", "all cells", "graph")}
         cost, threads = near.calibration, min(workers(), queries) if queries >= SEVERAL else 1
         total = len(self.exact.rows)
         needed = cost.rows_needed(target, k, share) * further["cells"] if share else math.inf
@@ -228,7 +233,8 @@ class Planner:
         else:
             scanning = cost.scanning(matches / total if whole else share, min(rows, every), queries)
         # No more than there are to choose from: k and the correction have no such bound, and the kernel makes room.
-        keep = math.ceil(min(cost.keep(target, k, whole=whole) * max(further["cells"], _SLOWLY), rows, every))
+        more = max(further["all cells" if whole else "cells"], _SLOWLY)
+        keep = math.ceil(min(cost.keep(target, k, whole=whole) * more, rows, every))
         ways = [self._exact(asked)]
         if keep or not whole:  # without signs a scan of all cells is a slower exact one
             ways.append(Way("cells", math.inf if whole else rows, scanning / threads, keep))

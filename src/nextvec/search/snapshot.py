@@ -20,6 +20,7 @@ from nextvec.search import column_index, filters
 from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.kept import unpacked
 from nextvec.search.native import kernels
+from nextvec.search.resolve import resolve
 from nextvec.search.schema import SEQUENCE, Schema
 from nextvec.search.store import told
 
@@ -137,7 +138,7 @@ class Snapshot:
             if kept is not None and kept[0] is tree:
                 return kept[1]
         self._index(tree)
-        found = column_index.resolve(tree, self.rows, self._indexes.get, self.column)
+        found = resolve(tree, self.rows, self._indexes.get, self.column)
         with self._lock:
             self._masks[id(tree)] = tree, found
             if len(self._masks) > _MASKS:
