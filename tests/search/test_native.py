@@ -218,7 +218,9 @@ def test_all_ways_rank_cells_alike(dim: int) -> None:
     places = np.arange(401, dtype=np.int64)
     kept = np.zeros((400, dim), np.int8), np.ones(400, np.float32)
     signs, flips = np.zeros(13 * 32 * ((dim + 63) // 64 * 8 + 8), np.uint8), np.ones((2, dim), np.int8)
-    own = kernels.cells(np.arange(400, dtype=np.int32), places, *kept, means.codes, means.scale, signs, flips, dim, 400)
+    own = kernels.cells(
+        np.arange(400, dtype=np.int32), places, *kept, means.codes, means.scale, signs, flips, None, dim
+    )
     orders = []
     try:
         for level in range(4):

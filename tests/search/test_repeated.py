@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from nextvec.search import repeated as repeated_module
+from nextvec.search.calibration import Calibration
 from nextvec.search.collection import Collection
 from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.cells import Cells, alone, build_cells, look, search_cells
 from nextvec.search.indexes.exact import ExactIndex
 from nextvec.search.indexes.rows import Rows, in_memory
-from nextvec.search.indexes.signs import flips_of, signs_at, signs_of
+from nextvec.search.indexes.signs import signs_of
 from nextvec.search.native import kernels
 from nextvec.search.repeated import Repeated
 from nextvec.types import Hits
@@ -48,13 +50,30 @@ def taking(share: float, seed: int = 5) -> Allowed:
     return Allowed(N, rows=np.flatnonzero(np.random.default_rng(seed).random(N) < share))
 
 
-@pytest.mark.parametrize("dim", [3, 64, 100])
-def test_signs_of_some_rows_are_those_that_these_rows_have(dim: int) -> None:
-    rng = np.random.default_rng(0)
-    flips, rests = flips_of(dim, rng), rng.standard_normal((200, dim)).astype(np.float32)
-    for places in (np.arange(0, 200, 3), np.array([7]), np.array([], np.int64), np.arange(200)):
-        taken = places.astype(np.int32)
-        assert np.array_equal(signs_at(signs_of(rests, flips), taken), signs_of(rests[taken], flips))
+@needs_kernels
+@pytest.mark.parametrize("share", [0.0, 0.002, 0.3, 1.0])
+def test_rows_alone_have_the_signs_that_these_rows_have(grown: tuple[ExactIndex, Cells], share: float) -> None:
+    index, cells = grown
+    own = alone(cells, taking(share))
+    assert own.at is not None and np.all(np.diff(own.at) > 0) and own.starts[-1] == len(own)
+    taken = own.order[own.at]
+    cell = np.searchsorted(own.starts, np.arange(len(own)), side="right") - 1
+    assert np.array_equal(cell, np.searchsorted(cells.starts, cells.places[taken], side="right") - 1)
+    assert np.array_equal(own.signs, signs_of(index.rows.vectors[taken] - cells.means[cell], cells.flips))
+
+
+@needs_kernels
+def test_rows_are_laid_out_within_their_room_and_once(grown: tuple[ExactIndex, Cells]) -> None:
+    _, cells = grown
+    allowed = taking(0.3)
+    room = np.empty_like(cells.starts), np.empty(allowed.count - 1, np.int32), np.empty((N, 1), np.uint8)
+    with pytest.raises(ValueError, match="room"):
+        kernels.lay(cells.native, allowed.native(64), *room)
+    short = *room[:2], np.empty((-(-len(room[1]) // 32), cells.signs.shape[1]), np.uint8)
+    with pytest.raises(ValueError, match="room"):
+        kernels.lay(cells.native, allowed.native(64), *short)
+    with pytest.raises(ValueError, match="room"):
+        alone(alone(cells, allowed), taking(0.5))
 
 
 @needs_kernels
@@ -63,7 +82,7 @@ def test_rows_alone_give_the_answers_of_the_filter(grown: tuple[ExactIndex, Cell
     index, cells = grown
     allowed, queries = taking(share), clustered(20, 2)
     own = alone(cells, allowed)
-    assert sorted(own.order.tolist()) == allowed.rows.tolist() and len(own.means) == len(cells.means)
+    assert sorted(own.order[own.at].tolist()) == allowed.rows.tolist() and len(own.means) == len(cells.means)
     order, shares = look(cells, queries, allowed)
     with_own, same_shares = look(cells, queries, allowed, own)
     assert np.array_equal(order, with_own) and shares == same_shares
@@ -90,32 +109,44 @@ def test_cells_of_other_rows_are_refused(grown: tuple[ExactIndex, Cells]) -> Non
 
 
 @needs_kernels
-def test_what_searches_lost_decides_and_memory_is_bounded(grown: tuple[ExactIndex, Cells]) -> None:
+def test_what_searches_lost_decides_and_memory_is_bounded(
+    grown: tuple[ExactIndex, Cells], monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, cells = grown
+    monkeypatch.setattr(repeated_module, "_ROOM", 0.5)
     with ThreadPoolExecutor(1) as background:
         repeated, filters = Repeated(cells), [taking(0.3, seed) for seed in range(4)]
 
         def ask(allowed: Allowed, milliseconds: float) -> None:
-            repeated.lost(allowed, milliseconds, background)
+            repeated.lost(allowed, milliseconds, 5.0, background)
             background.submit(int).result()  # what came before it is done
 
-        ask(filters[0], 1e-6)
+        ask(filters[0], 3.0)
+        ask(filters[0], -9.0)
+        ask(filters[1], 1e6)  # once is not again and again
         assert repeated.own(filters[0]) is None and repeated.told() == {"filters": 0, "rows": 0}
-        ask(filters[0], 1e6)
+        ask(filters[0], 3.0)
         own = repeated.own(filters[0])
         assert own is not None and len(own) == filters[0].count
-        ask(taking(0.9), 1e6)  # more rows than there is room for
+        wide = taking(0.9)  # nothing to save
+        ask(wide, 1e6)
+        ask(wide, 1e6)
         assert repeated.told() == {"filters": 1, "rows": filters[0].count}
         for allowed in filters[1:]:
-            ask(allowed, 1e6)
+            ask(allowed, 3.0)
+            ask(allowed, 3.0)
             assert repeated.own(allowed) is not None and repeated.told()["rows"] <= N / 2
         assert repeated.own(filters[0]) is None  # the oldest made room
         assert Repeated(None).own(filters[0]) is None
-        Repeated(None).lost(filters[0], 1e6, background)
+        Repeated(None).lost(filters[0], 1e6, 5.0, background)
 
 
 @needs_kernels
-def test_a_collection_lays_out_what_is_asked_for_often_and_stays_right(tmp_path: Path) -> None:
+def test_a_collection_lays_out_what_pays_and_stays_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What each way costs is measured, and so few rows take next to nothing in any: here rows alone take half as long.
+    monkeypatch.setattr(Calibration, "exact", lambda *_: 1e3)
+    monkeypatch.setattr(Calibration, "scanning", lambda _, share, *__: 1.0 if share == 1.0 else 2.0)
+    monkeypatch.setattr(Calibration, "laying", lambda *_: 100.0)
     vectors, queries, where = clustered(N, 1), clustered(40, 2), "topic = 'a'"
     topics = ["a" if i % 5 == 0 else "b" for i in range(N)]
     with Collection.create(tmp_path / "c", dim=DIM, schema={"topic": "string"}) as collection:
@@ -123,6 +154,7 @@ def test_a_collection_lays_out_what_is_asked_for_often_and_stays_right(tmp_path:
         collection.index(graph=False)
         first = collection.search(queries, 10, where=where, recall=0.9)
         ended = time.monotonic() + 60
+        assert collection.info()["index"]["repeated_filters"]["filters"] == 0
         while not collection.info()["index"]["repeated_filters"]["filters"]:
             collection.search(queries, 10, where=where, recall=0.9)
             assert time.monotonic() < ended, "never laid out"

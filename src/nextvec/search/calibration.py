@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.search.indexes.allowed import Allowed
-from nextvec.search.indexes.cells import Cells, look, prepare, search_cells, seen_by
+from nextvec.search.indexes.cells import Cells, alone, look, prepare, search_cells, seen_by
 from nextvec.search.indexes.exact import SEVERAL, ExactIndex
 from nextvec.search.indexes.graph import Graph, search_graph
 
@@ -36,6 +36,7 @@ _SPARE = 0.5  # of what a target leaves open, asked for besides: other queries m
 _LOSS = 0.2  # of what a target leaves open, lost to signs
 _USUAL = 0.95  # the target at which costs are measured
 _REPEATS = 15
+_LAYING = 1.0, 1e-4  # milliseconds, and per row: where an earlier version did not measure it
 _SOME, MANY = 16, 64  # queries of a batch; more cost each of them the same
 
 
@@ -111,6 +112,11 @@ class Calibration:
         """Predicted milliseconds."""
         start, slope = self.costs[name]
         return start + slope * amount
+
+    def laying(self, matches: int) -> float:
+        """Predicted milliseconds to lay the rows of a filter out alone."""
+        start, slope = self.costs.get("lay", _LAYING)
+        return start + slope * matches
 
     def at_share(self, name: str, share: float, amount: float, queries: int = 1) -> float:
         """Predicted milliseconds per query of a way that looks for matches, between the shares that were measured, of
@@ -320,7 +326,7 @@ def _costs(
     def every(queries: Float32, _: float) -> object:
         return exact.search(queries, k, sure=sure)
 
-    costs = {}
+    costs = {} if exact.native is None else {"lay": _laying(cells, filters)}
     batches = {"": 1, "some ": min(_SOME, len(queries)), "many ": min(MANY, len(queries))}
     for name, size in batches.items():
         costs[f"{name}gather"] = line(gather, total // 100, total // 10, size)
@@ -342,6 +348,14 @@ def _costs(
             if graph is not None:
                 costs[f"{name}graph {share}"] = line(walk, 16, 128, batches[name])
     return _with_wholes(costs, total)
+
+
+def _laying(cells: Cells, filters: list[Allowed | None]) -> tuple[float, float]:
+    """What it takes to lay out the rows of the narrowest filter and of the widest, as a line in rows."""
+    some = [allowed for allowed in filters if allowed is not None]
+    times = [timed(lambda _, of=of: alone(cells, of).native, _REPEATS // 2) for of in (some[-1], some[0])]  # type: ignore[misc]
+    slope = max(times[1] - times[0], 0.0) / max(some[0].count - some[-1].count, 1)
+    return max(times[0] - slope * some[-1].count, 0.0), slope
 
 
 def _with_wholes(costs: dict[str, tuple[float, float]], total: int) -> dict[str, tuple[float, float]]:

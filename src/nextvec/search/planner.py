@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,13 +40,17 @@ from nextvec.search.watch import Watch
 
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
+Result = TypeVar("Result")
 
 AMPLE = 4  # matches in the neighbourhood per hit asked for; where there are fewer, it tells nothing
 WIDEST = 2_048  # of a walk through the graph
 _STEP = 4  # of widths
 _CHECKS = 0.05  # of the time of searches may go into checking some of them
 _WAYS = 1_024  # weighings kept
-_ROUGH = 0.1  # shares above it are rounded to a hundredth, so that queries have weighings in common
+_ROUGH = 0.1  # shares above it are rounded to a hundredth
+_SURELY = (
+    2.0  # what a batch must save for each millisecond that it takes to lay its filter's rows out: both are guesses
+)
 _SLOWLY = 0.7  # of what signs keep, the least that a correction leaves
 
 
@@ -114,13 +118,14 @@ class Planner:
         own = None if allowed is None else self._repeated.own(allowed)
         asked = _Asked(near, k, target, allowed, own, matches, min(len(queries), MANY))
         ways = self._ways(asked, matches / total, alone=own is not None)
-        several = len(queries) >= SEVERAL
-        if ways[0].name == "exact" and (several or self.exact.lists(matches, len(queries))):
-            # No look at the neighbourhood: gathering a few is as fast, and many queries had better stay together.
-            answers, plans = self.exact.among(queries, k, allowed, sure=sure), [ways] * len(queries)
+        plans = [ways] * len(queries)
+        # No look at the neighbourhood: gathering a few is as fast, and many queries had better stay together.
+        blind = ways[0].name == "exact" and (len(queries) >= SEVERAL or self.exact.lists(matches, len(queries)))
+        if blind:
+            answers = self.exact.among(queries, k, allowed, sure=sure)
+            self._lost(asked, plans, [matches / total])
         else:
-            answer = functools.partial(self._part, asked, ways)
-            plans, found = _in_parts(answer, queries) if several else answer(queries)
+            plans, found = self._tried(asked, ways, queries)
             want = k if allowed is None else min(k, matches)
             # Planned so, or fewer hits than there are matches: the exact index is never wrong.
             left = [i for i, one in enumerate(found) if one is None or len(one.rows) < want]
@@ -131,9 +136,6 @@ class Planner:
             self._searching += time.perf_counter() - began
             if self._checking <= _CHECKS * self._searching and answers[0].plan.startswith(plans[0][0].name):
                 self._sample(queries[0], asked, plans[0][0].watched, answers[0])
-        if allowed is not None and own is None and self.exact.native is not None:
-            faster = self._ways(asked, matches / total, alone=True)
-            self._repeated.lost(allowed, len(queries) * (plans[0][0].cost - faster[0].cost), _background())
         return [replace(one, told=_told(own)) for one, own in zip(answers, plans, strict=True)] if told else answers
 
     def _target(self, near: Approximate, recall: float) -> float | None:
@@ -153,31 +155,48 @@ class Planner:
             return "no approximate index: Collection.index() makes one"
         return f"{matches} matches for k={k}: fewer than an approximate way pays for"
 
-    def _part(self, asked: _Asked, ways: list[Way], queries: Float32) -> tuple[list[list[Way]], list[Found | None]]:
-        """For each query, by one thread: its ways, the cheapest first (``ways`` where there is no filter), and what
-        that one found; None where it is the exact index."""
-        nothing: list[Found | None] = [None] * len(queries)
-        if asked.allowed is None:
-            return [ways] * len(queries), self._by(asked, [ways[0]] * len(queries), queries) or nothing
-        order, shares = look(asked.near.cells, queries, asked.allowed, asked.own)
-        known: dict[float, list[Way]] = {}
-        plans = []
-        for share in shares:
-            share = round(share, 2 if share > _ROUGH else 4)
-            if share not in known:
-                known[share] = self._plan(asked, share)
-            plans.append(known[share])
+    def _tried(self, asked: _Asked, ways: list[Way], queries: Float32) -> tuple[list[list[Way]], list[Found | None]]:
+        """For each query its ways, the cheapest first (``ways`` where there is no filter), and what that one found;
+        None where it is the exact index."""
+        parts = parts_of(len(queries)) if len(queries) >= SEVERAL else [slice(0, len(queries))]
+        order, plans = None, [ways] * len(queries)
+        if asked.allowed is not None:
+            looked = _in_parts(lambda part: look(asked.near.cells, queries[part], asked.allowed, asked.own), parts)
+            order = looked[0][0] if len(parts) == 1 else np.concatenate([one[0] for one in looked])
+            shares = _rounded([share for one in looked for share in one[1]])
+            plans = self._plans(asked, shares)
+            self._lost(asked, plans, shares)
+        found = _in_parts(
+            lambda part: self._found(asked, plans[part], queries[part], None if order is None else order[part]), parts
+        )
+        return plans, [one for part in found for one in part]
+
+    def _lost(self, asked: _Asked, plans: list[list[Way]], shares: list[float]) -> None:
+        """What queries with these plans lose counts, since the filter's rows are not laid out alone. shares: of the
+        rows near them that match."""
+        if asked.allowed is None or asked.own is not None or self.exact.native is None:
+            return
+        alone = self._plans(asked, shares, alone=True)
+        now, then = (sum(ways[0].cost for ways in some) / len(some) for some in (plans, alone))
+        laying = asked.near.calibration.laying(asked.matches)
+        self._repeated.lost(asked.allowed, (now - then) * len(plans), laying, _background())
+
+    def _found(
+        self, asked: _Asked, plans: list[list[Way]], queries: Float32, order: Int32 | None
+    ) -> list[Found | None]:
+        """What the first of its ways finds for each query, by one thread; None where it is the exact index."""
         first = [one[0] for one in plans]
         names = {way.name for way in first}
+        found: list[Found | None] = [None] * len(queries)
         if len(names) == 1:
-            return plans, self._by(asked, first, queries, order) or nothing
-        found = nothing
+            return self._by(asked, first, queries, order) or found
+        assert order is not None
         for name in names:
             numbers = [i for i, way in enumerate(first) if way.name == name]
             some = self._by(asked, [first[i] for i in numbers], queries[numbers], order[numbers])
             for i, one in zip(numbers, some, strict=False):  # the exact index has nothing here
                 found[i] = one
-        return plans, found
+        return found
 
     def _by(self, asked: _Asked, ways: list[Way], queries: Float32, order: Int32 | None = None) -> list[Found | None]:
         """What these ways find, which have one name, for each query; nothing where it is that of the exact index."""
@@ -195,11 +214,16 @@ class Planner:
             return [*search_graph(near.graph, self.exact, queries, k, allowed, width=amounts.astype(np.int64))]
         return []
 
-    def _plan(self, asked: _Asked, share: float) -> list[Way]:
-        """The ways for a query of whose neighbours this share matches, the cheapest first."""
-        if share * asked.near.cells.near < AMPLE * asked.k:
-            share = 0.0  # nothing tells how far to look
-        return self._ways(asked, share, alone=asked.own is not None)
+    def _plans(self, asked: _Asked, shares: list[float], *, alone: bool | None = None) -> list[list[Way]]:
+        """For each query the ways where this share of its neighbours matches, the cheapest first. alone: whether the
+        filter's rows are (None: as they are)."""
+        alone = asked.own is not None if alone is None else alone
+        known: dict[float, list[Way]] = {}
+        for share in shares:
+            if share not in known:
+                tells = share * asked.near.cells.near >= AMPLE * asked.k
+                known[share] = self._ways(asked, share if tells else 0.0, alone=alone)
+        return [known[share] for share in shares]
 
     def _exact(self, asked: _Asked) -> Way:
         gathered = self.exact.lists(asked.matches, asked.together)
@@ -266,6 +290,11 @@ class Planner:
             self._checking = spent + time.perf_counter() - began
 
 
+def _rounded(shares: list[float]) -> list[float]:
+    """So that queries have weighings in common."""
+    return [round(share, 2 if share > _ROUGH else 4) for share in shares]
+
+
 def _read(rows: float) -> float:
     """Rows that are read for each row of a cell of so many: it begins and ends within blocks of 32."""
     return (rows + BLOCK - 1) / rows
@@ -279,14 +308,12 @@ def _told(ways: list[Way]) -> dict[str, Any]:
     }
 
 
-def _in_parts(
-    answer: Callable[[Float32], tuple[list[list[Way]], list[Found | None]]], queries: Float32
-) -> tuple[list[list[Way]], list[Found | None]]:
-    """``answer`` of all queries, by as many threads as there are."""
-    parts = parts_of(len(queries))
-    done = dict(spread(lambda i: (i, answer(queries[parts[i]])), range(len(parts))))
-    plans, found = zip(*(done[i] for i in range(len(parts))), strict=True)
-    return [own for part in plans for own in part], [own for part in found for own in part]
+def _in_parts(task: Callable[[slice], Result], parts: list[slice]) -> list[Result]:
+    """``task`` of each part of the queries, by as many threads."""
+    if len(parts) == 1:
+        return [task(parts[0])]
+    done = dict(spread(lambda i: (i, task(parts[i])), range(len(parts))))
+    return [done[i] for i in range(len(parts))]
 
 
 @functools.cache

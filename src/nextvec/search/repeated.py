@@ -19,8 +19,8 @@ from nextvec.search.indexes.cells import Cells, alone
 __all__ = ["Repeated"]
 
 _KNOWN = 64  # filters
-_ROOM = 0.5  # of the rows in cells: for all filters together
-_LAYING = 4.0, 0.3e-6  # milliseconds: in any case, and per row and value
+_WIDEST = 0.6  # of the rows in cells: hardly anything is saved where more match
+_ROOM = 2.0  # of the rows in cells: for all filters together, each row in a sixth of the bytes that cells take
 
 
 @dataclass(slots=True)
@@ -44,20 +44,20 @@ class Repeated:
         asked = self._asked.get(id(allowed))
         return None if asked is None else asked.own
 
-    def lost(self, allowed: Allowed, milliseconds: float, background: Executor) -> None:
-        """A search took so much longer than it would have with the filter's rows laid out."""
+    def lost(self, allowed: Allowed, milliseconds: float, laying: float, background: Executor) -> None:
+        """A search took so much longer than with the filter's rows laid out, which takes ``laying`` milliseconds."""
         cells = self._cells
-        if cells is None:
+        if cells is None or allowed.count > _WIDEST * len(cells):
             return
         with self._lock:
             asked = self._asked.get(id(allowed))
+            again = asked is not None
             if asked is None:
                 asked = self._asked[id(allowed)] = _Asked(allowed)
                 if len(self._asked) > _KNOWN:
                     self._asked.popitem(last=False)
-            asked.lost += milliseconds
-            cost = _LAYING[0] + _LAYING[1] * allowed.count * cells.codes.shape[1]
-            if asked.begun or asked.lost < cost or allowed.count > _ROOM * len(cells):
+            asked.lost += max(milliseconds, 0.0)
+            if asked.begun or not again or asked.lost < laying:  # one search, of many queries, is not again and again
                 return
             asked.begun = True
         background.submit(self._lay, cells, asked)

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from nextvec.extras import require
 from nextvec.search.indexes import codes
 from nextvec.search.indexes.allowed import Allowed
-from nextvec.search.indexes.exact import ExactIndex, Found, found_of
+from nextvec.search.indexes.codes import Codes
+from nextvec.search.indexes.exact import SEVERAL, ExactIndex, Found, found_of
 from nextvec.search.indexes.graph import late_rows, with_late
 from nextvec.search.indexes.rows import Damaged, Rows
-from nextvec.search.indexes.signs import flips_of, signs_at, signs_of
+from nextvec.search.indexes.signs import BLOCK, flips_of, signs_of
 from nextvec.search.native import kernels, outputs
 
 Int64 = NDArray[np.int64]
@@ -47,7 +48,7 @@ _CHUNK = 16_384  # a multiple of the rows of a block of signs
 class Cells:
     """means float32 [C, D]; order [n]: row numbers cell by cell, ascending in each; starts [C + 1]; places [n]: where a
     row lies in ``order``; codes int8 [n, D] and scale [n] in that order; signs uint8 [B, ...], in
-    that order too, and flips: see ``signs``; among: how many rows there are, where these are some of them."""
+    that order too, and flips: see ``signs``; at [m]: where starts and signs are of some of the rows, their places."""
 
     means: Float32
     order: Int32
@@ -57,18 +58,21 @@ class Cells:
     scale: Float32
     signs: NDArray[np.uint8]
     flips: NDArray[np.int8]
-    among: int | None = None
+    at: Int32 | None = None
 
     def __len__(self) -> int:
-        return len(self.order)
+        return len(self.order if self.at is None else self.at)
 
     @cached_property
     def native(self) -> Any:
         """For the kernels. ValueError where they hold rows that are not there."""
-        means, dim = codes.quantise(self.means, _FINE), self.codes.shape[1]
-        laid = self.order, self.starts, self.codes, self.scale
-        reach = len(self) if self.among is None else self.among
-        return kernels.cells(*laid, means.codes, means.scale, self.signs, self.flips, dim, reach)
+        means, laid = self.coarse, (self.order, self.starts, self.codes, self.scale)
+        return kernels.cells(*laid, means.codes, means.scale, self.signs, self.flips, self.at, self.codes.shape[1])
+
+    @cached_property
+    def coarse(self) -> Codes:
+        """Codes of the means."""
+        return codes.quantise(self.means, _FINE)
 
     @cached_property
     def near(self) -> int:
@@ -157,12 +161,13 @@ def prepare(cells: Cells, allowed: Allowed | None) -> Prepared:
 
 
 def alone(cells: Cells, allowed: Allowed) -> Cells:
-    """The same cells with the rows that a filter takes and no others. ``places`` are left out."""
-    filter_ = prepare(cells, allowed)
-    at = filter_.places
-    assert at is not None
-    laid = cells.codes[at], cells.scale[at], signs_at(cells.signs, at), cells.flips
-    return Cells(cells.means, cells.order[at], filter_.starts.astype(np.int64), at[:0], *laid, among=len(cells))
+    """The same cells with the rows that a filter takes and no others, by the compiled kernels."""
+    starts, at = np.empty_like(cells.starts), np.empty(allowed.count, np.int32)
+    signs = np.empty((-(-len(at) // BLOCK), cells.signs.shape[1]), np.uint8)
+    count = kernels.lay(cells.native, allowed.native(SEVERAL), starts, at, signs)
+    own = replace(cells, starts=starts, at=at[:count], signs=signs[: -(-count // BLOCK)])
+    own.__dict__["coarse"] = cells.coarse  # means are the same
+    return own
 
 
 def look(

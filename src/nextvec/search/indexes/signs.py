@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BLOCK", "flips_of", "signs_at", "signs_of", "turned"]
+__all__ = ["BLOCK", "flips_of", "signs_of", "turned"]
 
 Float32 = NDArray[np.float32]
 
@@ -71,15 +71,6 @@ def signs_of(rests: Float32, flips: NDArray[np.int8]) -> NDArray[np.uint8]:
     bits = np.zeros((count, 8 * -(-dim // 64)), np.uint8)
     bits[:, : -(-dim // 8)] = np.packbits(positive, axis=1, bitorder="little")
     return _laid(bits, np.stack([slope, 2 * slope * positive.sum(axis=1)], axis=1))
-
-
-def signs_at(signs: NDArray[np.uint8], places: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """What ``signs_of`` gives for the rows at these places alone, from what it gave for all."""
-    wide = signs.shape[1] // BLOCK - _FACTORS
-    block, row = places // BLOCK, places % BLOCK
-    bits = signs[:, : BLOCK * wide].reshape(-1, wide, BLOCK)[block, :, row]
-    factors = signs[:, BLOCK * wide :].view("<f4").reshape(-1, 2, BLOCK)[block, :, row]
-    return _laid(bits, factors)
 
 
 def _laid(bits: NDArray[np.uint8], factors: NDArray[Any]) -> NDArray[np.uint8]:

@@ -354,6 +354,33 @@ static PyObject *call_scan(PyObject *self, PyObject *args) {
     return end(&call, sound);
 }
 
+/* lay(cells, filter, starts int64 [C + 1], at int32 [M], signs uint8 [(M + 31) / 32, ...]) -> how many rows of these cells the
+ * filter takes: see lay */
+VERSIONS static PyObject *call_lay(PyObject *self, PyObject *args) {
+    (void)self;
+    PyObject *objects[5];
+    Py_buffer to[3] = {{0}};
+    int64_t count = -1;
+    if (!PyArg_ParseTuple(args, "OOOOO", &objects[0], &objects[1], &objects[2], &objects[3], &objects[4])) return NULL;
+    const Cells *cells = held_as(objects[0], CELLS);
+    const Filter *filter = cells ? held_as(objects[1], FILTER) : NULL;
+    if (!filter) return NULL;
+    int there = 1;
+    for (int i = 0; there && i < 3; i++) there = PyObject_GetBuffer(objects[2 + i], &to[i], PyBUF_WRITABLE) == 0;
+    if (there) {
+        const int64_t most = to[1].len / 4;
+        const int64_t room = (most + BLOCK - 1) / BLOCK * block_size(cells->bytes);
+        if (!cells->at && to[0].len == (cells->cells + 1) * 8 && to[2].len == room) {
+            Py_BEGIN_ALLOW_THREADS;
+            count = lay(cells, filter, most, to[0].buf, to[1].buf, to[2].buf);
+            Py_END_ALLOW_THREADS;
+        }
+        if (count < 0) PyErr_SetString(PyExc_ValueError, "no room for the rows that the filter takes");
+    }
+    for (int i = 0; i < 3; i++) PyBuffer_Release(&to[i]);
+    return count < 0 ? NULL : PyLong_FromLongLong(count);
+}
+
 /* near(cells, filter, cells of the rows that it takes, or None, queries float32 [Q, D], close, enough, order int32 [Q, C], counts int64 [Q, 4]): the cells,
  * nearest first; of the nearest ones that hold at least `close` rows, how many they hold and how many match, and the same
  * of those that hold at least `enough` */
@@ -417,11 +444,12 @@ static PyObject *call_use(PyObject *self, PyObject *args) {
 static PyMethodDef methods[] = {
     {"rows", make_rows, METH_VARARGS, "rows(vectors, codes, scale, error, norm, check, dim)"},
     {"graph", make_graph, METH_VARARGS, "graph(links, upper, width, entry)"},
-    {"cells", make_cells, METH_VARARGS, "cells(order, starts, codes, scale, means, means_scale, signs, flips, dim, reach)"},
+    {"cells", make_cells, METH_VARARGS, "cells(order, starts, codes, scale, means, means_scale, signs, flips, at, dim)"},
     {"filter", make_filter, METH_VARARGS, "filter(kind, data, extra, low, high, rows)"},
     {"exact", call_exact, METH_VARARGS, "exact(rows, queries, list, filter, first, last, k, direct, sure, out)"},
     {"walk", call_walk, METH_VARARGS, "walk(rows, graph, filter, queries, widths, k, most, out)"},
     {"scan", call_scan, METH_VARARGS, "scan(rows, cells, filter, queries, order, enough, keep, may_lose, k, most, out)"},
+    {"lay", call_lay, METH_VARARGS, "lay(cells, filter, starts, at, signs)"},
     {"near", call_near, METH_VARARGS, "near(cells, filter, queries, close, enough, order, counts)"},
     {"bits", call_bits, METH_VARARGS, "bits(filter, out)"},
     {"strings", call_strings, METH_VARARGS, "strings(begins, text, rows)"},

@@ -9,8 +9,11 @@ typedef struct {
     const float *means_scale;
     const uint8_t *signs;  /* [(N + BLOCK - 1) / BLOCK, block_size(bytes)] in that order too: see signs.h */
     const int8_t *flips;   /* [2, D] 1 or -1 */
+    const int32_t *at;     /* where starts and signs are of some of the rows: their places in order, codes and scale; or NULL */
     int64_t cells, dim, bytes;
 } Cells;
+
+INLINE int64_t place_of(const Cells *cells, int64_t i) { return cells->at ? cells->at[i] : i; }
 
 enum { STEPS = 512 };
 
@@ -115,7 +118,7 @@ INLINE void offer_places(const Cells *cells, const Query *query, const int32_t *
         int64_t some = LEAST(SOME, count - from), places[SOME];
         int32_t products[SOME];
         for (int64_t i = 0; i < some; i++) {
-            places[i] = place[from + i];
+            places[i] = place_of(cells, place[from + i]);
             __builtin_prefetch(cells->scale + places[i]);
             __builtin_prefetch(cells->order + places[i]);
         }
@@ -140,7 +143,7 @@ INLINE float scan_cell(const Cells *cells, const Turned *turned, const Filter *f
         for (; above; above &= above - 1) { /* written whether it matches or not: that cannot be foretold */
             const int64_t i = __builtin_ctz(above);
             kept->guess[count] = guess[i], kept->place[count] = (int32_t)(from + i);
-            count += matches(filter, cells->order[from + i]);
+            count += filter->kind == ALL || matches(filter, cells->order[place_of(cells, from + i)]);
         }
         kept->count = count;
         if (count >= 2 * kept->keep) least = keep_best(kept);
@@ -195,7 +198,7 @@ INLINE int64_t scan(const Cells *cells, const Query *query, const Turned *turned
         }
         int32_t some[BLOCK];
         for (int64_t i = first, held = 0; i < end; i++) {
-            if (matches(filter, cells->order[i])) some[held++] = (int32_t)i;
+            if (matches(filter, cells->order[place_of(cells, i)])) some[held++] = (int32_t)i;
             if (held < BLOCK && i + 1 < end) continue;
             offer_places(cells, query, some, held, most, found, &size, bytes);
             held = 0;
@@ -209,4 +212,30 @@ INLINE int64_t scan(const Cells *cells, const Query *query, const Turned *turned
         (size < k || probably_lost(cells, turned, kept, least, found, k) > kept->may_lose))
         *saw = -1;
     return size;
+}
+
+/* The rows that a filter takes on their own: where each cell begins in them, their places and their signs, with room for
+ * `most`. Returns how many they are, or -1 where there are more. */
+INLINE int64_t lay(const Cells *cells, const Filter *filter, int64_t most, int64_t *starts, int32_t *at, uint8_t *signs) {
+    const int64_t bytes = cells->bytes, size = block_size(bytes), floats = BLOCK * bytes;
+    int64_t count = 0;
+    for (int64_t c = 0; c < cells->cells; c++) {
+        starts[c] = count;
+        for (int64_t i = cells->starts[c]; i < cells->starts[c + 1]; i++) {
+            if (!matches(filter, cells->order[i])) continue;
+            if (count == most) return -1;
+            at[count++] = (int32_t)i;
+        }
+    }
+    starts[cells->cells] = count;
+    for (int64_t n = 0; n < count; n++) {
+        const uint8_t *from = cells->signs + at[n] / BLOCK * size;
+        uint8_t *to = signs + n / BLOCK * size;
+        const int64_t row = at[n] % BLOCK, own = n % BLOCK;
+        if (own == 0) memset(to, 0, (size_t)size);
+        for (int64_t j = 0; j < bytes; j++) to[BLOCK * j + own] = from[BLOCK * j + row];
+        for (int64_t j = 0; j < 2; j++)
+            memcpy(to + floats + 4 * (BLOCK * j + own), from + floats + 4 * (BLOCK * j + row), 4);
+    }
+    return count;
 }

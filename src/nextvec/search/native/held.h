@@ -9,7 +9,7 @@ typedef struct {
         Filter filter;
     } is;
     int held;
-    Py_buffer buffers[8];
+    Py_buffer buffers[9];
 } Held;
 static PyTypeObject *held_type;
 
@@ -113,32 +113,37 @@ static PyObject *make_graph(PyObject *self, PyObject *args) {
     return (PyObject *)held;
 }
 
-/* cells(order, starts, codes, scale, means, means_scale, signs, flips) */
+/* cells(order, starts, codes, scale, means, means_scale, signs, flips, at or None, dim) */
 static PyObject *make_cells(PyObject *self, PyObject *args) {
     (void)self;
-    PyObject *array[8];
-    Py_ssize_t dim, reach;
-    if (!PyArg_ParseTuple(args, "OOOOOOOOnn", &array[0], &array[1], &array[2], &array[3], &array[4], &array[5],
-                          &array[6], &array[7], &dim, &reach))
+    PyObject *array[9];
+    Py_ssize_t dim;
+    if (!PyArg_ParseTuple(args, "OOOOOOOOOn", &array[0], &array[1], &array[2], &array[3], &array[4], &array[5], &array[6],
+                          &array[7], &array[8], &dim))
         return NULL;
     Held *held = new_held(CELLS);
     if (!held) return NULL;
     Cells *cells = &held->is.cells;
-    cells->dim = dim, cells->bytes = (dim + 63) / 64 * 8, cells->reach = reach;
+    cells->dim = dim, cells->bytes = (dim + 63) / 64 * 8, cells->at = NULL;
     if (dim < 1 || !(cells->order = keep(held, array[0], -1, 4, "order"))) return failed(held);
-    int64_t rows = kept_bytes(held) / 4;
+    const int64_t rows = cells->reach = kept_bytes(held) / 4;
+    int64_t laid = rows;
+    if (array[8] != Py_None) {
+        if (!(cells->at = keep(held, array[8], -1, 4, "places"))) return failed(held);
+        laid = kept_bytes(held) / 4;
+    }
     if (!(cells->starts = keep(held, array[1], -1, 8, "starts"))) return failed(held);
     cells->cells = kept_bytes(held) / 8 - 1;
     if (!(cells->codes = keep(held, array[2], rows * dim, 1, "codes")) ||
         !(cells->scale = keep(held, array[3], rows, 4, "scale")) ||
         !(cells->means = keep(held, array[4], cells->cells * dim, 1, "means")) ||
         !(cells->means_scale = keep(held, array[5], cells->cells, 4, "scale of the means")) ||
-        !(cells->signs = keep(held, array[6], (rows + BLOCK - 1) / BLOCK * block_size(cells->bytes), 1, "signs")) ||
+        !(cells->signs = keep(held, array[6], (laid + BLOCK - 1) / BLOCK * block_size(cells->bytes), 1, "signs")) ||
         !(cells->flips = keep(held, array[7], 2 * dim, 1, "flips")))
         return failed(held);
-    int sound = cells->cells >= 0 && cells->starts[0] == 0 && cells->starts[cells->cells] == rows;
+    int sound = cells->cells >= 0 && cells->starts[0] == 0 && cells->starts[cells->cells] == laid;
     for (int64_t c = 0; sound && c < cells->cells; c++) sound = cells->starts[c] <= cells->starts[c + 1];
-    if (!sound || !within(cells->order, rows, 0, reach)) {
+    if (!sound || !within(cells->order, rows, 0, rows) || (cells->at && !within(cells->at, laid, 0, rows))) {
         PyErr_SetString(PyExc_ValueError, "cells of rows that are not there");
         return failed(held);
     }
