@@ -4,6 +4,7 @@
  *   walk    candidates from a graph, through rows that match a filter (two hops where a neighbour does not match)
  *   near    the cells (an inverted file), nearest first, and how many rows of the nearest ones match
  *   scan    candidates from cells, among rows that match
+ *   lay     the rows that match, cell by cell on their own
  *
  * A row x is stored as float32 and as scale * code with |x - scale * code| <= error and |x| <= norm; see
  * indexes/codes.py for the bound. Candidates are ranked by int8 scores and scored in float64 afterwards.
@@ -381,9 +382,9 @@ VERSIONS static PyObject *call_lay(PyObject *self, PyObject *args) {
     return count < 0 ? NULL : PyLong_FromLongLong(count);
 }
 
-/* near(cells, filter, cells of the rows that it takes, or None, queries float32 [Q, D], close, enough, order int32 [Q, C], counts int64 [Q, 4]): the cells,
- * nearest first; of the nearest ones that hold at least `close` rows, how many they hold and how many match, and the same
- * of those that hold at least `enough` */
+/* near(cells, filter, or cells with its rows alone, or None, queries float32 [Q, D], close, enough, order int32 [Q, C],
+ * counts int64 [Q, 4]): the cells, nearest first; of the nearest ones that hold at least `close` rows, how many they hold and
+ * how many match, and the same of those that hold at least `enough` */
 static PyObject *call_near(PyObject *self, PyObject *args) {
     (void)self;
     PyObject *objects[5];
