@@ -15,6 +15,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from examples import examples
 from nextvec.engine import checkpoint
 from nextvec.training import fit, load_method, plan, read_plan
 from nextvec.types import ConflictError, InputError, NotFoundError
@@ -143,7 +144,7 @@ def test_killed_at_random_moments_and_resumed_it_ends_bit_equal(tmp_path: Path, 
         process = subprocess.Popen(
             command, env={**os.environ, "PYTHONPATH": str(HERE)}, stderr=subprocess.PIPE, text=True
         )
-        if attempt < 3:
+        if attempt < examples(2, 3):
             # From the first checkpoint on the disk is busy all the time: a random moment hits every kind of work.
             _wait_for_progress(process, out, at_least=steps[-1] + 1 if steps else 1)
             time.sleep(draws.uniform(0, 0.15))
