@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A catalogue of one: a file dropped into a folder is a method."""
     folder = tmp_path / "dropped_methods"
     folder.mkdir()
@@ -32,9 +33,10 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     text = (HERE / "small_methods.py").read_text()
     (folder / "small.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
+    yield "dropped_methods"
+    # Not by monkeypatch, which would put them back: other files of this process have a package of that name, too.
     for name in [name for name in sys.modules if name.startswith("dropped_methods")]:
-        monkeypatch.delitem(sys.modules, name)
-    return "dropped_methods"
+        del sys.modules[name]
 
 
 def test_a_run_writes_what_repeats_it(tmp_path: Path, package: str) -> None:
