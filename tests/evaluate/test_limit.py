@@ -147,8 +147,7 @@ def test_four_dimensions() -> None:
 
 def test_more_relevant_documents() -> None:
     assert optimise_free(all_subsets(6, 3), 6, 8).solved
-    brief = FreeSettings(max_steps=300, patience=100)
-    assert critical_n(2, k=1, settings=brief, sweep=1).n > 8  # one relevant document needs two dimensions, for any n
+    assert critical_n(2, k=1, settings=QUICK, sweep=1).n > 8  # one relevant document needs two dimensions, for any n
 
 
 def test_free_embeddings_refuse_what_does_not_fit() -> None:

@@ -19,8 +19,9 @@ from arxiv_fake import Arxiv, Entry, serving
 from databases import prepare
 from fakes import HashEncoder
 from fastapi.testclient import TestClient
-from test_cli import NEXTVEC, run
+from test_cli import NEXTVEC
 
+from command_line import run
 from nextvec.papers import ingest as module
 from nextvec.papers.db import Filters
 from nextvec.papers.ingest import finish, ingest, is_ready
