@@ -18,7 +18,7 @@ __all__ = ["arm_config", "fit_arm"]
 def arm_config(
     *, steps: int, batch: int, lr: float, seed: int, weight_decay: float, schedule: str = "cosine"
 ) -> TrainConfig:
-    """The engine's settings: AdamW, a warm-up over a tenth of the steps, four checkpoints of which one is kept."""
+    """The engine's settings: AdamW, a warm-up over a tenth of the steps, a checkpoint at each quarter, one kept."""
     return TrainConfig(
         steps=steps,
         batch=batch,
@@ -55,6 +55,6 @@ def fit_arm(
             after(state.step)
         run.progress(done + state.step, total or state.steps)
 
-    Engine(method, config, device=device).fit(source, folder=folder, on_step=on_step)
+    Engine(method, config, device=device).fit(source, folder=folder, on_step=on_step, keep_last=False)
     shutil.rmtree(folder)
     method.eval()

@@ -6,15 +6,15 @@ Legend: B examples of a batch, N items laid end to end (N = sum of the examples'
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the command line and the runs of a claim need the words alone
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 __all__ = [
@@ -238,7 +238,7 @@ class Batch(Mapping[str, "Column"]):
         """Consecutive parts of the given sizes, which add up to ``size``."""
         if sum(sizes) != self.size or min(sizes, default=0) < 1:
             raise InputError(f"parts {list(sizes)} do not divide a batch of {self.size}")
-        ends = np.cumsum(sizes).tolist()
+        ends = list(itertools.accumulate(sizes))
         return [self.take(end - size, end) for end, size in zip(ends, sizes, strict=True)]
 
     def to(self, device: Any) -> Batch:

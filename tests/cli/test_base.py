@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from command_line import run
+
 
 def nextvec(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "nextvec.cli.main", *arguments]
@@ -44,7 +46,7 @@ def test_doctor() -> None:
     assert report["cpu"]["cores"] >= 1
     assert set(report["extras"]) >= {"hf", "papers", "peers", "plots"}
     assert "auto precision" in report["torch"]
-    text = nextvec("doctor").stdout
+    text = run("doctor").stdout  # the process that tells it as JSON has imported the same
     assert "nextvec-mini" in text and "NEXTVEC_HOME" in text
     assert report["search kernels"] in (None, "portable", "NEON", "AVX2", "AVX-512 with VNNI", "AMX")
     assert (report["search kernels"] or "not compiled") in text
@@ -78,9 +80,14 @@ def test_failures_are_one_line_and_exit_1(arguments: list[str], message: str) ->
     done = nextvec(*arguments)
     assert done.returncode == 1
     assert message in done.stderr and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
-    as_json = nextvec(*arguments, "--json")
-    assert as_json.returncode == 1
-    assert message in json.loads(as_json.stdout)["error"]["message"]
+    as_json = run(*arguments, "--json", code=1)
+    assert message in json.loads(as_json.stdout)["error"]["message"] and as_json.stderr == ""
+
+
+def test_a_failure_as_json() -> None:
+    done = nextvec("embed", "x", "--text", "--dim", "0", "--json")
+    assert done.returncode == 1 and done.stderr == ""
+    assert "dim is 0" in json.loads(done.stdout)["error"]["message"]
 
 
 def test_embed_replaces_only_files_and_never_what_it_reads(tmp_path: Path) -> None:

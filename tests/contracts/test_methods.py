@@ -70,7 +70,7 @@ def test_adding_a_method_is_adding_one_file(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(NotImplementedError):
         contracts.contract_finite_loss(dropped)
     for name in [name for name in sys.modules if name.startswith("dropped_catalogue")]:
-        monkeypatch.delitem(sys.modules, name)
+        del sys.modules[name]
 
 
 def test_the_contracts_can_fail() -> None:

@@ -137,4 +137,9 @@ def fit_small(path: str, out: str, settings: list[str]) -> int:
     from nextvec.training import fit
 
     sys.path.insert(0, path)
-    return fit("small", path, out=out, set=settings, package="dropped_methods", device="cpu").report.step
+    try:
+        return fit("small", path, out=out, set=settings, package="dropped_methods", device="cpu").report.step
+    finally:  # the test's own process calls this, too
+        sys.path.remove(path)
+        for name in [name for name in sys.modules if name.startswith("dropped_methods")]:
+            del sys.modules[name]

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tiny_models import ARCHITECTURES, TEXTS
 
+from installed import need
 from nextvec import Encoder
 
-st = pytest.importorskip("sentence_transformers")
+need("sentence_transformers")
 POOLINGS = ("mean", "cls", "lasttoken", "max", "mean_sqrt_len_tokens", "weightedmean")
+
+
+def sentence_transformer(*given: Any, **options: Any) -> Any:
+    """Theirs, on the CPU. Imported here, since every process of the tests reads this file and the import takes long."""
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(*given, device="cpu", **options)
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -29,12 +38,12 @@ def st_model(folder: Path, pooling: object = "mean", dense: int | None = None, *
 
         torch.manual_seed(1)
         modules.append(Dense(modules[-1].get_embedding_dimension(), dense))
-    return st.SentenceTransformer(modules=modules, device="cpu", **options)
+    return sentence_transformer(modules=modules, **options)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_plain_folders(model_folders: dict[str, Path], name: str) -> None:
-    theirs = st.SentenceTransformer(str(model_folders[name]), device="cpu").encode(TEXTS)
+    theirs = sentence_transformer(str(model_folders[name])).encode(TEXTS)
     ours = Encoder.load(model_folders[name], device="cpu").encode(TEXTS, precision="fp32", normalize=False)
     assert ours.shape == theirs.shape
     assert cosines(ours, theirs).min() >= 0.9999
@@ -58,7 +67,7 @@ def test_prompts(model_folders: dict[str, Path], tmp_path: Path, include_prompt:
 
     modules = [Transformer(str(model_folders["bert"])), Pooling(32, "mean", include_prompt=include_prompt)]
     prompts = {"query": "search for the paper : ", "passage": "text : "}
-    model = st.SentenceTransformer(modules=modules, device="cpu", prompts=prompts)
+    model = sentence_transformer(modules=modules, prompts=prompts)
     model.save(str(tmp_path / "m"))
     encoder = Encoder.load(tmp_path / "m", device="cpu")
     same = {"precision": "fp32", "normalize": False}
@@ -76,7 +85,7 @@ def test_static_forms(static_folder: Path, tmp_path: Path) -> None:
     ours = Encoder.load(static_folder)
     weights = ours.backbone.table
     module = StaticEmbedding(Tokenizer.from_file(str(static_folder / "tokenizer.json")), embedding_weights=weights)
-    model = st.SentenceTransformer(modules=[module], device="cpu")
+    model = sentence_transformer(modules=[module])
     model.save(str(tmp_path / "st"))
     expected = model.encode(TEXTS, normalize_embeddings=True)
     np.testing.assert_allclose(ours.encode(TEXTS), expected, atol=1e-6)
@@ -91,7 +100,7 @@ def test_save_opens_in_sentence_transformers(
     encoder = Encoder.load(source, device="cpu")
     encoder.save(tmp_path / "saved")
     ours = encoder.encode(TEXTS, precision="fp32")
-    theirs = st.SentenceTransformer(str(tmp_path / "saved"), device="cpu").encode(TEXTS)
+    theirs = sentence_transformer(str(tmp_path / "saved")).encode(TEXTS)
     np.testing.assert_allclose(ours, theirs, atol=2e-5)
     again = Encoder.load(tmp_path / "saved", device="cpu").encode(TEXTS, precision="fp32")
     np.testing.assert_allclose(ours, again, atol=1e-6)
@@ -101,7 +110,7 @@ def test_saved_dense_and_pooling_survive(model_folders: dict[str, Path], tmp_pat
     model = st_model(model_folders["bert"], ("cls", "mean"), dense=12, prompts={"query": "the : "})
     model.save(str(tmp_path / "st"))
     Encoder.load(tmp_path / "st", device="cpu").save(tmp_path / "ours")
-    reopened = st.SentenceTransformer(str(tmp_path / "ours"), device="cpu")
+    reopened = sentence_transformer(str(tmp_path / "ours"))
     expected = model.encode_query(TEXTS, normalize_embeddings=True)
     np.testing.assert_allclose(reopened.encode_query(TEXTS), expected, atol=2e-5)
 
@@ -114,7 +123,7 @@ def test_minilm_on_real_abstracts() -> None:
 
     folder = Path(spec.origin).parent / "model"
     texts = daily_papers().column("summary").to_pylist()[:6]
-    theirs = st.SentenceTransformer(str(folder), device="cpu").encode(texts)
+    theirs = sentence_transformer(str(folder)).encode(texts)
     encoder = Encoder.load(folder, device="cpu")
     assert cosines(encoder.encode(texts, precision="fp32"), theirs).min() >= 0.9999
     assert cosines(encoder.encode(texts, precision="bf16"), theirs).min() >= 0.999

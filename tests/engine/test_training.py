@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from examples import examples
 from nextvec.engine import checkpoint
 from nextvec.training import fit, load_method, plan, read_plan
 from nextvec.types import ConflictError, InputError, NotFoundError
@@ -23,7 +25,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A catalogue of one: a file dropped into a folder is a method."""
     folder = tmp_path / "dropped_methods"
     folder.mkdir()
@@ -31,9 +33,10 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     text = (HERE / "small_methods.py").read_text()
     (folder / "small.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
+    yield "dropped_methods"
+    # Not by monkeypatch, which would put them back: other files of this process have a package of that name, too.
     for name in [name for name in sys.modules if name.startswith("dropped_methods")]:
-        monkeypatch.delitem(sys.modules, name)
-    return "dropped_methods"
+        del sys.modules[name]
 
 
 def test_a_run_writes_what_repeats_it(tmp_path: Path, package: str) -> None:
@@ -143,7 +146,7 @@ def test_killed_at_random_moments_and_resumed_it_ends_bit_equal(tmp_path: Path, 
         process = subprocess.Popen(
             command, env={**os.environ, "PYTHONPATH": str(HERE)}, stderr=subprocess.PIPE, text=True
         )
-        if attempt < 3:
+        if attempt < examples(2, 3):
             # From the first checkpoint on the disk is busy all the time: a random moment hits every kind of work.
             _wait_for_progress(process, out, at_least=steps[-1] + 1 if steps else 1)
             time.sleep(draws.uniform(0, 0.15))

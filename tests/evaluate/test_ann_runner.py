@@ -204,6 +204,7 @@ def test_rounds_become_medians_with_their_spread() -> None:
 
 def _cli(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["nextvec", "bench", "ann", *arguments])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # Typer puts its own there
     with pytest.raises(SystemExit) as stop:
         cli.main()
     return int(stop.value.code or 0)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from command_line import run
+
 TOPICS = ("graphs", "speech", "primes", "images", "proteins", "robots")
 
 
@@ -75,9 +77,17 @@ def test_the_list_of_tasks() -> None:
     ],
 )
 def test_failures_are_one_line_and_exit_1(arguments: list[str], message: str, tmp_path: Path) -> None:
-    done = nextvec(*arguments, "--out", str(tmp_path / "out"))
-    assert done.returncode == 1 and message in done.stderr
+    done = run("evaluate", *arguments, "--out", str(tmp_path / "out"), code=1)
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1 and done.stdout == "" and not (tmp_path / "out").exists()
+
+
+def test_a_failure_of_the_process_is_the_same(tmp_path: Path) -> None:
+    """With nothing but what the command imports itself: before the model is loaded, and after."""
+    for arguments, message in (((), "--tasks is missing"), (("--tasks", "daily-titles", "--dim", "512"), "dim is 512")):
+        done = nextvec(*arguments, "--out", str(tmp_path / "out"))
+        assert done.returncode == 1 and message in done.stderr
+        assert done.stderr.count("\n") == 1 and done.stdout == "" and not (tmp_path / "out").exists()
 
 
 def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:

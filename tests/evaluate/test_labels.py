@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-pytest.importorskip("sklearn", reason="classification needs scikit-learn")
+from installed import need
 
-from nextvec.evaluate.labels import classify, cluster
-from nextvec.evaluate.weighted import v_measure_statistic
-from nextvec.types import InputError, MissingExtraError
+need("sklearn", "classification needs scikit-learn")
+
+from nextvec.evaluate.labels import classify, cluster  # noqa: E402
+from nextvec.evaluate.weighted import v_measure_statistic  # noqa: E402
+from nextvec.types import InputError, MissingExtraError  # noqa: E402
 
 
 def blobs(count: int, seed: int, *, spread: float = 0.3) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ torch = pytest.importorskip("torch", reason="methods need torch: pip install 'ne
 
 from nextvec.data.reasoning import Chain  # noqa: E402
 from nextvec.data.sources import ragged  # noqa: E402
+from nextvec.engine.engine import Engine  # noqa: E402
 from nextvec.generate import Generated  # noqa: E402
 from nextvec.methods import _sentence_claim  # noqa: E402
 from nextvec.methods._sentence_parts import Solution, decode, flops, lens, sentences_of  # noqa: E402
@@ -287,11 +289,19 @@ def test_refusals() -> None:
 # ---------------------------------------------------------------- the claim
 
 
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured on four questions in place of twenty: writing the answers takes most of a smoke claim's time."""
+    for scales in (_sentence_claim.SCALES, _sentence_claim.GRAPHS):
+        monkeypatch.setitem(scales, "smoke", replace(scales["smoke"], tests=4))
+
+
 def settled(measures: Any) -> dict[str, float]:
     """Measures but for times."""
     return {name: value for name, value in measures.items() if not name.startswith("ms")}
 
 
+@pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize("after", [2, 6])
 def test_an_interrupted_arm_goes_on_with_its_own_stage(after: int, tmp_path: Path) -> None:
     """Four steps of the autoencoder, then four of the reasoner; stopped within either, the result is the same."""
@@ -323,7 +333,9 @@ def test_an_interrupted_arm_goes_on_with_its_own_stage(after: int, tmp_path: Pat
     assert settled(again) == settled(whole)
 
 
-def test_every_arm_has_as_many_steps_in_all(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("brief")
+def test_every_arm_has_as_many_steps_in_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "_save_now", lambda engine, keep_last: False)  # after each of four steps, otherwise
     claim = SentencePrediction.claim("smoke")
     scale = _sentence_claim.SCALES["smoke"]
     shared = tmp_path / "shared"

@@ -22,8 +22,8 @@ import sqlalchemy as sa
 from databases import address_for, open_database, raw
 from fakes import HashEncoder
 from people import copied, join, papers, state
-from test_cli import run
 
+from command_line import run
 from nextvec.papers.accounts import comments, interests, lists, votes
 from nextvec.papers.ingest import ingest, is_ready
 from nextvec.papers.mail.outbox import Outbox

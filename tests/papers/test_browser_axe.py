@@ -18,6 +18,7 @@ from people import papers
 from server import serving
 from test_browser import browser, find
 
+from installed import need
 from nextvec.papers.ingest import ingest
 from nextvec.papers.mail.transport import open_mailer
 from nextvec.papers.records import Paper
@@ -28,7 +29,7 @@ from nextvec.papers.web import create_app
 __all__ = ["browser"]  # a fixture
 
 pytestmark = pytest.mark.browser
-pytest.importorskip("sklearn")
+need("sklearn")
 AXE = Path(__file__).parents[1] / "vendor" / "axe-core" / "axe.min.js"
 # What stands in a frame is a page of its own here (/digest/preview/mail).
 RUN = """

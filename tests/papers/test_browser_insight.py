@@ -11,6 +11,7 @@ from fakes import HashEncoder
 from server import serving
 from test_browser import browser, check_quiet, find, overflow
 
+from installed import need
 from nextvec.papers.ingest import ingest
 from nextvec.papers.insight.people import build_people
 from nextvec.papers.insight.topics import build_topics
@@ -21,7 +22,7 @@ from nextvec.papers.web import create_app
 __all__ = ["browser"]  # a fixture
 
 pytestmark = pytest.mark.browser
-pytest.importorskip("sklearn")
+need("sklearn")
 VIEW = "return document.querySelector('.map').getAttribute('viewBox')"
 ACTIVE = "return document.activeElement.getAttribute('aria-activedescendant')"
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import io
 import json
 import os
 import re
@@ -13,37 +12,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from databases import copy_home, open_database
 
-from nextvec.cli.main import main
+from command_line import run
 from nextvec.extras import available
 
 NEXTVEC = [sys.executable, "-m", "nextvec.cli.main"]
-
-
-@dataclass(frozen=True)
-class Done:
-    stdout: str
-    stderr: str
-
-
-def run(*arguments: str, home: Path | None = None, code: int = 0) -> Done:
-    """Run ``nextvec`` to its end, in this process, and check its exit code; no traceback is ever shown."""
-    extra = ["--home", str(home)] if home else []
-    out, errors = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(errors):
-        patch.setattr(sys, "argv", ["nextvec", *arguments, *extra])
-        with pytest.raises(SystemExit) as ended:
-            main()
-    assert (ended.value.code or 0) == code, (out.getvalue(), errors.getvalue())
-    assert "Traceback" not in errors.getvalue()
-    return Done(out.getvalue(), errors.getvalue())
 
 
 ROWS = [

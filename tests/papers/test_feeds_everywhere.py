@@ -15,6 +15,7 @@ from people import make_app, routes
 from test_syndication import CHECKS
 from test_topics import SUBJECTS, paper
 
+from installed import need
 from nextvec.papers.accounts import lists
 from nextvec.papers.accounts.readers import local_reader
 from nextvec.papers.ingest import ingest
@@ -23,7 +24,7 @@ from nextvec.papers.site import Site
 from nextvec.papers.syndication import FORMATS
 from nextvec.papers.web import create_app
 
-pytest.importorskip("sklearn")
+need("sklearn")
 KEYS = {"/papers/date/": "2025-01-01", "/papers/week/": "2025-W01", "/papers/month/": "2025-01"}
 VIEWS = {
     "/", "/papers/date/2025-01-01", "/papers/week/2025-W01", "/papers/month/2025-01", "/papers/trending",

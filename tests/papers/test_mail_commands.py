@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from databases import copy_home, open_database, raw
 from fastapi.testclient import TestClient
 from mail_fakes import MORNING, SENDER, made_post, made_site, parsed, smtp_server, states, subscribe, week
-from test_cli import run
 
+from command_line import run
 from nextvec.papers.db import Filters
 from nextvec.papers.mail.catch import Mailbox, catching, create_page
 from nextvec.papers.mail.scheduler import running

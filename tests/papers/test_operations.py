@@ -20,8 +20,9 @@ import pytest
 from fakes import HashEncoder
 from fastapi.testclient import TestClient
 from people import join
-from test_cli import free_port, run, serving
+from test_cli import free_port, serving
 
+from command_line import run
 from nextvec.cli._papers_watch import gives_metrics
 from nextvec.papers.ingest import ingest
 from nextvec.papers.mail.store import MailStore

@@ -19,8 +19,8 @@ from databases import Server, open_database
 from fakes import HashEncoder
 from fastapi.testclient import TestClient
 from people import join, papers, state
-from test_cli import run
 
+from command_line import run
 from nextvec.papers import place, postgresql
 from nextvec.papers.accounts import comments, votes
 from nextvec.papers.db import Database, Filters

@@ -17,8 +17,9 @@ import pytest
 from everything import SECRET
 from fakes import HashEncoder
 from server import serving
-from test_cli import NEXTVEC, run
+from test_cli import NEXTVEC
 
+from command_line import run
 from nextvec.papers.accounts import lists, tokens
 from nextvec.papers.accounts.readers import LOCAL
 from nextvec.papers.feed import parse_period

@@ -19,8 +19,9 @@ from arxiv_fake import Arxiv, Entry, serving
 from databases import prepare
 from fakes import HashEncoder
 from fastapi.testclient import TestClient
-from test_cli import NEXTVEC, run
+from test_cli import NEXTVEC
 
+from command_line import run
 from nextvec.papers import ingest as module
 from nextvec.papers.db import Filters
 from nextvec.papers.ingest import finish, ingest, is_ready
@@ -111,7 +112,7 @@ def test_readers_never_see_half_a_paper_or_an_error(tmp_path: Path, monkeypatch:
 # -- kill -9 -------------------------------------------------------------------------------------------------------
 DIE = """
 import os, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from pathlib import Path
 from fakes import HashEncoder
 from test_sources_serving import papers
@@ -155,7 +156,9 @@ def test_killed_for_real_nothing_is_lost_or_doubled(tmp_path: Path, point: str) 
     ingest(with_old, papers(25))
     with_old.close()
     patch, after = POINTS[point]
-    code = DIE.format(tests=str(Path(__file__).parent), after=after, patch=patch, home=str(home))
+    code = DIE.format(
+        tests=[str(folder) for folder in Path(__file__).parents[:2]], after=after, patch=patch, home=str(home)
+    )
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     site = Site(home, encoder=HashEncoder())

@@ -15,6 +15,7 @@ from fakes import HashEncoder
 from fastapi.testclient import TestClient
 from test_web import Page
 
+from installed import need
 from nextvec.papers.ingest import ingest
 from nextvec.papers.insight import drawing
 from nextvec.papers.insight.lines import sparkline
@@ -25,7 +26,7 @@ from nextvec.papers.site import Site
 from nextvec.papers.web import create_app
 from nextvec.types import InputError
 
-pytest.importorskip("sklearn")
+need("sklearn")
 
 SUBJECTS = {
     "robots": "robot arms grasp cups with tactile sensors",

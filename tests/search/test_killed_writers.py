@@ -1,7 +1,7 @@
 """Writers killed at any moment, again and again, on one collection: in an add, an upsert, a delete, while pieces are
 merged and while derived files are swapped. What was acknowledged is there; what was not is there whole or not at all.
 
-``NEXTVEC_KILLS`` sets how often (8 by default; hundreds before a release).
+``NEXTVEC_KILLS`` sets how often (5 by default, 8 with ``--thorough``; hundreds before a release).
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 from killed_writer import DIM, SCHEMA, Model, writes
 
+from examples import examples
 from nextvec.search.checkup import check_collection
 from nextvec.search.collection import Collection
 
-KILLS = int(os.environ.get("NEXTVEC_KILLS", "8"))
+KILLS = int(os.environ.get("NEXTVEC_KILLS", examples(5, 8)))
 SEED = 5
 
 

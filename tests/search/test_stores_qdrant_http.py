@@ -11,14 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from examples import examples
+from installed import need
 from nextvec.search.stores import create_collection, open_collection
 from nextvec.search.stores import qdrant as module
 from nextvec.search.stores.moving import copy_rows
 from nextvec.types import ConflictError, NotFoundError
 
-pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
+need("qdrant_client", reason="qdrant-client is not installed")
 
-from qdrant_over_http import serving
+from qdrant_over_http import serving  # noqa: E402
 
 REQUESTS: list[tuple[str, str, str | None]] = []
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from nextvec.evaluate.intervals import holm, paired_t_interval, signed_rank_p, t_interval
-from nextvec.evaluate.retrieval import Interval
 from nextvec.types import Check, InputError
+
+if TYPE_CHECKING:
+    from nextvec.evaluate.retrieval import Interval
 
 __all__ = ["HOLDS", "INCONCLUSIVE", "Verdict", "check", "judge", "overall", "rank_tests", "split", "summary"]
 
@@ -24,6 +25,9 @@ Runs: TypeAlias = Mapping[str, Mapping[int, Mapping[str, float]]]
 
 def summary(runs: Mapping[int, Mapping[str, float]]) -> dict[str, dict[str, Any]]:
     """Mean and 95 % t interval over seeds of every measure of one arm; "n" is the number of seeds that gave it."""
+    # NumPy is imported where there is something to judge: the process of a run knows its own arm alone.
+    from nextvec.evaluate.intervals import t_interval
+
     names = dict.fromkeys(name for measures in runs.values() for name in measures)
     values = {name: [measures[name] for measures in runs.values() if name in measures] for name in names}
     return {name: as_json(t_interval(own), len(own)) for name, own in values.items()}
@@ -63,6 +67,8 @@ def check(one: Check, runs: Runs, arms: Mapping[str, Any]) -> dict[str, Any]:
     ``arms`` are all arms of the claim, ``runs`` those that were run. InputError where an arm that was run lacks the
     measure.
     """
+    from nextvec.evaluate.intervals import paired_t_interval
+
     document: dict[str, Any] = {"says": one.says, "better": one.better, "worse": one.worse, "margin": one.margin}
     document |= {"seeds": [], "differences": [], "difference": None, "verdict": INCONCLUSIVE, "note": None}
     sides = [_side(side, runs, arms) for side in (one.better, one.worse)]
@@ -100,6 +106,8 @@ def _side(side: str | float, runs: Runs, arms: Mapping[str, Any]) -> tuple[dict[
 def rank_tests(checks: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
     """For each check Wilcoxon's p that the differences lie about the margin, alone and by Holm among all of these;
     nothing where fewer seeds than ``_ENOUGH`` leave no p below 0.05. The verdict is the interval's all the same."""
+    from nextvec.evaluate.intervals import holm, signed_rank_p
+
     p = {
         i: signed_rank_p([difference - one["margin"] for difference in one["differences"]])
         for i, one in enumerate(checks)

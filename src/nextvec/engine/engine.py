@@ -158,9 +158,11 @@ class Engine:
         folder: Path | None = None,
         info: dict[str, Any] | None = None,
         on_step: Callable[[Report], None] | None = None,
+        keep_last: bool = True,
     ) -> Report:
         """Train to ``config.steps``. ``folder`` gets checkpoints and log.jsonl; a run that left checkpoints there
-        goes on from the newest whole one. ``info`` is kept with them. Ctrl-C saves a checkpoint and is raised."""
+        goes on from the newest whole one. ``info`` is kept with them. Ctrl-C saves a checkpoint and is raised.
+        keep_last: whether there is one of the last step, too; who removes the folder then needs none."""
         if folder is not None:
             self.resume(folder)
         elif self.done == 0:
@@ -179,7 +181,7 @@ class Engine:
                 report = self._report(losses, meter, logger)
                 if on_step is not None:
                     on_step(report)
-                if folder is not None and self._save_now():
+                if folder is not None and self._save_now(keep_last):
                     with meter.paused():
                         self.save(folder, info=info)
         except KeyboardInterrupt:
@@ -191,9 +193,9 @@ class Engine:
                 logger.close()
         return report
 
-    def _save_now(self) -> bool:
+    def _save_now(self, keep_last: bool) -> bool:
         every = self.config.save_every
-        return self.done == self.config.steps or bool(every and self.done % every == 0)
+        return keep_last if self.done == self.config.steps else bool(every and self.done % every == 0)
 
     def _loggers(self, folder: Path | None, info: dict[str, Any] | None) -> Loggers | None:
         if folder is None or dist.rank() != 0:
