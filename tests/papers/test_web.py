@@ -196,6 +196,10 @@ def test_an_id_goes_to_its_paper(client: TestClient, few: list[Paper]) -> None:
         assert (response.status_code, response.headers["location"]) == (303, f"/papers/{few[0].id}")
     response = client.get("/search", params={"q": few[0].id}, headers={"HX-Request": "true"})
     assert (response.status_code, response.headers["hx-redirect"]) == (200, f"/papers/{few[0].id}")
+    response = client.get("/search?q=a+b&from=&to=&org=&mode=hybrid&text=&page=2")
+    assert (response.status_code, response.headers["location"]) == (303, "/search?q=a+b&page=2")
+    response = client.get("/search?q=a+b&org=&mode=hybrid&votes=2", headers={"HX-Request": "true"})
+    assert (response.status_code, response.headers["hx-replace-url"]) == (200, "/search?q=a+b&votes=2")
     assert client.get(f"/papers/{few[0].id}v3").headers["location"] == f"/papers/{few[0].id}"
     assert "2001.99999 is not in this collection" in client.get("/search?q=2001.99999").text
 
