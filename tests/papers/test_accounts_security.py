@@ -92,6 +92,18 @@ def test_no_markdown_can(text: str) -> None:
     check_harmless(str(comment_text.html(text)))
 
 
+def test_each_wall_holds_alone() -> None:
+    """What reads Markdown makes no elements of HTML, images and headings; what cleans HTML needs no reader."""
+    read = comment_text._reader().render
+    for text in (EVIL, "<b>b</b>", "![x](https://evil.example/pixel.gif)", "# Heading", "Heading\n===", "<!-- x -->"):
+        assert {tag for tag, _ in Elements(read(text)).found} <= {"p", "a", "br"}, text
+    for text in (
+        EVIL, "<p onclick=x style=color:red>p</p>", "<h1>h</h1><img src=x><iframe src=x></iframe><svg onload=x>",
+        '<a href="javascript:x">a</a><a href="data:text/html,x">b</a><a href="/account">c</a><a href="https://ok.example">d',
+    ):  # fmt: skip
+        check_harmless(comment_text._cleaned(text))
+
+
 def test_markdown_does_what_it_should() -> None:
     html = str(
         comment_text.html("*a* **b** `c<d`\nline\n\n- one\n\n> said\n\n[x](https://ok.example/?a=1&b=2)\n\n1 < 2")
