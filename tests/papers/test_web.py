@@ -66,7 +66,7 @@ PATHS = [
     "/papers/new",
     "/papers/new?topic=language+model&code=1", "/papers/new?author=Nobody+At+All&source=x", "/?org=NVIDIA&sort=newest",
     "/papers/discussed?org=O'Brien+%26+<Sons>&author=<i>Mallory</i>&topic=<script>", "/papers/week/2026-W34?votes=9999",
-    "/search?q=",
+    "/search",
     "/search?q=language+model", "/search?q=language+model&page=2", "/search?q=%22language+model%22&sort=newest",
     "/search?like=evil/one", "/search?q=model&like=evil/one&text=Some+text&author=<i>Mallory</i>",
     "/search?q=langage+modl", "/search?topic=model&year=2026&sort=newest", "/search?q=%22zzzz+yyyy%22",
