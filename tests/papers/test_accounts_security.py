@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 from functools import partial
 from html.parser import HTMLParser
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from people import BASE, SECRET, Mailbox, Person, make_app, state
 from test_web import Page
 
-from nextvec.papers.accounts import comment_text, guard, lists, readers
+from nextvec.papers.accounts import comment_text, guard, lists, readers, signing_in
 from nextvec.papers.accounts.tables import SESSIONS
 from nextvec.papers.db import Database
 from nextvec.papers.rate import RateLimit
@@ -89,6 +90,18 @@ def test_markdown_cannot_do_anything(text: str) -> None:
 @given(st.text(alphabet="[]()<>!*_`#\"'&;:/= \n-javscriptdthx", max_size=120))
 def test_no_markdown_can(text: str) -> None:
     check_harmless(str(comment_text.html(text)))
+
+
+def test_each_wall_holds_alone() -> None:
+    """What reads Markdown makes no elements of HTML, images and headings; what cleans HTML needs no reader."""
+    read = comment_text._reader().render
+    for text in (EVIL, "<b>b</b>", "![x](https://evil.example/pixel.gif)", "# Heading", "Heading\n===", "<!-- x -->"):
+        assert {tag for tag, _ in Elements(read(text)).found} <= {"p", "a", "br"}, text
+    for text in (
+        EVIL, "<p onclick=x style=color:red>p</p>", "<h1>h</h1><img src=x><iframe src=x></iframe><svg onload=x>",
+        '<a href="javascript:x">a</a><a href="data:text/html,x">b</a><a href="/account">c</a><a href="https://ok.example">d',
+    ):  # fmt: skip
+        check_harmless(comment_text._cleaned(text))
 
 
 def test_markdown_does_what_it_should() -> None:
@@ -292,6 +305,34 @@ def test_limits_on_links_and_on_writing(site: Site, monkeypatch: pytest.MonkeyPa
     token = ada.token()
     codes = [ada.http.post("/vote", data={"token": token, "paper": "p1", "up": "1"}).status_code for _ in range(90)]
     assert codes == [303] * 60 + [429] * 30
+
+
+def test_a_client_may_send_so_many_forms_whoever_it_is(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "RateLimit", partial(RateLimit, clock=lambda: 0.0))
+    stranger = Person(make_app(site, Mailbox()))
+    codes = [stranger.http.post("/sign-in", data={"token": "x"}).status_code for _ in range(124)]
+    assert codes == [403] * 120 + [429] * 4, "each was read and refused, until there were too many"
+
+
+def test_words_that_are_secret_are_compared_in_constant_time(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    original = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append((a, b)) or original(a, b))
+    site = app.state.accounts.site
+    link = signing_in.make_link(site.db, "ada@example.org", "/")
+    assert signing_in.check_link(site.db, link or "") == "ada@example.org"
+    for text in ("A" * 22 + "." + "A" * 43, "nonsense"):
+        with pytest.raises(InputError):
+            signing_in.check_link(site.db, text)
+    assert len(compared) == 3 and all(len(a) == len(b) == 64 for a, b in compared), "where there is no row, too"
+    ada = Person(app)
+    ada.enter("ada@example.org")
+    form = {"token": ada.token(), "paper": "p1", "up": "1"}
+    compared.clear()
+    assert ada.http.post("/vote", data=form).status_code == 303
+    with site.db.read() as connection:
+        session = connection.execute(sa.select(SESSIONS.c.id)).scalar_one().encode()
+    assert (session, session) in compared, "what a form's token was given to, with the session that sends it"
 
 
 def test_over_long_input_is_refused(app: FastAPI) -> None:

@@ -136,6 +136,26 @@ def test_nothing_is_wider_than_the_screen(browser: Any, address: str, width: int
         assert overflow(browser) <= 0, (name, width, "with its filters")
 
 
+def test_letters_twice_as_large_fit(browser: Any, address: str) -> None:
+    """Letters alone enlarged, with which no width in the style sheet changes (WCAG 1.4.4)."""
+    for width in (768, 1280):
+        show(browser, width, 900)
+        for name, path in (PAGES | {"programs": "/api"}).items():
+            visit(browser, address + path)
+            browser.execute_script("document.documentElement.style.fontSize = '200%'")
+            assert overflow(browser) <= 0, (name, width)
+
+
+def test_the_address_of_a_search_says_what_was_asked(browser: Any, address: str) -> None:
+    show(browser, 1280, 900)
+    visit(browser, f"{address}/search?q=robots&code=1")
+    find(browser, "input[name=votes]").send_keys("5")
+    until(lambda: browser.current_url == f"{address}/search?q=robots&votes=5&code=1")
+    assert browser.switch_to.active_element.get_attribute("name") == "votes", "who types goes on typing"
+    chips = [one.get_attribute("href") for one in browser.find_elements("css selector", ".chips a")]
+    assert chips == [f"{address}/search?q=robots&code=1", f"{address}/search?q=robots&votes=5"]
+
+
 def test_categories_are_offered_behind_a_comma_too(browser: Any, address: str) -> None:
     visit(browser, f"{address}/papers/new")
     offered = "return [...document.querySelector('input[name=category]').list.options].map((option) => option.value)"
@@ -342,13 +362,42 @@ def test_what_is_printed_has_a_title_and_dark_ink(browser: Any, address: str) ->
             colour = title.value_of_css_property("color")
             red, green, blue = (int(part) for part in colour[colour.index("(") + 1 : -1].split(",")[:3])
             assert max(red, green, blue) < 110, f"{path}: {colour} on white paper"
-            for hidden in (".top", ".search-line", ".tools"):
+            for hidden in (
+                ".top",
+                ".search-line button",
+                ".tools",
+                ".steer",
+                ".result-head",
+                ".by-example",
+                ".more-like",
+            ):
                 assert not any(one.is_displayed() for one in browser.find_elements("css selector", hidden)), (
                     path,
                     hidden,
                 )
+            if path.startswith("/search"):
+                assert find(browser, "#q").is_displayed(), "what was asked"
+            target = "return getComputedStyle(document.querySelector('.badge[href^=http]'), '::after').content"
+            assert "http" in browser.execute_script(target), "where a link leads"
     finally:
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_the_readers_menu_closes_by_escape_and_when_it_is_left(browser: Any, local: str) -> None:
+    from selenium.webdriver import Keys
+
+    show(browser, 1280, 900)
+    visit(browser, local + "/about")
+    opened = "return document.querySelector('details.me').open"
+    summary = find(browser, ".me summary")
+    summary.click()
+    find(browser, ".me nav a").send_keys(Keys.ESCAPE)
+    assert not browser.execute_script(opened) and browser.switch_to.active_element == summary
+    for leave in (lambda: find(browser, "h1").click(), lambda: find(browser, "main a").send_keys(Keys.SHIFT)):
+        summary.click()
+        assert browser.execute_script(opened)
+        leave()
+        assert not browser.execute_script(opened)
 
 
 @pytest.mark.parametrize("dark", [False, True])

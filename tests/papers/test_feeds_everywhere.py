@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from html import unescape
 
 import pytest
@@ -16,6 +17,7 @@ from test_syndication import CHECKS
 from test_topics import SUBJECTS, paper
 
 from installed import need
+from nextvec.papers import web_feeds
 from nextvec.papers.accounts import lists
 from nextvec.papers.accounts.readers import local_reader
 from nextvec.papers.ingest import ingest
@@ -124,3 +126,48 @@ def test_a_shared_list_is_a_feed_as_long_as_it_is_shared(site: Site) -> None:
     assert client.get(f"{address}.json").json()["papers"], "the list itself, as before"
     lists.share(site.db, reader.id, made, on=False)
     assert [client.get(one).status_code for one in found.values()] == [404] * 3
+
+
+def test_who_asks_by_the_date_alone_gets_what_changed_and_no_more(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that sends If-Modified-Since and no tag. Nobody notes when a paper was taken out of a list."""
+    clock = [datetime(2030, 1, 1, 12, tzinfo=UTC)]
+    monkeypatch.setattr(web_feeds, "_now", lambda: clock[0])
+    client = TestClient(make_app(site), follow_redirects=False)
+    reader = local_reader(site.db)
+    made = lists.create(site.db, reader.id, "To read")
+    lists.share(site.db, reader.id, made, on=True)
+    address = f"/shared/{lists.own(site.db, reader.id, made).address}.atom"
+
+    def changed() -> bool:
+        """Whether the feed is sent to who has what was there at the last call, ten seconds ago."""
+        nonlocal since
+        answer = client.get(address, headers={"if-modified-since": since})
+        since, clock[0] = answer.headers["last-modified"], clock[0] + timedelta(seconds=10)
+        return answer.status_code == 200
+
+    since = format_datetime(clock[0] - timedelta(days=1), usegmt=True)
+    assert changed() and changed(), "the date of the first answer may still be that of another change"
+    assert not changed() and not changed(), "a list without papers, too"
+    for change in (
+        lambda: lists.add(site.db, reader.id, made, "p1", name="", note=""),
+        lambda: lists.rename(site.db, reader.id, made, "Read"),
+        lambda: lists.remove(site.db, reader.id, made, "p1"),
+    ):
+        change()
+        assert changed() and changed() and not changed()
+    lists.add(site.db, reader.id, made, "p2", name="", note="")
+    tag = {"if-none-match": '"another"', "if-modified-since": since}
+    assert client.get(address, headers=tag).status_code == 200, "where both are there, the tag counts"
+
+
+def test_two_changes_in_one_second_are_two(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A date has whole seconds: what is sent within that of a change must not pass for what comes later in it."""
+    monkeypatch.setattr(web_feeds, "_now", lambda: moment + timedelta(milliseconds=300))
+    client = TestClient(make_app(site))
+    moment = web_feeds.changed_at(site)
+    early = {"if-modified-since": client.get("/papers/new.rss").headers["last-modified"]}
+    site.db.set_facts(changed=(moment + timedelta(milliseconds=600)).replace(tzinfo=None).isoformat())
+    assert client.get("/papers/new.rss", headers=early).status_code == 200
+    monkeypatch.setattr(web_feeds, "_now", lambda: moment + timedelta(seconds=2))
+    late = {"if-modified-since": client.get("/papers/new.rss").headers["last-modified"]}
+    assert client.get("/papers/new.rss", headers=late).status_code == 304

@@ -6,17 +6,21 @@ import random
 import threading
 from dataclasses import replace
 from datetime import date
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from fastapi.testclient import TestClient
 from people import join, papers
 
+from nextvec.papers import api
 from nextvec.papers.accounts import votes
 from nextvec.papers.columns import Columns
 from nextvec.papers.db import Filters
 from nextvec.papers.records import Paper
 from nextvec.papers.site import Site
 from nextvec.papers.sources import moderation
+from nextvec.papers.web import create_app
 from nextvec.types import NextvecError
 
 NARROWED = [
@@ -97,6 +101,29 @@ def test_what_is_read_while_a_snapshot_is_held_is_of_its_beginning(site: Site) -
         assert site.db.get("p1") == before and site.db.count() and len(begun) == 2, "ours, and the one that writes"
     after = site.db.get("p1")
     assert after is not None and after.paper.title == "Changed"
+
+
+@pytest.mark.parametrize("path", ["/api/papers/search", "/api/papers/search/facets"])
+def test_an_answer_of_the_interface_is_of_one_moment(site: Site, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """A paper that changes after the tag was made is in neither the tag nor the answer."""
+    client = TestClient(create_app(site), headers={"accept-encoding": "identity"})
+    before = client.get(path, params={"author": "Ada Bo"})
+    state = api._state
+
+    def changing(*given: Any) -> str:
+        found = state(*given)
+        new = replace(papers()[0], id="n2", authors=("Ada Bo",))
+        writer = threading.Thread(target=site.db.upsert, args=([new],))
+        writer.start()
+        writer.join()
+        return found
+
+    monkeypatch.setattr(api, "_state", changing)
+    during = client.get(path, params={"author": "Ada Bo"})
+    monkeypatch.setattr(api, "_state", state)
+    after = client.get(path, params={"author": "Ada Bo"})
+    assert (during.json(), during.headers["etag"]) == (before.json(), before.headers["etag"])
+    assert after.json() != before.json() and after.headers["etag"] != before.headers["etag"]
 
 
 def test_what_a_holder_writes_it_reads(site: Site) -> None:

@@ -142,7 +142,8 @@ def test_a_body_that_takes_too_long_is_given_up() -> None:
         "https://example.org@evil.org/", "https://localhost/x", "http://169.254.169.254/latest",
     ],
 )  # fmt: skip
-def test_addresses_that_are_not_asked(url: str) -> None:
+def test_addresses_that_are_not_asked(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setattr(module.socket, "getaddrinfo", lambda *_, **__: pytest.fail("it looked the name up"))
     with pytest.raises(InputError):
         Fetcher(("example.org",)).get(url, types=("text/xml",))
 
@@ -157,6 +158,7 @@ def test_a_name_that_leads_inside_is_refused(monkeypatch: pytest.MonkeyPatch, ad
     public = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("93.184.216.34", 443))
     found = [public, (family, socket.SOCK_STREAM, 6, "", (address, 443))]
     monkeypatch.setattr(module.socket, "getaddrinfo", lambda *_, **__: found)
+    monkeypatch.setattr(module.socket, "create_connection", lambda *_, **__: pytest.fail("it connected"))
     with pytest.raises(InputError, match="which is not a public one"):
         Fetcher(("example.org",)).get("https://example.org/", types=("text/xml",))
 

@@ -184,6 +184,26 @@ def test_empty_fields_of_a_form_leave_the_address(client: TestClient) -> None:
     assert client.get("/papers/daily?code=1").headers["location"] == "/?code=1"
 
 
+def test_two_narrowings_of_a_view_have_two_titles(client: TestClient) -> None:
+    for path in (*VIEWS, "/"):
+        titles = [
+            re.findall(r"<title>(.*?)</title>", client.get(path + asked).text)[0]
+            for asked in ("", "?votes=1", "?votes=1&code=1")
+        ]
+        assert len(set(titles)) == 3 and "(1+ votes, has code) · nextvec papers" in titles[2], titles
+    head = r"<h1>(.*?)</h1>"
+    assert re.findall(head, client.get("/papers/new?author=Ada+Bo&org=A+%26+B").text) == [
+        "Papers by Ada Bo from A &amp; B"
+    ]
+    assert re.findall(head, client.get("/papers/discussed?author=Ada+Bo").text) == ["Most discussed"]
+
+
+def test_a_day_without_papers_says_so_alone(client: TestClient) -> None:
+    text = client.get("/papers/date/2001-01-01").text
+    assert "The feed has nothing for this day" in text
+    assert 'class="totals"' not in text and 'class="strip"' not in text, "no zeros, no days of another year"
+
+
 def test_filters_are_folded_and_counted(client: TestClient) -> None:
     for path in (*VIEWS, "/"):
         text = client.get(f"{path}?votes=1&code=1").text

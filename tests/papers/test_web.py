@@ -66,7 +66,7 @@ PATHS = [
     "/papers/new",
     "/papers/new?topic=language+model&code=1", "/papers/new?author=Nobody+At+All&source=x", "/?org=NVIDIA&sort=newest",
     "/papers/discussed?org=O'Brien+%26+<Sons>&author=<i>Mallory</i>&topic=<script>", "/papers/week/2026-W34?votes=9999",
-    "/search?q=",
+    "/search",
     "/search?q=language+model", "/search?q=language+model&page=2", "/search?q=%22language+model%22&sort=newest",
     "/search?like=evil/one", "/search?q=model&like=evil/one&text=Some+text&author=<i>Mallory</i>",
     "/search?q=langage+modl", "/search?topic=model&year=2026&sort=newest", "/search?q=%22zzzz+yyyy%22",
@@ -196,6 +196,10 @@ def test_an_id_goes_to_its_paper(client: TestClient, few: list[Paper]) -> None:
         assert (response.status_code, response.headers["location"]) == (303, f"/papers/{few[0].id}")
     response = client.get("/search", params={"q": few[0].id}, headers={"HX-Request": "true"})
     assert (response.status_code, response.headers["hx-redirect"]) == (200, f"/papers/{few[0].id}")
+    response = client.get("/search?q=a+b&from=&to=&org=&mode=hybrid&text=&page=2")
+    assert (response.status_code, response.headers["location"]) == (303, "/search?q=a+b&page=2")
+    response = client.get("/search?q=a+b&org=&mode=hybrid&votes=2", headers={"HX-Request": "true"})
+    assert (response.status_code, response.headers["hx-replace-url"]) == (200, "/search?q=a+b&votes=2")
     assert client.get(f"/papers/{few[0].id}v3").headers["location"] == f"/papers/{few[0].id}"
     assert "2001.99999 is not in this collection" in client.get("/search?q=2001.99999").text
 

@@ -200,6 +200,13 @@ def find(
     A Link header with rel="next" leads to the next page.
     """
     site = _site(request)
+    with site.db.snapshot_held():
+        return _find(request, site, search, limit, sort, cursor)
+
+
+def _find(
+    request: Request, site: Site, search: SearchRequest, limit: int, sort: SearchSort, cursor: str | None
+) -> Response:
     newest = not search.asks and search.filters.topic is None and sort == "relevance"
     wanted = replace(search, sort="newest" if newest else sort)
 
@@ -214,7 +221,7 @@ def find(
         link = {"Link": next_link(request, cursor=following)} if following else {}
         return api_models.as_json([api_models.listed(stored.paper) for stored in papers]), link
 
-    return answer(request, site.index_stamp if search.asks else site.list_state(search.filters.topic), build)
+    return answer(request, _state(site, search), build)
 
 
 @_read("/papers/search/facets", list[api_models.FacetCounts], "What the results of a search are made of")
@@ -229,7 +236,13 @@ def count_facets(request: Request, search: Asked) -> Response:
         found = facets(site, search, rank(site, search), most=20)
         return api_models.as_json([api_models.facet_counts(one.name, one.counts) for one in found]), {}
 
-    return answer(request, site.index_stamp if search.asks else site.list_state(search.filters.topic), build)
+    with site.db.snapshot_held():
+        return answer(request, _state(site, search), build)
+
+
+def _state(site: Site, search: SearchRequest) -> str:
+    """What the answer to a search depends on beside its address."""
+    return site.index_stamp if search.asks else site.list_state(search.filters.topic)
 
 
 @_read("/papers/{id:path}/similar", list[api_models.SimilarPaper], "Similar papers")

@@ -79,14 +79,14 @@ def _parameter(parameter: dict[str, Any]) -> Parameter:
     return Parameter(
         parameter["name"],
         _values(schema),
-        "" if default in (None, "") else str(default).lower() if isinstance(default, bool) else str(default),
+        "" if default in (None, "", []) else str(default).lower() if isinstance(default, bool) else str(default),
         parameter.get("description", ""),
     )
 
 
 def _values(schema: dict[str, Any]) -> str:
     if "enum" in schema:
-        return " or ".join(schema["enum"])
+        return " or ".join(filter(None, [", ".join(schema["enum"][:-1]), schema["enum"][-1]]))
     if "minimum" in schema:
         return f"{schema['minimum']:,} to {schema['maximum']:,}"
     if schema.get("type") == "boolean":

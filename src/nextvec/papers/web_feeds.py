@@ -8,8 +8,9 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
+from threading import Lock
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -130,8 +131,9 @@ def _around(site: Site, view: View, period: feed.Period, at: datetime) -> dict[s
 
 
 def _strip(anchor: Any, counts: dict[Any, int]) -> list[tuple[feed.Period, int]]:
-    """The feed days around ``anchor``, newest first: on a narrow screen the first ones are seen."""
-    days = list(counts)
+    """The feed days around ``anchor``, newest first: on a narrow screen the first ones are seen. They are called by
+    weekday and number, so that they are of a month before or after it at most."""
+    days = [day for day in counts if abs(day - anchor) <= timedelta(days=31)]
     later = [day for day in days if day > anchor][:2]
     earlier = [day for day in days if day <= anchor][-(10 - len(later)) :]
     return [(feed.day(day), counts[day]) for day in reversed(earlier + later)]
@@ -167,7 +169,7 @@ def feed_of(
     request: Request,
     ending: str,
     papers: Sequence[Stored],
-    changed: datetime,
+    changed: datetime | None,
     *,
     address: Callable[[str], str],
     title: str,
@@ -175,7 +177,8 @@ def feed_of(
     link: str | None = None,
 ) -> Response:
     """``papers`` as the feed that ``ending`` says, or 304. ``address``: the path of the view as a page ("") or under an
-    ending; ``link``: the page, where that is another; ``changed``: when the feed last did (aware UTC)."""
+    ending; ``link``: the page, where that is another; ``changed``: when the feed last did (aware UTC). Where nobody
+    notes that (None), it is since when this process has seen the feed as it is."""
     site = site_of(request)
     name = site.db.fact("site") or ""
     if not name:
@@ -183,6 +186,8 @@ def feed_of(
     base, configured = base_of(request)
     revised = site.db.revisions([stored.paper.id for stored in papers])
     items = syndication.entries(papers, revised, site=name, base=base)
+    if changed is None:
+        changed = site.kept.made(("feed seen", base, address(ending)), _Seen).since(repr((title, items)))
     form = FORMATS[ending]
     body = form.write(
         Feed(
@@ -197,6 +202,27 @@ def feed_of(
         )
     )
     return conditional(request, body, form.media_type, changed, shared=configured)
+
+
+class _Seen:
+    """What a feed held when it was last asked for, and since when."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._digest = b""
+        self._at = _now()
+
+    def since(self, held: str) -> datetime:
+        """Since when it has held this, as far as this process knows (whole seconds)."""
+        digest = hashlib.sha256(held.encode("utf-8", "surrogatepass")).digest()
+        with self._lock:
+            if digest != self._digest:
+                self._digest, self._at = digest, _now().replace(microsecond=0)
+            return self._at
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _about(view: View) -> str:
@@ -230,9 +256,11 @@ def conditional(request: Request, body: bytes, media_type: str, changed: datetim
     tags = [f'"{digest}"', f'"{digest}-gzip"']
     if packed:
         body = gzip.compress(body, 6, mtime=0)
+    # Another change may follow in the second of this one, with the same date (RFC 9110, 8.8.2.2).
+    modified = changed if _now() - changed >= timedelta(seconds=1) else changed - timedelta(seconds=1)
     headers = {
         "ETag": tags[1 if packed else 0],
-        "Last-Modified": format_datetime(changed, usegmt=True),
+        "Last-Modified": format_datetime(modified, usegmt=True),
         "Cache-Control": f"{'public' if shared else 'private'}, max-age={_FRESH}",
         "Vary": "Accept-Encoding",
     }

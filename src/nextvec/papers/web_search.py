@@ -54,10 +54,16 @@ def _search_page(request: Request, site: Site) -> Response:
     form = read_form(values, values.getlist, site.db)
     number = read_page(values.get("page"))
     identifier = paper_id(form.request.query)
+    scripted = "hx-request" in request.headers
     if identifier and site.db.get(identifier) and not (form.request.like or form.request.unlike):
-        if "hx-request" in request.headers:  # a script asked: the page itself has to move, not its results
+        if scripted:  # a script asked: the page itself has to move, not its results
             return Response(headers={"HX-Redirect": f"/papers/{identifier}"})
         return RedirectResponse(f"/papers/{identifier}", status_code=303)
+    after = values.get("after")
+    # A form sends its empty fields too; the address that is kept and passed on has none.
+    address = form.address(after=after, page=number if number > 1 else None)
+    if not scripted and any(not value for _, value in values.multi_items()):
+        return RedirectResponse(address, status_code=303)
     known = offered(site)
     context: dict[str, Any] = {
         "active": "search",
@@ -76,10 +82,13 @@ def _search_page(request: Request, site: Site) -> Response:
         "feeds": [],
     }
     if not form.empty:
-        results = answer(site, form.request, page=number, size=SIZE, after=values.get("after"))
+        results = answer(site, form.request, page=number, size=SIZE, after=after)
         check_page(number, results.pages)
         context |= _answered(site, form, results)
-    return page(request, "search.html", context)
+    response = page(request, "search.html", context)
+    if scripted:
+        response.headers["HX-Replace-Url"] = address
+    return response
 
 
 def _answered(site: Site, form: SearchForm, results: Results) -> dict[str, Any]:
@@ -87,6 +96,7 @@ def _answered(site: Site, form: SearchForm, results: Results) -> dict[str, Any]:
     asked = form.request
     named = {stored.paper.id: stored for stored in site.db.get_many([*asked.like, *asked.unlike])}
     counted = facets(site, asked, results.ranking)
+    without = without_each(asked.filters)
     return {
         "results": results,
         "cards": cards(form, results.matches, _sentences(site, form, results)) if asked.asks else [],
@@ -95,7 +105,8 @@ def _answered(site: Site, form: SearchForm, results: Results) -> dict[str, Any]:
         "named_papers": named,
         "missing": examples.missing(site, asked),
         "options": loosened(site, asked.filters) if not results.total and asked.filters else (True, []),
-        "without": without_each(asked.filters),
+        "without": without,
+        "several": sum(loose != asked.filters for name, loose in without.items() if name != "all") > 1,
         "named": filter_names(asked.filters),
         "most_votes": max((match.stored.paper.upvotes for match in results.matches), default=0),
         "feeds": links_of(form.address),

@@ -23,16 +23,22 @@ _WHY = "comments on papers"
 @lru_cache(maxsize=2_000)
 def html(text: str) -> Markup:
     """``text`` as safe HTML."""
+    return Markup(_cleaned(_reader().render(text)))
+
+
+def _cleaned(markup: str) -> str:
+    """What may stand in a comment of any HTML."""
     nh3 = require("nh3", why=_WHY)
-    cleaned = nh3.clean(
-        _reader().render(text),
-        tags=_TAGS,
-        attributes={"*": set(), "a": {"href"}, "ol": {"start"}},
-        attribute_filter=_kept,
-        url_schemes={"http", "https"},
-        link_rel="nofollow ugc noopener",
+    return str(
+        nh3.clean(
+            markup,
+            tags=_TAGS,
+            attributes={"*": set(), "a": {"href"}, "ol": {"start"}},
+            attribute_filter=_kept,
+            url_schemes={"http", "https"},
+            link_rel="nofollow ugc noopener",
+        )
     )
-    return Markup(cleaned)
 
 
 def _kept(tag: str, attribute: str, value: str) -> str | None:

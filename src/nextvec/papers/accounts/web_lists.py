@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from functools import partial
 
 from fastapi import APIRouter, Request, Response
@@ -114,7 +113,7 @@ def _feed(request: Request, chosen: ReadingList, ending: str) -> Response:
         request,
         _FEEDS[ending],
         [entry.stored for entry in lists.entries(site.db, chosen.id)[:MOST]],
-        datetime.now(UTC).replace(microsecond=0),  # nobody notes when a paper was taken out: only the ETag tells
+        None,  # nobody notes when a paper was taken out
         address=lambda end: _address_of(chosen, ending=end),
         title=chosen.name,
         subtitle=f"A reading list of {chosen.owner}.",

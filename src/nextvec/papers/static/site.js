@@ -50,6 +50,18 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+// The reader's menu lies over the page: Escape and whatever is clicked or reached beside it close it.
+for (const menu of document.querySelectorAll("details.me")) {
+  menu.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !menu.open) return;
+    menu.open = false;
+    menu.querySelector("summary").focus();
+  });
+  for (const kind of ["pointerdown", "focusin"]) {
+    document.addEventListener(kind, (event) => { if (!menu.contains(event.target)) menu.open = false; });
+  }
+}
+
 for (const button of document.querySelectorAll("[data-copy]")) {
   if (!navigator.clipboard) continue;
   button.hidden = false;
