@@ -224,7 +224,8 @@ def test_a_changed_cookie_is_nobody(app: FastAPI) -> None:
     with app.state.accounts.site.db.read() as connection:
         session = connection.execute(sa.select(SESSIONS.c.id)).scalar_one()
     forged = [
-        f"{value}.{stamp}.{'A' if signature[0] != 'A' else 'B'}{signature[1:]}", "A" + good, value, session, "", "x" * 5_000,
+        f"{value}.{stamp}.{'A' if signature[0] != 'A' else 'B'}{signature[1:]}",
+        "A" + good, value, session, "", "x" * 5_000,
         Signer(b"another secret of thirty-two bytes").sign("session", session),
         Signer(SECRET).sign("form", session), Signer(SECRET).sign("session", "somebody"),
         Signer(SECRET).sign("session", ["x"]), Signer(SECRET).sign("session", None),
