@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -112,6 +113,21 @@ def columns_used(tree: Filter) -> set[str]:
     if isinstance(tree, Not):
         return columns_used(tree.part)
     return {tree.column.name}
+
+
+def conditions(tree: Filter) -> Counter[str]:
+    """How many conditions the filter has on each attribute."""
+    counted: Counter[str] = Counter()
+    left = [tree]
+    while left:
+        part = left.pop()
+        if isinstance(part, (And, Or)):
+            left += part.parts
+        elif isinstance(part, Not):
+            left.append(part.part)
+        else:
+            counted[part.column.name] += 1
+    return counted
 
 
 def mask(tree: Filter, columns: Columns) -> NDArray[np.bool_]:

@@ -123,7 +123,9 @@ class Planner:
         blind = ways[0].name == "exact" and (len(queries) >= SEVERAL or self.exact.lists(matches, len(queries)))
         if blind:
             answers = self.exact.among(queries, k, allowed, sure=sure)
-            self._lost(asked, plans, [matches / total])
+            if allowed is not None and own is None and self.exact.native is not None:
+                faster = self._ways(asked, matches / total, alone=True)
+                self._lost(asked, len(queries) * (ways[0].cost - faster[0].cost))
         else:
             plans, found = self._tried(asked, ways, queries)
             want = k if allowed is None else min(k, matches)
@@ -158,28 +160,27 @@ class Planner:
     def _tried(self, asked: _Asked, ways: list[Way], queries: Float32) -> tuple[list[list[Way]], list[Found | None]]:
         """For each query its ways, the cheapest first (``ways`` where there is no filter), and what that one found;
         None where it is the exact index."""
+        near, allowed = asked.near, asked.allowed
         parts = parts_of(len(queries)) if len(queries) >= SEVERAL else [slice(0, len(queries))]
-        order, plans = None, [ways] * len(queries)
-        if asked.allowed is not None:
-            looked = _in_parts(lambda part: look(asked.near.cells, queries[part], asked.allowed, asked.own), parts)
+        if allowed is None:
+            plans = [ways] * len(queries)
+            found = _in_parts(lambda part: self._found(asked, plans[part], queries[part], None), parts)
+        else:
+            looked = _in_parts(lambda part: look(near.cells, queries[part], allowed, asked.own), parts)
             order = looked[0][0] if len(parts) == 1 else np.concatenate([one[0] for one in looked])
-            shares = _rounded([share for one in looked for share in one[1]])
-            plans = self._plans(asked, shares)
-            self._lost(asked, plans, shares)
-        found = _in_parts(
-            lambda part: self._found(asked, plans[part], queries[part], None if order is None else order[part]), parts
-        )
-        return plans, [one for part in found for one in part]
+            # Rounded, so that queries have weighings in common.
+            shares = [round(share, 2 if share > _ROUGH else 4) for one in looked for share in one[1]]
+            plans = self._plans(asked, shares, alone=asked.own is not None)
+            if asked.own is None and self.exact.native is not None:
+                faster = self._plans(asked, shares, alone=True)
+                self._lost(asked, sum(one[0].cost for one in plans) - sum(one[0].cost for one in faster))
+            found = _in_parts(lambda part: self._found(asked, plans[part], queries[part], order[part]), parts)
+        return plans, found[0] if len(found) == 1 else [one for part in found for one in part]
 
-    def _lost(self, asked: _Asked, plans: list[list[Way]], shares: list[float]) -> None:
-        """What queries with these plans lose counts, since the filter's rows are not laid out alone. shares: of the
-        rows near them that match."""
-        if asked.allowed is None or asked.own is not None or self.exact.native is None:
-            return
-        alone = self._plans(asked, shares, alone=True)
-        now, then = (sum(ways[0].cost for ways in some) / len(some) for some in (plans, alone))
-        laying = asked.near.calibration.laying(asked.matches)
-        self._repeated.lost(asked.allowed, (now - then) * len(plans), laying, _background())
+    def _lost(self, asked: _Asked, milliseconds: float) -> None:
+        """So much longer do queries take, since the rows of their filter are not laid out alone."""
+        assert asked.allowed is not None
+        self._repeated.lost(asked.allowed, milliseconds, asked.near.calibration.laying(asked.matches), _background())
 
     def _found(
         self, asked: _Asked, plans: list[list[Way]], queries: Float32, order: Int32 | None
@@ -214,10 +215,8 @@ class Planner:
             return [*search_graph(near.graph, self.exact, queries, k, allowed, width=amounts.astype(np.int64))]
         return []
 
-    def _plans(self, asked: _Asked, shares: list[float], *, alone: bool | None = None) -> list[list[Way]]:
-        """For each query the ways where this share of its neighbours matches, the cheapest first. alone: whether the
-        filter's rows are (None: as they are)."""
-        alone = asked.own is not None if alone is None else alone
+    def _plans(self, asked: _Asked, shares: list[float], *, alone: bool) -> list[list[Way]]:
+        """For each query the ways where this share of its neighbours matches, the cheapest first."""
         known: dict[float, list[Way]] = {}
         for share in shares:
             if share not in known:
@@ -288,11 +287,6 @@ class Planner:
             self.watch.note(asked.target, way, float(np.mean(found.scores >= best.scores[-1])))
         finally:
             self._checking = spent + time.perf_counter() - began
-
-
-def _rounded(shares: list[float]) -> list[float]:
-    """So that queries have weighings in common."""
-    return [round(share, 2 if share > _ROUGH else 4) for share in shares]
 
 
 def _read(rows: float) -> float:

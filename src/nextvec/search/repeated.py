@@ -47,7 +47,7 @@ class Repeated:
     def lost(self, allowed: Allowed, milliseconds: float, laying: float, background: Executor) -> None:
         """A search took so much longer than with the filter's rows laid out, which takes ``laying`` milliseconds."""
         cells = self._cells
-        if cells is None or allowed.count > _WIDEST * len(cells):
+        if cells is None or milliseconds <= 0 or allowed.count > _WIDEST * len(cells):
             return
         with self._lock:
             asked = self._asked.get(id(allowed))
@@ -56,7 +56,7 @@ class Repeated:
                 asked = self._asked[id(allowed)] = _Asked(allowed)
                 if len(self._asked) > _KNOWN:
                     self._asked.popitem(last=False)
-            asked.lost += max(milliseconds, 0.0)
+            asked.lost += milliseconds
             if asked.begun or not again or asked.lost < laying:  # one search, of many queries, is not again and again
                 return
             asked.begun = True

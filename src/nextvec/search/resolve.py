@@ -28,6 +28,7 @@ Bits = NDArray[np.uint8]
 Indexes = Callable[[str], ColumnIndex | None]
 """Gives the index of a column, if there is one."""
 
+_SORTED, _MARKED = 2_048, 16_384  # rows of several conditions, listed: up to so many are sorted, or marked one by one
 _PASS, _EACH = 160_000, 40  # rows whose bits are made in the time that asking for values takes, in any case and per row
 
 
@@ -40,6 +41,8 @@ def resolve(tree: Filter, rows: int, index: Indexes, columns: filters.Columns) -
     known = None if name is None else index(name)
     if known is not None and (alone := known.alone(tree)) is not None:
         return alone
+    if isinstance(tree, filters.Or) and (runs := _all_runs(tree.parts, index, _SORTED)) is not None:
+        return Allowed(rows, rows=_union(runs))
     tree = _with_ranges(tree, index)
     if _one_run(tree, index) or _listed_faster(tree, rows, index):
         return Allowed(rows, rows=_rows(tree, index, columns))
@@ -129,6 +132,17 @@ def _runs(leaf: Filter, index: Indexes) -> list[Int64] | None:
     return None if known is None else known.slices(leaf)
 
 
+def _all_runs(parts: tuple[Filter, ...], index: Indexes, most: int) -> list[Int64] | None:
+    """The runs of several conditions, where their indexes list the rows of each and these are ``most`` at most."""
+    found: list[Int64] = []
+    for part in parts:
+        runs = _runs(part, index)
+        if runs is None:
+            return None
+        found += runs
+    return found if sum(map(len, found)) <= most else None
+
+
 def _one_run(tree: Filter, index: Indexes) -> bool:
     """Whether the rows lie ready in ascending order."""
     runs = _runs(tree, index)
@@ -175,6 +189,8 @@ class _Bitmaps:
                 return self.of(part, negated=not negated)
             case filters.Compare(column, "!=", value):
                 return self.of(filters.Compare(column, "=", value), negated=not negated)
+            case filters.Or(parts) if not negated and (runs := _all_runs(parts, self.index, _MARKED)) is not None:
+                return self._scattered(runs)
             case filters.And(parts) | filters.Or(parts) if not _is_range(tree, self.index):
                 together = np.bitwise_and if isinstance(tree, filters.And) != negated else np.bitwise_or
                 made = self.of(parts[0], negated=negated)
@@ -205,8 +221,9 @@ class _Bitmaps:
         if allowed is not None:
             return allowed.bits
         runs = known.slices(leaf)
-        if runs is None:
-            return None
+        return None if runs is None else self._scattered(runs)
+
+    def _scattered(self, runs: list[Int64]) -> Bits:
         mask = np.zeros(self.rows, np.bool_)
         for run in runs:
             mask[run] = True

@@ -28,7 +28,7 @@ _MASKS = 32
 _BATCH = 8_192
 _TEXTS = 1_024  # rows of texts read in one piece: Lance reads no piece of more than 2 GB
 _PLAIN_TEXT = 2**31 - 1  # bytes that Arrow's plain strings can address
-_INDEX_AFTER = 3  # new filters on a column
+_INDEX_AFTER = 3  # conditions on a column, in new filters
 _SMALL_KINDS = {"int", "float", "bool", "date", "timestamp"}
 
 
@@ -147,9 +147,11 @@ class Snapshot:
 
     def _index(self, tree: filters.Filter) -> None:
         """Count what the filter reads; make an index of each column that was asked for often enough to pay for it."""
+        if filters.columns_used(tree) <= self._indexes.keys():
+            return
         with self._lock:
-            for name in filters.columns_used(tree):
-                self._asked[name] = self._asked.get(name, 0) + 1
+            for name, times in filters.conditions(tree).items():
+                self._asked[name] = self._asked.get(name, 0) + times
                 if name not in self._indexes and self._asked[name] > _INDEX_AFTER:
                     self._indexes[name] = column_index.index_of(self.column(name), self.schema.columns[name])
 

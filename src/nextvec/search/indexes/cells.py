@@ -10,6 +10,7 @@ Shapes: N rows of the exact index, n <= N of them in cells, C cells, D dimension
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -240,7 +241,7 @@ def search_cells(
         if not kernels.scan(exact.native, native, filter_, queries, order, rows, keep, may_lose, k, SPARE * k + 4, out):
             raise Damaged("rows differ from what was written")
         found = found_of(out, k, itertools.repeat("cells"))
-        lost = [i for i, one in enumerate(found) if one.reranked < 0] if keep and np.isinf(rows).any() else []
+        lost = [i for i, one in enumerate(found) if one.reranked < 0] if keep and math.inf in rows.tolist() else []
     else:
         each = zip(queries, look(cells, queries)[0] if order is None else order, rows.tolist(), strict=True)
         found, lost = [_scan_by_numpy(cells, exact, query, k, allowed, own, enough) for query, own, enough in each], []

@@ -143,7 +143,7 @@ INLINE float scan_cell(const Cells *cells, const Turned *turned, const Filter *f
         for (; above; above &= above - 1) { /* written whether it matches or not: that cannot be foretold */
             const int64_t i = __builtin_ctz(above);
             kept->guess[count] = guess[i], kept->place[count] = (int32_t)(from + i);
-            count += filter->kind == ALL || matches(filter, cells->order[place_of(cells, from + i)]);
+            count += matches(filter, cells->order[place_of(cells, from + i)]);
         }
         kept->count = count;
         if (count >= 2 * kept->keep) least = keep_best(kept);

@@ -73,8 +73,8 @@ INLINE int bit(const uint8_t *bits, int64_t row) { return (bits[row >> 3] >> (ro
 INLINE int matches(const Filter *filter, int64_t row) {
     if (filter->kind == ALL) return 1;
     if (row >= filter->rows) return 0;
+    if (filter->kind == BITS) return bit(filter->data, row); /* nearly always */
     switch (filter->kind) {
-    case BITS: return bit(filter->data, row);
     case INTS: {
         int64_t value = ((const int64_t *)filter->data)[row];
         return (value >= filter->low) & (value <= filter->high) && (!filter->extra || bit(filter->extra, row));
