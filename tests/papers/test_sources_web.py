@@ -19,10 +19,12 @@ from test_web import Page
 
 from nextvec.papers.db_errors import BusyDatabaseError
 from nextvec.papers.ingest import ingest
+from nextvec.papers.rate import RateLimit
 from nextvec.papers.records import Paper
 from nextvec.papers.site import Site
 from nextvec.papers.sources import moderation, queue, snapshots
 from nextvec.papers.sources.fetch import Fetcher
+from nextvec.papers.sources.web import PER_MINUTE
 from nextvec.papers.web import create_app
 from nextvec.types import ConflictError, NotFoundError, OfflineError
 
@@ -220,6 +222,7 @@ def test_forms_that_are_none(client: TestClient) -> None:
 
 
 def test_a_client_can_hand_in_only_so_many(client: TestClient) -> None:
+    client.app.state.submit_limit = RateLimit(PER_MINUTE, clock=lambda: 0.0)  # type: ignore[attr-defined]
     answers = [client.post("/submit", data={"link": f"2505.0000{i}"}) for i in range(8)]
     assert [answer.status_code for answer in answers] == [303] * 6 + [429] * 2
     assert answers[-1].headers["Retry-After"] and "try again in" in answers[-1].text
