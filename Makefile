@@ -60,6 +60,7 @@ bench: $(VENV)/.ready-test
 	@mkdir -p benchmarks/out
 	$(BIN)/python benchmarks/encode.py --out benchmarks/out/encode.json
 	$(BIN)/python benchmarks/search_exact.py --out benchmarks/out/search_exact.json
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/search_filters.py --out benchmarks/out/search_filters.json
 	$(BIN)/python benchmarks/papers_search.py --out benchmarks/out/papers_search.json
 	$(BIN)/python benchmarks/papers_views.py --out benchmarks/out/papers_views.json
 	$(BIN)/python benchmarks/papers_weight.py --out benchmarks/out/papers_weight.json

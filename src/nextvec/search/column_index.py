@@ -26,7 +26,7 @@ from nextvec.search.indexes.allowed import (
     range_test,
     rank_test,
     ranks_test,
-)  # fmt: skip
+)
 from nextvec.search.indexes.exact import DIRECT
 from nextvec.search.schema import ARROW_TYPES
 

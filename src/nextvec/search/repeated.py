@@ -20,7 +20,7 @@ __all__ = ["Repeated"]
 
 _KNOWN = 64  # filters
 _WIDEST = 0.6  # of the rows in cells: hardly anything is saved where more match
-_ROOM = 2.0  # of the rows in cells: for all filters together, each row in a sixth of the bytes that cells take
+_ROOM = 2.0  # of the rows in cells: for all filters together, each row in a seventh of the bytes that cells take
 
 
 @dataclass(slots=True)
