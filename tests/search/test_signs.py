@@ -167,6 +167,31 @@ def test_every_way_to_look_at_signs_keeps_the_same(dim: int) -> None:
 
 
 @pytest.mark.skipif(kernels is None, reason="the search kernels were not compiled")
+@pytest.mark.parametrize("dim", [3, 18, 64, 200, 256])
+@pytest.mark.parametrize("count", [4, 8, 17, 64, 70])
+def test_queries_that_come_together_have_their_cells_in_the_same_order(dim: int, count: int) -> None:
+    pytest.importorskip("faiss", reason="the extra 'ann' (faiss) is not installed")
+    index, queries = ExactIndex(rows_of(clustered(dim, 3_000))), clustered(dim, count, seed=2)
+    own = build_cells(index.rows)
+    assert len(own.means) % 32 != 0  # the last tile is not full
+    rows = np.full(count, 400.0)
+    try:
+        for level in range(1, 4):
+            if kernels.use(level) != level:
+                continue
+            apart = [look(own, queries[i : i + 1]) for i in range(count)]
+            order, shares = look(own, queries)
+            np.testing.assert_array_equal(order, np.concatenate([one[0] for one in apart]))
+            assert shares == [one[1][0] for one in apart]
+            ranked = search_cells(own, index, queries, 5, None, None, rows=rows, keep=60)  # by the scan itself
+            known = search_cells(own, index, queries, 5, None, order, rows=rows, keep=60)
+            for one, other in zip(ranked, known, strict=True):
+                np.testing.assert_array_equal(one.rows, other.rows)
+    finally:
+        kernels.use(3)
+
+
+@pytest.mark.skipif(kernels is None, reason="the search kernels were not compiled")
 def test_a_negative_number_of_rows_to_keep_is_refused() -> None:
     pytest.importorskip("faiss", reason="the extra 'ann' (faiss) is not installed")
     index = ExactIndex(rows_of(clustered(32, 500)))

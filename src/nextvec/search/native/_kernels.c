@@ -58,7 +58,7 @@ BOTH(scan,
      (const Cells *cells, const Query *query, const Turned *turned, const Filter *filter, const int32_t *nearest,
       double enough, int64_t k, int64_t most, Kept *kept, Scored *found, int64_t *saw),
      cells, query, turned, filter, nearest, enough, k, most, kept, found, saw)
-BOTH(rank, (const Cells *cells, const Query *query, const Ranking *ranking, int32_t *order), cells, query, ranking, order)
+BOTH(score_means, (const Cells *cells, const Query *query, const Ranking *ranking), cells, query, ranking)
 #define BEST_OF(name) (has_bytes ? name##_bytes : name##_any)
 
 /* Whether there is a matrix unit and the system lets this process use it: it has to be asked, since registers of 8 KB are
@@ -176,7 +176,7 @@ static int exact_group(Call *call, Task *tasks, Tile *tile, int64_t first, int64
     } else if (tile->packed && many >= TILE_FROM) {
         set_queries(tile, many);
         for (int64_t t = 0; t < many; t++) set_query(tile, t, &tasks[t].query, rows->dim);
-        if (!look_at_all(rows, list, start, count, filter, tasks, tile, call->k, has_matrix)) return -1;
+        if (!look_at_all(rows, list, start, count, filter, tasks, tile, call->k, has_bytes + has_matrix)) return -1;
     } else {
         for (int64_t from = 0; from < count; from += ROWS_BLOCK) {
             int64_t some = count - from < ROWS_BLOCK ? count - from : ROWS_BLOCK;
@@ -219,7 +219,7 @@ static PyObject *call_exact(PyObject *self, PyObject *args) {
     }
     const int64_t most = LEAST(call.count, GROUP);
     if (!begin_tasks(tasks, most, call.rows->dim) ||
-        (has_bytes && most >= TILE_FROM && !begin_tile(&tile, most, call.rows->dim))) {
+        (has_tiles() && most >= TILE_FROM && !begin_tile(&tile, most, call.rows->dim))) {
         done = -1;
     } else {
         Py_BEGIN_ALLOW_THREADS;

@@ -17,36 +17,67 @@ INLINE int64_t place_of(const Cells *cells, int64_t i) { return cells->at ? cell
 
 enum { STEPS = 512 };
 
-/* Room for ranking C cells. */
+/* Room for ranking C cells for `most` queries at once, which are multiplied together where that pays. */
 typedef struct {
-    int32_t *products;
-    float *scores;
-    uint16_t *steps;
+    Tile tile;
+    Query query;       /* room for a code */
+    int32_t *products; /* [C] */
+    float *scores;     /* [most, C] */
+    uint16_t *steps;   /* [C] */
 } Ranking;
 
-static int begin_ranking(Ranking *ranking, int64_t cells) {
+static int begin_ranking(Ranking *ranking, int64_t cells, int64_t queries, int64_t dim) {
+    const int64_t most = LEAST(queries, GROUP), together = has_tiles() && most >= TILE_FROM;
     ranking->products = malloc((size_t)(cells + 1) * sizeof *ranking->products);
-    ranking->scores = malloc((size_t)(cells + 1) * sizeof *ranking->scores);
+    ranking->scores = malloc((size_t)((together ? most : 1) * cells + 1) * sizeof *ranking->scores);
     ranking->steps = malloc((size_t)(cells + 1) * sizeof *ranking->steps);
-    return ranking->products && ranking->scores && ranking->steps;
+    ranking->query.code = malloc((size_t)dim);
+    return ranking->products && ranking->scores && ranking->steps && ranking->query.code &&
+           (!together || begin_tile(&ranking->tile, most, dim));
 }
 
 static void end_ranking(Ranking *ranking) {
+    end_tile(&ranking->tile);
+    free(ranking->query.code);
     free(ranking->products);
     free(ranking->scores);
     free(ranking->steps);
 }
 
-/* The cells, that of the best mean first, as far as STEPS between the best and the worst tell them apart. */
-INLINE int64_t rank(const Cells *cells, const Query *query, const Ranking *ranking, int32_t *order, const int bytes) {
+/* The products of a query and all means. */
+INLINE int64_t score_means(const Cells *cells, const Query *query, const Ranking *ranking, const int bytes) {
     int32_t *products = ranking->products;
-    float *scores = ranking->scores;
-    uint16_t *steps = ranking->steps;
-    float low = 0, high = 0;
-    int32_t at[STEPS] = {0}, before = 0;
     if (bytes || !has_wide) dots(query, cells->means, NULL, cells->cells, cells->dim, products, bytes);
     else dots_small_wide(query, cells->means, cells->cells, cells->dim, products);
-    for (int64_t c = 0; c < cells->cells; c++) scores[c] = (float)products[c] * cells->means_scale[c];
+    for (int64_t c = 0; c < cells->cells; c++) ranking->scores[c] = (float)products[c] * cells->means_scale[c];
+    return cells->cells;
+}
+
+/* The same of `many` queries, vectors [many, D]. */
+static void score_means_together(const Cells *cells, float *vectors, int64_t many, Ranking *ranking) {
+    Tile *tile = &ranking->tile;
+    const Rows means = {.codes = cells->means, .dim = cells->dim};
+    set_queries(tile, many);
+    for (int64_t q = 0; q < many; q++) {
+        quantise(vectors + q * cells->dim, cells->dim, &ranking->query);
+        set_query(tile, q, &ranking->query, cells->dim);
+    }
+    for (int64_t from = 0; from < cells->cells; from += TILE_ROWS) {
+        const int64_t some = LEAST(TILE_ROWS, cells->cells - from);
+        int64_t number[TILE_ROWS];
+        for (int64_t i = 0; i < some; i++) number[i] = from + i;
+        multiply_small(tile, &means, number, some);
+        for (int64_t q = 0; q < many; q++)
+            for (int64_t i = 0; i < some; i++)
+                ranking->scores[q * cells->cells + from + i] =
+                    (float)tile->product[i * tile->lanes + q] * cells->means_scale[from + i];
+    }
+}
+
+/* The cells, that of the best score first, as far as STEPS between the best and the worst tell them apart. */
+VERSIONS static void rank(const Cells *cells, const float *scores, uint16_t *steps, int32_t *order) {
+    float low = 0, high = 0;
+    int32_t at[STEPS] = {0}, before = 0;
     if (cells->cells) extremes(scores, cells->cells, &low, &high);
     const float step = high > low ? (STEPS - 1) / (high - low) : 0;
     for (int64_t c = 0; c < cells->cells; c++) steps[c] = (uint16_t)LEAST((high - scores[c]) * step, (float)(STEPS - 1));
@@ -57,7 +88,6 @@ INLINE int64_t rank(const Cells *cells, const Query *query, const Ranking *ranki
         before += own;
     }
     for (int64_t c = 0; c < cells->cells; c++) order[at[steps[c]]++] = (int32_t)c;
-    return cells->cells;
 }
 
 /* Rows of the nearest cells, at least `enough`, and how many of them match: those of `alone`, where that is not NULL. */
@@ -128,14 +158,15 @@ INLINE void offer_places(const Cells *cells, const Query *query, const int32_t *
     }
 }
 
-/* Keeps of a cell what its signs put above `least`. base: the product with the cell's mean. Returns what `least` is
- * afterwards. */
+/* Keeps of a cell what its signs put above `least`. base: the product with the cell's mean; fetch: whether to have the next
+ * block come meanwhile, since cells lie apart. Returns what `least` is afterwards. */
 INLINE float scan_cell(const Cells *cells, const Turned *turned, const Filter *filter, int64_t cell, float base, float least,
-                       Kept *kept) {
+                       int fetch, Kept *kept) {
     const int64_t first = cells->starts[cell], end = cells->starts[cell + 1], size = block_size(cells->bytes);
     for (int64_t from = first / BLOCK * BLOCK; from < end; from += BLOCK) {
         float guess[BLOCK];
         const uint8_t *block = cells->signs + from / BLOCK * size;
+        for (int64_t i = 0; fetch && i < size; i += 64) __builtin_prefetch(block + size + i);
         uint32_t above = (has_wide ? guess_wide : guess_any)(turned, cells->bytes, block, base, least, guess);
         if (from < first) above &= ~UINT32_C(0) << (first - from);
         if (end - from < BLOCK) above &= (UINT32_C(1) << (end - from)) - 1;
@@ -193,7 +224,7 @@ INLINE int64_t scan(const Cells *cells, const Query *query, const Turned *turned
                 for (int i = 0; i < 16; i++) __builtin_prefetch(next + 64 * i);
             }
             const float base = (float)products[c % AT_ONCE] * cells->means_scale[cell];
-            least = scan_cell(cells, turned, filter, cell, base, least, kept);
+            least = scan_cell(cells, turned, filter, cell, base, least, !isinf(enough), kept);
             continue;
         }
         int32_t some[BLOCK];

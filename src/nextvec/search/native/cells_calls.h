@@ -1,4 +1,23 @@
 /* What Python calls of cells: scan, lay, near. Part of _kernels.c. */
+/* The cells of query number q of `count`, nearest first. query: its code, where that is known. The products of the queries
+ * that come together are made when the first of them is asked for. */
+static void rank_cells(const Cells *cells, float *vectors, int64_t count, int64_t q, const Query *query, Ranking *ranking,
+                       int32_t *order) {
+    const int64_t place = q % GROUP;
+    const float *scores = ranking->scores;
+    if (ranking->tile.packed) {
+        if (!place) score_means_together(cells, vectors + q * cells->dim, LEAST(GROUP, count - q), ranking);
+        scores += place * cells->cells;
+    } else {
+        if (!query) {
+            quantise(vectors + q * cells->dim, cells->dim, &ranking->query);
+            query = &ranking->query;
+        }
+        BEST_OF(score_means)(cells, query, ranking);
+    }
+    rank(cells, scores, ranking->steps, order);
+}
+
 /* scan(rows, cells, filter or None, queries, order int32 [Q, C] or None: cells, nearest first, enough float64 [Q], keep,
  * may_lose, k, most, out) -> the same, and -1 in place of the rows scored where too much was probably lost: see scan */
 static PyObject *call_scan(PyObject *self, PyObject *args) {
@@ -9,7 +28,7 @@ static PyObject *call_scan(PyObject *self, PyObject *args) {
     Py_buffer enough = {0};
     Turned turned = {0};
     Kept kept = {0};
-    Ranking ranking = {0};
+    Ranking ranking = {.steps = NULL};
     Call call = {0};
     if (!PyArg_ParseTuple(args, "OOOOOOndnnO", &rows, &cells_object, &filter_object, &queries, &nearest, &enough_object,
                           &keep, &may_lose, &k, &most, &out))
@@ -25,7 +44,7 @@ static PyObject *call_scan(PyObject *self, PyObject *args) {
     int there = (!order || call.list.len == call.count * cells->cells * 4) && enough.len == call.count * 8 && most >= 1 &&
                 keep >= 0 && keep <= INT32_MAX && cells->dim == call.rows->dim && cells->reach <= call.rows->rows;
     if (there && order) there = within(order, call.count * cells->cells, 0, cells->cells);
-    int sound = 1, enough_room = order || (own && begin_ranking(&ranking, cells->cells));
+    int sound = 1, enough_room = order || (own && begin_ranking(&ranking, cells->cells, call.count, cells->dim));
     if (there && keep) {
         turned.turned = malloc((size_t)cells->dim * sizeof(float));
         turned.levels = malloc((size_t)(8 * cells->bytes));
@@ -43,7 +62,7 @@ static PyObject *call_scan(PyObject *self, PyObject *args) {
             int64_t saw;
             begin_query(&call, q);
             if (keep) turn_query(&call.query, cells->flips, cells->dim, cells->bytes, &turned);
-            if (!order) BEST_OF(rank)(cells, &call.query, &ranking, own);
+            if (!order) rank_cells(cells, call.queries.buf, call.count, q, &call.query, &ranking, own);
             int64_t count = BEST_OF(scan)(cells, &call.query, &turned, filter, order ? order + q * cells->cells : own,
                                           ((const double *)enough.buf)[q], k, most, &kept, call.found, &saw);
             int64_t hits = rescore(&call, call.found, count);
@@ -97,8 +116,7 @@ static PyObject *call_near(PyObject *self, PyObject *args) {
     PyObject *objects[5];
     Py_ssize_t close, enough;
     Py_buffer buffers[3] = {{0}};
-    Query query = {0};
-    Ranking ranking = {0};
+    Ranking ranking = {.steps = NULL};
     if (!PyArg_ParseTuple(args, "OOOnnOO", &objects[0], &objects[1], &objects[2], &close, &enough, &objects[3],
                           &objects[4]))
         return NULL;
@@ -113,17 +131,15 @@ static PyObject *call_near(PyObject *self, PyObject *args) {
         int64_t row = 4 * cells->dim, count = buffers[0].len / row;
         int32_t *order = buffers[1].buf;
         int64_t *counts = buffers[2].buf;
-        query.code = malloc((size_t)cells->dim);
         if (buffers[0].len % row || buffers[1].len != count * cells->cells * 4 || buffers[2].len != count * 32 ||
             (alone && alone->cells != cells->cells)) {
             PyErr_SetString(PyExc_ValueError, "arrays that do not fit each other");
-        } else if (!begin_ranking(&ranking, cells->cells) || !query.code) {
+        } else if (!begin_ranking(&ranking, cells->cells, count, cells->dim)) {
             PyErr_NoMemory();
         } else {
             Py_BEGIN_ALLOW_THREADS;
             for (int64_t q = 0; q < count; q++) {
-                quantise((const float *)buffers[0].buf + q * cells->dim, cells->dim, &query);
-                BEST_OF(rank)(cells, &query, &ranking, order + q * cells->cells);
+                rank_cells(cells, buffers[0].buf, count, q, NULL, &ranking, order + q * cells->cells);
                 share(cells, filter, alone, order + q * cells->cells, close, enough, counts + 4 * q);
             }
             Py_END_ALLOW_THREADS;
@@ -131,7 +147,6 @@ static PyObject *call_near(PyObject *self, PyObject *args) {
     }
     for (int i = 0; i < 3; i++)
         if (buffers[i].obj) PyBuffer_Release(&buffers[i]);
-    free(query.code);
     end_ranking(&ranking);
     if (PyErr_Occurred()) return NULL;
     Py_RETURN_NONE;

@@ -107,8 +107,7 @@ typedef struct {
     float scale[TILE_ROWS], error[TILE_ROWS], norm[TILE_ROWS];
 } Part;
 
-BYTES static inline void take_part(const Rows *rows, const int64_t *list, int64_t start, int64_t from, int64_t count,
-                                   Part *part) {
+static void take_part(const Rows *rows, const int64_t *list, int64_t start, int64_t from, int64_t count, Part *part) {
     memset(part, 0, sizeof *part);
     part->some = LEAST(TILE_ROWS, count - from);
     for (int64_t i = 0; i < part->some; i++) {
@@ -118,10 +117,10 @@ BYTES static inline void take_part(const Rows *rows, const int64_t *list, int64_
 }
 
 /* Keep what the products of a part do not rule out. Returns 0 where memory is short. */
-BYTES static int keep_part(const Part *part, const int32_t *product, const Filter *filter, Task *tasks, Tile *tile,
-                           int64_t k) {
+static int keep_part(const Part *part, const int32_t *product, const Filter *filter, Task *tasks, Tile *tile, int64_t k,
+                     int how) {
     uint16_t left[TILE_ROWS][GROUP / LANES_OF_ONE] = {{0}};
-    not_ruled_out(tile, product, part->scale, part->error, part->norm, left);
+    (how ? not_ruled_out : not_ruled_out_wide)(tile, product, part->scale, part->error, part->norm, left);
     for (int64_t i = 0; i < part->some; i++) {
         uint64_t bits;
         memcpy(&bits, left[i], sizeof bits);
@@ -140,26 +139,27 @@ BYTES static int keep_part(const Part *part, const int32_t *product, const Filte
 
 /* All rows that are listed (`count` from `start` on, where there is no list) for at least TILE_FROM queries, whose codes are in the
  * tile. The products of the next part are begun before the last ones are looked at, so that they need not be waited for.
- * matrix: whether by the matrix unit. Returns 0 where memory is short. */
-BYTES static int look_at_all(const Rows *rows, const int64_t *list, int64_t start, int64_t count, const Filter *filter,
-                             Task *tasks, Tile *tile, int64_t k, int matrix) {
+ * how: 0 by AVX2, 1 by products of bytes, 2 by the matrix unit. Returns 0 where memory is short. */
+static int look_at_all(const Rows *rows, const int64_t *list, int64_t start, int64_t count, const Filter *filter,
+                       Task *tasks, Tile *tile, int64_t k, int how) {
     Part parts[2];
     int done = 1;
-    if (matrix) begin_matrix();
+    if (how == 2) begin_matrix();
     for (int64_t from = 0, turn = 0; done && from < count + TILE_ROWS; from += TILE_ROWS, turn ^= 1) {
         if (from < count) {
             take_part(rows, list, start, from, count, &parts[turn]);
-            (matrix ? multiply_matrix : multiply_bytes)(tile, rows, parts[turn].number, parts[turn].some, turn);
+            (how == 2 ? multiply_matrix : how ? multiply_bytes : multiply_wide)(tile, rows, parts[turn].number,
+                                                                               parts[turn].some, turn);
         }
-        if (from) done = keep_part(&parts[!turn], product_of(tile, !turn), filter, tasks, tile, k);
+        if (from) done = keep_part(&parts[!turn], product_of(tile, !turn), filter, tasks, tile, k, how);
     }
-    if (matrix) end_matrix();
+    if (how == 2) end_matrix();
     return done;
 }
 #else
 static int look_at_all(const Rows *rows, const int64_t *list, int64_t start, int64_t count, const Filter *filter,
-                       Task *tasks, Tile *tile, int64_t k, int matrix) {
-    (void)rows, (void)list, (void)start, (void)count, (void)filter, (void)tasks, (void)tile, (void)k, (void)matrix;
+                       Task *tasks, Tile *tile, int64_t k, int how) {
+    (void)rows, (void)list, (void)start, (void)count, (void)filter, (void)tasks, (void)tile, (void)k, (void)how;
     return 0;
 }
 #endif
