@@ -28,7 +28,7 @@ from nextvec.search.inputs import (
     calibration_queries,
     check_ids,
     check_rows,
-    plain_queries,
+    plain_vectors,
     refuse_existing,
 )
 from nextvec.search.memory import held
@@ -268,10 +268,11 @@ class Collection(Searching):
         """
         plain = text is None and text_columns is None and cursor is None and group_by is None and diversity is None
         if plain and min_score is None and alpha is None and group_size is None and fusion == "rrf" and not explain:
-            queries = plain_queries(vector, self._schema)
-            if queries is not None and k is not None:
-                hits = self._plain(queries, k, where, columns, recall)
-                return hits[0] if vector.ndim == 1 else hits
+            vectors = plain_vectors(vector, self._schema)
+            if vectors is not None and k is not None:
+                hits = self._plain(vectors, k, where, columns, recall)
+                if hits is not None:
+                    return hits[0] if vector.ndim == 1 else hits
         began = time.perf_counter()
         request = check_request(
             self._schema,

@@ -251,11 +251,11 @@ class Postings:
         runs = None if self.dense is None else self.slices(leaf)
         if runs is None or self.dense is None:
             return None
-        codes = [int(self.dense[run[0]]) for run in runs if len(run)]
         if len(runs) == 1 and len(runs[0]) <= DIRECT:
             return Allowed(self.total, rows=runs[0])
         if sum(map(len, runs)) <= DIRECT:
             return Allowed(self.total, runs=runs)
+        codes = [int(self.dense[run[0]]) for run in runs if len(run)]
         test = code_test(self.dense, len(self.codes), codes) if self.ranks is None else ranks_test(self.ranks, codes)
         return Allowed(self.total, runs=runs, test=test)
 

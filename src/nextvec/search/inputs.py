@@ -191,19 +191,24 @@ def _refuse_zero(row: int, what: str) -> None:
         )
 
 
-def plain_queries(vectors: Any, schema: Schema) -> NDArray[np.float32] | None:
-    """The queries [Q, D] that ``check_queries`` would make of one float32 vector or several, in a tenth of the time;
-    None where they are not as plain as that, and have to be looked at."""
+def plain_vectors(vectors: Any, schema: Schema) -> NDArray[np.float32] | None:
+    """One vector [D] or several [Q, D], cut where the schema cuts, if they are as plain as most are: float32 in one
+    piece, for cosines; None where they have to be looked at."""
     if kernels is None or type(vectors) is not np.ndarray or schema.metric != "cosine":
         return None
-    if schema.nested and vectors.ndim and vectors.shape[-1] > schema.dim:
-        vectors = np.ascontiguousarray(vectors[..., : schema.dim])
-    if vectors.dtype != np.float32 or vectors.shape[-1:] != (schema.dim,) or not vectors.flags.c_contiguous:
-        return None
-    if not 1 <= vectors.ndim <= 2 or not vectors.size:
-        return None
-    queries = np.empty((vectors.size // schema.dim, schema.dim), np.float32)
-    return queries if kernels.unit(vectors, queries, schema.dim) < 0 else None
+    dim, shape = schema.dim, vectors.shape
+    if schema.nested and shape and shape[-1] > dim:
+        vectors = np.ascontiguousarray(vectors[..., :dim])
+        shape = vectors.shape
+    plain = vectors.dtype == np.float32 and shape[-1:] == (dim,) and len(shape) <= 2 and vectors.size
+    return vectors if plain and vectors.flags.c_contiguous else None
+
+
+def plain_queries(vectors: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """What ``check_queries`` would make of ``plain_vectors``, in a tenth of the time; None where one is all zeros."""
+    dim = vectors.shape[-1]
+    queries = np.empty((vectors.size // dim, dim), np.float32)
+    return queries if kernels.unit(vectors, queries, dim) < 0 else None
 
 
 def normalise(vectors: NDArray[np.float32], what: str = "vector") -> NDArray[np.float32]:

@@ -172,8 +172,9 @@ class Planner:
             shares = [round(share, 2 if share > _ROUGH else 4) for one in looked for share in one[1]]
             plans = self._plans(asked, shares, alone=asked.own is not None)
             if asked.own is None and self.exact.native is not None:
-                faster = self._plans(asked, shares, alone=True)
-                self._lost(asked, sum(one[0].cost for one in plans) - sum(one[0].cost for one in faster))
+                typical = shares[:1] if len(shares) == 1 else [round(sum(shares) / len(shares), 2)]
+                slower, faster = (self._plans(asked, typical, alone=alone)[0][0] for alone in (False, True))
+                self._lost(asked, len(queries) * (slower.cost - faster.cost))
             found = _in_parts(lambda part: self._found(asked, plans[part], queries[part], order[part]), parts)
         return plans, found[0] if len(found) == 1 else [one for part in found for one in part]
 

@@ -19,7 +19,7 @@ from nextvec.search.handle import Handle
 from nextvec.search.indexes.allowed import Allowed
 from nextvec.search.indexes.exact import DIRECT, Found
 from nextvec.search.indexes.rows import Damaged, row_check
-from nextvec.search.inputs import check_columns, check_k, check_recall
+from nextvec.search.inputs import check_columns, check_k, check_recall, plain_queries
 from nextvec.search.paging import Cursor
 from nextvec.search.requests import Request
 from nextvec.search.snapshot import Snapshot
@@ -38,8 +38,11 @@ class Searching(Handle):
         super().close()
         self._older = None
 
-    def _plain(self, queries: NDArray[np.float32], k: int, where: str | None, columns: Any, recall: Any) -> list[Hits]:
-        """The answers to what most searches are, vectors and perhaps a filter, without what the others need."""
+    def _plain(
+        self, vectors: NDArray[np.float32], k: int, where: str | None, columns: Any, recall: Any
+    ) -> list[Hits] | None:
+        """The answers to what most searches are, vectors and perhaps a filter, without what the others need; None where
+        a vector has no direction."""
         names = check_columns(columns, self._schema) if columns is not None else []
         k, wanted = check_k(k), check_recall(recall)
         snapshot = self._current()
@@ -47,6 +50,13 @@ class Searching(Handle):
         matches = snapshot.rows if allowed is None else allowed.count
         if matches == snapshot.rows:
             allowed = None
+        if allowed is not None and 0 < matches <= DIRECT and not names:
+            few = self._few(snapshot, vectors, k, where, allowed, wanted)
+            if few is not None:
+                return few
+        queries = plain_queries(vectors)
+        if queries is None:
+            return None
         found, placed = self._found(snapshot, queries, min(k, max(matches, 1)), allowed, wanted, told=False)
         rows = [one.rows for one in found]
         if placed is not None and placed.places is not None:
@@ -57,6 +67,31 @@ class Searching(Handle):
             next_page = partial(self._after, snapshot, queries[i : i + 1], k, where) if more else None
             hits.append(Hits(ids, one.scores, snapshot.values(rows[i], names) if names else [], None, next_page))
         return hits
+
+    def _few(
+        self,
+        snapshot: Snapshot,
+        vectors: NDArray[np.float32],
+        k: int,
+        where: str | None,
+        allowed: Allowed,
+        recall: float | None,
+    ) -> list[Hits] | None:
+        """The same where few rows match, by one call from vectors to ids; None where it takes more than that."""
+        placed, ids = self._derived.index(snapshot), snapshot.id_buffers
+        if placed.places is not None or ids is None:
+            return None
+        sure = 1.0 if recall is None else placed.index.likely
+        found = placed.index.few(vectors, k, allowed.listed, ids, sure=sure)
+        if found is None:
+            return None
+        if recall is None and allowed.count > k:
+            units = found[2]
+            return [
+                Hits(own, scores, [], None, partial(self._after, snapshot, units[i : i + 1], k, where))
+                for i, (own, scores) in enumerate(zip(found[0], found[1], strict=True))
+            ]
+        return [Hits(own, scores) for own, scores in zip(found[0], found[1], strict=True)]
 
     def _after(self, snapshot: Snapshot, query: NDArray[np.float32], k: int, where: str | None) -> str:
         """The cursor after the first page of a plain search."""

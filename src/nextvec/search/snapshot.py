@@ -132,11 +132,10 @@ class Snapshot:
 
     def allowed(self, tree: filters.Filter) -> Allowed:
         """The rows that satisfy the filter. The answers to the last 32 new ones are kept."""
-        with self._lock:
-            # By identity: the same text gives the same tree, and to hash one takes longer than the search may.
-            kept = self._masks.get(id(tree))
-            if kept is not None and kept[0] is tree:
-                return kept[1]
+        # By identity: the same text gives the same tree, and to hash one takes longer than the search may.
+        kept = self._masks.get(id(tree))
+        if kept is not None and kept[0] is tree:
+            return kept[1]
         self._index(tree)
         found = resolve(tree, self.rows, self._indexes.get, self.column)
         with self._lock:
@@ -173,17 +172,15 @@ class Snapshot:
 
     def ids_of_each(self, rows: Sequence[NDArray[np.int64]]) -> list[list[str]]:
         """The ids of the rows of each query."""
-        if kernels is None or self._id_buffers is None:
+        if kernels is None or self.id_buffers is None:
             column = self.column("id")
             return [column.take(pa.array(own)).to_pylist() for own in rows]
         # Out of Arrow's own memory, which takes a tenth of what asking Arrow for a few rows does.
-        made: list[list[str]] = kernels.strings(
-            *self._id_buffers, [np.ascontiguousarray(own, np.int64) for own in rows]
-        )
+        made: list[list[str]] = kernels.strings(*self.id_buffers, [np.ascontiguousarray(own, np.int64) for own in rows])
         return made
 
     @cached_property
-    def _id_buffers(self) -> tuple[NDArray[np.int32], memoryview] | None:
+    def id_buffers(self) -> tuple[NDArray[np.int32], memoryview] | None:
         """Where each id begins in the text of all of them: int32 [rows + 1], and that text; None where it has more than
         2 GB."""
         column = self.column("id")

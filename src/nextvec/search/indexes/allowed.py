@@ -80,8 +80,11 @@ class Allowed:
             self.__dict__["bits"] = bits
         elif runs:
             self.count = sum(map(len, runs))
+            if len(runs) == 1:
+                self.__dict__["listed"] = runs[0]
         else:
-            self.__dict__["rows"] = rows = np.zeros(0, np.int64) if rows is None else rows
+            known = self.__dict__  # at once, since asking for a cached property takes a lock
+            known["rows"] = known["listed"] = rows = np.zeros(0, np.int64) if rows is None else rows
             self.count = len(rows)
 
     @cached_property
@@ -94,9 +97,7 @@ class Allowed:
     @cached_property
     def listed(self) -> Int64:
         """In any order, int64 [M]."""
-        if not self._runs:
-            return self.rows
-        return self._runs[0] if len(self._runs) == 1 else np.concatenate(self._runs)
+        return np.concatenate(self._runs) if self._runs else self.rows
 
     @cached_property
     def mask(self) -> NDArray[np.bool_]:

@@ -31,7 +31,8 @@ from nextvec.search.native import kernels as native
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 
-DIRECT = 256  # rows; fewer matches than this are scored in float64 at once
+DIRECT = 2_048  # rows; so many matches or fewer are looked at one by one: nothing else takes less time
+_SCORED = 256  # rows; so many are scored in float64 at once where there are no kernels
 SEVERAL = 4  # queries from which the kernels multiply them together (TILE_FROM in native/tile.h)
 # Matching rows are gathered up to such a share of all rows; above it all are scanned, which reads them in order.
 _GATHERED = 0.6  # for one query or a few
@@ -80,7 +81,7 @@ class ExactIndex:
         matches = len(self.rows) if allowed is None else len(allowed)
         if allowed is not None and self.lists(matches, len(queries)):
             return self.listed(queries, k, allowed, sure=sure)
-        if matches <= DIRECT or k * 4 >= matches:
+        if matches <= _SCORED or k * 4 >= matches:
             every = np.arange(len(self.rows)) if allowed is None else allowed
             return [self.score(query, every, k, "direct") for query in queries]
         if self._fast:
@@ -176,6 +177,27 @@ class ExactIndex:
             return [Found(rows[:0], np.zeros(0, np.float32), plan or "direct", 0)] * len(queries)
         plan = plan or ("direct" if len(rows) <= certain else "gather int8")
         return self._by_kernel(queries, k, np.ascontiguousarray(rows, np.int64), None, plan, certain, sure)
+
+    def few(
+        self, vectors: Float32, k: int, rows: Int64, ids: tuple[Any, Any], *, sure: float
+    ) -> tuple[list[list[str]], Float32, Float32] | None:
+        """``listed`` in one call, for float32 [D] or [Q, D] of any length: for each the ids of its min(k, M) hits,
+        their scores [Q, min(k, M)], and the vectors at length 1. ids: where each row's begins, and their text.
+
+        None where it is not done so: without kernels, for many products, which threads share, for a vector that has no
+        direction, or rows that are not what was written.
+        """
+        if self.native is None:
+            return None
+        if len(rows) > _CERTAIN and self._verified < len(self.rows):
+            self._verify_codes()
+        dim = self.rows.vectors.shape[1]
+        queries, k = vectors.size // dim, min(k, len(rows))
+        if queries * len(rows) >= _SHARED:
+            return None
+        out, units = outputs(queries, k), np.empty((queries, dim), np.float32)
+        found = native.few(self.native, vectors, units, rows, k, _CERTAIN, sure, out, *ids)
+        return None if found is None else (found, out[1], units)
 
     def _by_kernel(
         self,

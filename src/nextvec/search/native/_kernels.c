@@ -1,6 +1,7 @@
 /* Search kernels: what a search does to rows, in one call each and without Python's lock.
  *
  *   exact   the k best of listed rows or of all: int8 codes rule rows out with certainty, the rest is scored in float64
+ *   few     the same of listed rows, from vectors of any length to ids
  *   walk    candidates from a graph, through rows that match a filter (two hops where a neighbour does not match)
  *   near    the cells (an inverted file), nearest first, and how many rows of the nearest ones match
  *   scan    candidates from cells, among rows that match
@@ -192,6 +193,33 @@ static int exact_group(Call *call, Task *tasks, Tile *tile, int64_t first, int64
     return 1;
 }
 
+/* All queries of a call, among `count` rows: those listed or, without a list, those from `start` on. Returns 1, 0 where rows are
+ * damaged; -1 and an error of Python's where there is one. */
+static int exact_queries(Call *call, const int64_t *list, int64_t start, int64_t count, const Filter *filter, int64_t direct,
+                         float sure) {
+    Tile tile = {0};
+    Task tasks[GROUP];
+    const int64_t most = LEAST(call->count, GROUP), rows = call->rows->rows;
+    int done = 1, there = 1;
+    memset(tasks, 0, sizeof tasks);
+    if (!begin_tasks(tasks, most, call->rows->dim) ||
+        (has_tiles() && most >= TILE_FROM && !begin_tile(&tile, most, call->rows->dim))) {
+        done = -1;
+    } else {
+        Py_BEGIN_ALLOW_THREADS;
+        for (int64_t i = 0; list && i < count; i++) there &= list[i] >= 0 && list[i] < rows;
+        for (int64_t q = 0; there && done == 1 && q < call->count; q += GROUP)
+            done = exact_group(call, tasks, &tile, q, LEAST(GROUP, call->count - q), list, list ? 0 : start, count, filter, direct,
+                               sure);
+        Py_END_ALLOW_THREADS;
+    }
+    end_tasks(tasks);
+    end_tile(&tile);
+    if (done < 0) PyErr_NoMemory();
+    if (!there) PyErr_SetString(PyExc_IndexError, "a listed row is not there");
+    return there ? done : -1;
+}
+
 /* exact(rows, queries, list int64 [M] or None, filter or None, first, last, k, direct, sure, out) -> whether the rows are
  * what was written. Without a list: rows first to last - 1, of which a filter may take some. sure: how much of the largest
  * possible error is allowed for; 1 for certainty. */
@@ -201,10 +229,6 @@ static PyObject *call_exact(PyObject *self, PyObject *args) {
     Py_ssize_t first, last, k, direct;
     float sure;
     Call call = {0};
-    Tile tile = {0};
-    Task tasks[GROUP];
-    memset(tasks, 0, sizeof tasks);
-    int done = 1, there = 1;
     if (!PyArg_ParseTuple(args, "OOOOnnnnfO", &rows, &queries, &list_object, &filter_object, &first, &last, &k, &direct,
                           &sure, &out))
         return NULL;
@@ -217,23 +241,44 @@ static PyObject *call_exact(PyObject *self, PyObject *args) {
         PyErr_SetString(PyExc_IndexError, "rows that are not there");
         return end(&call, 0);
     }
-    const int64_t most = LEAST(call.count, GROUP);
-    if (!begin_tasks(tasks, most, call.rows->dim) ||
-        (has_tiles() && most >= TILE_FROM && !begin_tile(&tile, most, call.rows->dim))) {
-        done = -1;
-    } else {
-        Py_BEGIN_ALLOW_THREADS;
-        for (int64_t i = 0; list && i < count; i++) there &= list[i] >= 0 && list[i] < call.rows->rows;
-        for (int64_t q = 0; there && done == 1 && q < call.count; q += GROUP)
-            done = exact_group(&call, tasks, &tile, q, LEAST(GROUP, call.count - q), list, list ? 0 : first, count, filter,
-                               direct, sure);
-        Py_END_ALLOW_THREADS;
+    return end(&call, exact_queries(&call, list, first, count, filter, direct, sure) == 1);
+}
+
+/* few(rows, vectors float32 [Q, D], units float32 [Q, D], list int64 [M], k, direct, sure, out, begins, text) -> what unit, exact
+ * among the listed rows and strings give together: for each query the ids of its hits; None where a vector has no direction
+ * or rows are not what was written. units: room for the vectors at length 1. */
+static PyObject *call_few(PyObject *self, PyObject *args) {
+    (void)self;
+    PyObject *rows, *vectors_object, *units, *list, *out, *begins_object, *text_object, *made = NULL;
+    Py_ssize_t k, direct;
+    float sure;
+    Call call = {0};
+    Py_buffer vectors = {0}, begins = {0}, text = {0};
+    const Filter all = {0};
+    int done = -1;
+    if (!PyArg_ParseTuple(args, "OOOOnnfOOO", &rows, &vectors_object, &units, &list, &k, &direct, &sure, &out, &begins_object,
+                          &text_object))
+        return NULL;
+    if (PyObject_GetBuffer(vectors_object, &vectors, PyBUF_SIMPLE) == 0 &&
+        PyObject_GetBuffer(begins_object, &begins, PyBUF_SIMPLE) == 0 &&
+        PyObject_GetBuffer(text_object, &text, PyBUF_SIMPLE) == 0 &&
+        PyObject_GetBuffer(list, &call.list, PyBUF_SIMPLE) == 0 && begin_call(&call, rows, units, out, k, 0)) {
+        if (vectors.len != call.queries.len || call.queries.readonly)
+            PyErr_SetString(PyExc_ValueError, "arrays that do not fit each other");
+        else if (units_of(vectors.buf, call.queries.buf, call.count, call.rows->dim) >= 0) done = 0;
+        else done = exact_queries(&call, call.list.buf, 0, call.list.len / 8, &all, direct, sure);
     }
-    end_tasks(tasks);
-    end_tile(&tile);
-    if (!there) PyErr_SetString(PyExc_IndexError, "a listed row is not there");
-    if (done < 0) PyErr_NoMemory();
-    return end(&call, done == 1);
+    if (done == 1) made = PyList_New(call.count);
+    for (int64_t q = 0; made && q < call.count; q++) {
+        PyObject *own = strings_of(&begins, &text, (int64_t *)call.out_rows.buf + q * k, ((int64_t *)call.out_counts.buf)[2 * q]);
+        if (!own || PyList_SetItem(made, q, own) < 0) Py_CLEAR(made);
+    }
+    Py_buffer *all_held[] = {&vectors, &begins, &text};
+    for (int i = 0; i < 3; i++)
+        if (all_held[i]->obj) PyBuffer_Release(all_held[i]);
+    end_call(&call);
+    if (made || PyErr_Occurred()) return made;
+    Py_RETURN_NONE;
 }
 
 /* walk(rows, graph, filter or None, queries, widths int64 [Q], k, most, out) -> the same; of a query at most as many
@@ -312,6 +357,7 @@ static PyMethodDef methods[] = {
     {"cells", make_cells, METH_VARARGS, "cells(order, starts, codes, scale, means, means_scale, signs, flips, at, dim)"},
     {"filter", make_filter, METH_VARARGS, "filter(kind, data, extra, low, high, rows)"},
     {"exact", call_exact, METH_VARARGS, "exact(rows, queries, list, filter, first, last, k, direct, sure, out)"},
+    {"few", call_few, METH_VARARGS, "few(rows, vectors, units, list, k, direct, sure, out, begins, text)"},
     {"walk", call_walk, METH_VARARGS, "walk(rows, graph, filter, queries, widths, k, most, out)"},
     {"scan", call_scan, METH_VARARGS, "scan(rows, cells, filter, queries, order, enough, keep, may_lose, k, most, out)"},
     {"lay", call_lay, METH_VARARGS, "lay(cells, filter, starts, at, signs)"},

@@ -124,12 +124,23 @@ static PyObject *call_strings(PyObject *self, PyObject *args) {
     return made;
 }
 
-/* unit(vectors float32 [N, D], out, dim) -> the first row whose length is 0 or not finite, or -1; out: rows of length 1.
- * Rows that are of length 1 up to the rounding of float32 stay as they are. */
-VERSIONS static PyObject *call_unit(PyObject *self, PyObject *args) {
+/* Vectors [N, D] at length 1; those that are up to the rounding of float32 stay as they are. Returns the first row whose length
+ * is 0 or not finite, or -1. */
+VERSIONS static int64_t units_of(const float *vectors, float *made, int64_t count, int64_t dim) {
+    for (int64_t row = 0; row < count; row++, vectors += dim, made += dim) {
+        double length = sqrt(dot64(vectors, vectors, dim, NULL));
+        if (!(length > 0) || !isfinite(length)) return row;
+        if (fabs(length - 1) <= ldexp(1, -23)) length = 1;
+        for (int64_t i = 0; i < dim; i++) made[i] = (float)(vectors[i] / length);
+    }
+    return -1;
+}
+
+/* unit(vectors float32 [N, D], out, dim): see units_of */
+static PyObject *call_unit(PyObject *self, PyObject *args) {
     (void)self;
     PyObject *vectors, *out;
-    Py_ssize_t dim, bad = -1;
+    Py_ssize_t dim;
     Py_buffer from, to;
     if (!PyArg_ParseTuple(args, "OOn", &vectors, &out, &dim)) return NULL;
     if (PyObject_GetBuffer(vectors, &from, PyBUF_SIMPLE) < 0) return NULL;
@@ -137,23 +148,13 @@ VERSIONS static PyObject *call_unit(PyObject *self, PyObject *args) {
         PyBuffer_Release(&from);
         return NULL;
     }
-    int fits = dim > 0 && from.len == to.len && from.len % (4 * dim) == 0;
-    for (Py_ssize_t row = 0; fits && row < from.len / (4 * dim); row++) {
-        const float *vector = (const float *)from.buf + row * dim;
-        float *made = (float *)to.buf + row * dim;
-        double length = sqrt(dot64(vector, vector, dim, NULL));
-        if (!(length > 0) || !isfinite(length)) {
-            bad = row;
-            break;
-        }
-        if (fabs(length - 1) <= ldexp(1, -23)) length = 1;
-        for (Py_ssize_t i = 0; i < dim; i++) made[i] = (float)(vector[i] / length);
-    }
+    const int fits = dim > 0 && from.len == to.len && from.len % (4 * dim) == 0;
+    const int64_t bad = fits ? units_of(from.buf, to.buf, from.len / (4 * dim), dim) : -1;
     PyBuffer_Release(&from);
     PyBuffer_Release(&to);
     if (!fits) {
         PyErr_SetString(PyExc_ValueError, "arrays that do not fit each other");
         return NULL;
     }
-    return PyLong_FromSsize_t(bad);
+    return PyLong_FromLongLong(bad);
 }

@@ -90,21 +90,30 @@ VERSIONS static void rank(const Cells *cells, const float *scores, uint16_t *ste
     for (int64_t c = 0; c < cells->cells; c++) order[at[steps[c]]++] = (int32_t)c;
 }
 
+/* How many of the rows order[first], ... match. */
+INLINE int64_t matching(const Filter *filter, const int32_t *order, int64_t first, int64_t end) {
+    int64_t count = 0;
+    if (filter->kind == ALL) return end - first;
+    if (filter->kind == BITS) /* nearly always: nothing else is asked for each row then */
+        for (int64_t i = first; i < end; i++) count += order[i] < filter->rows && bit(filter->data, order[i]);
+    else
+        for (int64_t i = first; i < end; i++) count += matches(filter, order[i]);
+    return count;
+}
+
 /* Rows of the nearest cells, at least `enough`, and how many of them match: those of `alone`, where that is not NULL. */
 INLINE void share(const Cells *cells, const Filter *filter, const Cells *alone, const int32_t *order, int64_t close,
                   int64_t enough, int64_t *counts) {
-    int64_t rows = 0, matching = 0;
+    int64_t rows = 0, those = 0;
     memset(counts, 0, 4 * sizeof *counts);
     for (int64_t c = 0; c < cells->cells && rows < enough; c++) {
         int64_t first = cells->starts[order[c]], end = cells->starts[order[c] + 1];
-        if (alone) matching += alone->starts[order[c] + 1] - alone->starts[order[c]];
-        else if (filter->kind == ALL) matching += end - first;
-        else
-            for (int64_t i = first; i < end; i++) matching += matches(filter, cells->order[i]);
-        if (rows < close) counts[0] = rows + end - first, counts[1] = matching;
+        if (alone) those += alone->starts[order[c] + 1] - alone->starts[order[c]];
+        else those += matching(filter, cells->order, first, end);
+        if (rows < close) counts[0] = rows + end - first, counts[1] = those;
         rows += end - first;
     }
-    counts[2] = rows, counts[3] = matching;
+    counts[2] = rows, counts[3] = those;
 }
 
 /* What a scan by signs keeps, in room for twice as many and a block. */
