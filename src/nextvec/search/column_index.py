@@ -261,14 +261,14 @@ class Postings:
 
     def slices(self, leaf: Filter) -> list[Int64] | None:
         match leaf:
-            case filters.IsNull():
-                return [self.nulls]
-            case filters.Compare(_, "=", value) | filters.Contains(_, value):
+            case filters.Contains(_, value) | filters.Compare(_, "=", value):
                 return [self._of(value)]
-            case filters.IsTrue():
-                return [self._of(True)]
             case filters.In(_, values):
                 return [self._of(value) for value in set(values)]
+            case filters.IsTrue():
+                return [self._of(True)]
+            case filters.IsNull():
+                return [self.nulls]
         return None
 
     def _of(self, value: Value) -> Int64:

@@ -105,11 +105,6 @@ def _is_range(tree: Filter, index: Indexes) -> bool:
     return whole and len(names) == 1 and isinstance(index(next(iter(names))), Sorted)
 
 
-def _is_of_one_column(tree: Filter, index: Indexes) -> bool:
-    """Whether an index of one column may answer this as a whole."""
-    return _is_range(tree, index) if isinstance(tree, filters.And) else not isinstance(tree, (filters.Or, filters.Not))
-
-
 def _most(tree: Filter, index: Indexes) -> int | None:
     """No more rows than this satisfy the filter; None where the indexes cannot tell."""
     match tree:
@@ -126,9 +121,11 @@ def _most(tree: Filter, index: Indexes) -> int | None:
 
 
 def _runs(leaf: Filter, index: Indexes) -> list[Int64] | None:
-    if not _is_of_one_column(leaf, index):
+    if isinstance(leaf, (filters.Or, filters.Not)) or (isinstance(leaf, filters.And) and not _is_range(leaf, index)):
         return None
-    known = index(next(iter(filters.columns_used(leaf))))
+    first = leaf.parts[0] if isinstance(leaf, filters.And) else leaf
+    assert not isinstance(first, (filters.And, filters.Or, filters.Not))  # a range is of comparisons
+    known = index(first.column.name)
     return None if known is None else known.slices(leaf)
 
 
