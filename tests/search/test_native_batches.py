@@ -131,7 +131,8 @@ def test_what_is_likely_is_found(level: str) -> None:
     sure = index.search(asked, 10)
     fast = index.search(asked, 10, sure=likely(128))
     assert [one.rows.tolist() for one in fast] == [one.rows.tolist() for one in sure]
-    assert sum(one.reranked for one in fast) < sum(one.reranked for one in sure)
+    if kernels.fast:  # else another library multiplies, and rows are ruled out with certainty
+        assert sum(one.reranked for one in fast) < sum(one.reranked for one in sure)
     assert likely(16) == 1.0 and 0 < likely(4096) < likely(256) < 1
 
 
