@@ -123,6 +123,17 @@ def test_damaged_rows_are_found_out(stored: Collection) -> None:
     same(stored.search(query, where="place = 7"), before)
 
 
+def test_damaged_codes_are_found_out(stored: Collection) -> None:
+    query = made(1, 5)[0]
+    before = stored.search(query, where="place = 7")
+    with next((stored.path / "derived").glob("exact-*.codes")).open("r+b") as stream:
+        stream.seek(DIM * 500)
+        stream.write(b"\x05" * DIM)
+    stored.close()
+    with Collection.open(stored.path) as opened:
+        same(opened.search(query, where="place = 7"), before)
+
+
 def test_the_kernel_checks_what_it_is_given() -> None:
     rows = in_memory([(np.arange(50), made(50, 6))], DIM)
     index = ExactIndex(rows)

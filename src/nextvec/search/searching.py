@@ -82,7 +82,10 @@ class Searching(Handle):
         if placed.places is not None or ids is None:
             return None
         sure = 1.0 if recall is None else placed.index.likely
-        found = placed.index.few(vectors, k, allowed.listed, ids, sure=sure)
+        try:
+            found = placed.index.few(vectors, k, allowed.listed, ids, sure=sure)
+        except Damaged:  # the long way has them made again
+            return None
         if found is None:
             return None
         if recall is None and allowed.count > k:

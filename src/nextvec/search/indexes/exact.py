@@ -185,7 +185,7 @@ class ExactIndex:
         their scores [Q, min(k, M)], and the vectors at length 1. ids: where each row's begins, and their text.
 
         None where it is not done so: without kernels, for many products, which threads share, for a vector that has no
-        direction, or rows that are not what was written.
+        direction, or rows that are not what was written. Raises ``Damaged`` where codes are not.
         """
         if self.native is None:
             return None
